@@ -1,0 +1,1 @@
+//! tar to tree and back.

@@ -1,0 +1,1 @@
+//! Images: import, load, save, list, inspect, tag, remove.

@@ -1,0 +1,1 @@
+//! OCI and Docker image data types, references, digests and the runtime specification.

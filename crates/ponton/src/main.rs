@@ -1,0 +1,2 @@
+//! The program `ponton`.
+fn main() {}

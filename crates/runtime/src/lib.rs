@@ -1,0 +1,1 @@
+//! The OCI runtime: spec, plan, open, apply; and the shim.

@@ -1,0 +1,2 @@
+//! The program `ponton-runtime`.
+fn main() {}

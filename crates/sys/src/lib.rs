@@ -1,0 +1,1 @@
+//! The kernel, spoken to directly: the only crate that has unsafe code.
