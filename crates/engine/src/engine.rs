@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ponton_api::container::{
-    Change, CreateRequest, CreateResponse, Inspect, PathStat, PruneResponse, Stats, Summary, TopResponse, UpdateRequest,
-    UpdateResponse, WaitResponse,
+    Change, CreateRequest, CreateResponse, Inspect, PathStat, PruneResponse, Stats, Summary, TopResponse,
+    UpdateRequest, UpdateResponse, WaitResponse,
 };
 use ponton_api::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest};
 use ponton_api::filters::Filters;
 use ponton_api::stream::JsonMessage;
 use ponton_api::{event, image, network, system, volume};
-use bytes::Bytes;
 
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
@@ -42,12 +42,21 @@ impl Engine {
 /// Containers.
 impl Engine {
     /// Makes a container. `name` without or with a leading slash.
-    pub async fn create(self: &Arc<Self>, _name: Option<&str>, _platform: Option<&str>, _request: CreateRequest) -> Result<CreateResponse> {
+    pub async fn create(
+        self: &Arc<Self>,
+        _name: Option<&str>,
+        _platform: Option<&str>,
+        _request: CreateRequest,
+    ) -> Result<CreateResponse> {
         Err(Error::not_implemented("create is not implemented"))
     }
 
     /// The runtime plan that a create and start would carry out, as text; nothing is made.
-    pub async fn plan_create(self: &Arc<Self>, _name: Option<&str>, _request: CreateRequest) -> Result<String> {
+    pub async fn plan_create(
+        self: &Arc<Self>,
+        _name: Option<&str>,
+        _request: CreateRequest,
+    ) -> Result<String> {
         Err(Error::not_implemented("plan_create is not implemented"))
     }
 
@@ -67,12 +76,21 @@ impl Engine {
     }
 
     /// Connects a client to a container (also before its start). Returns when the connection was handed over.
-    pub async fn attach(self: &Arc<Self>, _name: &str, _request: AttachRequest, _connection: AttachConnection) -> Result<()> {
+    pub async fn attach(
+        self: &Arc<Self>,
+        _name: &str,
+        _request: AttachRequest,
+        _connection: AttachConnection,
+    ) -> Result<()> {
         Err(Error::not_implemented("attach is not implemented"))
     }
 
     /// Begins to wait: registered when this returns.
-    pub async fn wait(self: &Arc<Self>, _name: &str, _condition: WaitCondition) -> Result<Pending<WaitResponse>> {
+    pub async fn wait(
+        self: &Arc<Self>,
+        _name: &str,
+        _condition: WaitCondition,
+    ) -> Result<Pending<WaitResponse>> {
         Err(Error::not_implemented("wait is not implemented"))
     }
 
@@ -137,7 +155,12 @@ impl Engine {
     }
 
     /// What a container uses: one sample, or one a second. `one_shot` does not wait for a first sample to compare with.
-    pub async fn stats(self: &Arc<Self>, _name: &str, _stream: bool, _one_shot: bool) -> Result<Stream<Stats>> {
+    pub async fn stats(
+        self: &Arc<Self>,
+        _name: &str,
+        _stream: bool,
+        _one_shot: bool,
+    ) -> Result<Stream<Stats>> {
         Err(Error::not_implemented("stats is not implemented"))
     }
 
@@ -157,12 +180,22 @@ impl Engine {
     }
 
     /// A path of a container as a tar.
-    pub async fn archive_get(self: &Arc<Self>, _name: &str, _path: &str) -> Result<(PathStat, Stream<Bytes>)> {
+    pub async fn archive_get(
+        self: &Arc<Self>,
+        _name: &str,
+        _path: &str,
+    ) -> Result<(PathStat, Stream<Bytes>)> {
         Err(Error::not_implemented("archive_get is not implemented"))
     }
 
     /// Unpacks a tar (also compressed) into a directory of a container.
-    pub async fn archive_put(self: &Arc<Self>, _name: &str, _path: &str, _options: PutOptions, _body: ByteSource) -> Result<()> {
+    pub async fn archive_put(
+        self: &Arc<Self>,
+        _name: &str,
+        _path: &str,
+        _options: PutOptions,
+        _body: ByteSource,
+    ) -> Result<()> {
         Err(Error::not_implemented("archive_put is not implemented"))
     }
 
@@ -190,7 +223,12 @@ impl Engine {
     }
 
     /// Starts an exec. With a connection a failure to start is written to it, and the answer is Ok.
-    pub async fn exec_start(self: &Arc<Self>, _id: &str, _request: ExecStartRequest, _connection: Option<AttachConnection>) -> Result<()> {
+    pub async fn exec_start(
+        self: &Arc<Self>,
+        _id: &str,
+        _request: ExecStartRequest,
+        _connection: Option<AttachConnection>,
+    ) -> Result<()> {
         Err(Error::not_implemented("exec_start is not implemented"))
     }
 
@@ -208,12 +246,20 @@ impl Engine {
 /// Images.
 impl Engine {
     /// Makes an image of a root file system tar; answers its id.
-    pub async fn image_import(self: &Arc<Self>, _request: ImportRequest, _body: ByteSource) -> Result<String> {
+    pub async fn image_import(
+        self: &Arc<Self>,
+        _request: ImportRequest,
+        _body: ByteSource,
+    ) -> Result<String> {
         Err(Error::not_implemented("image_import is not implemented"))
     }
 
     /// Loads images from a docker-archive or oci-archive; progress as it comes. `quiet` leaves the progress out.
-    pub async fn image_load(self: &Arc<Self>, _quiet: bool, _body: ByteSource) -> Result<Stream<JsonMessage>> {
+    pub async fn image_load(
+        self: &Arc<Self>,
+        _quiet: bool,
+        _body: ByteSource,
+    ) -> Result<Stream<JsonMessage>> {
         Err(Error::not_implemented("image_load is not implemented"))
     }
 
@@ -243,7 +289,12 @@ impl Engine {
     }
 
     /// Removes a name, and the image with its last name.
-    pub async fn image_remove(self: &Arc<Self>, _name: &str, _force: bool, _no_prune: bool) -> Result<Vec<image::DeleteResponseItem>> {
+    pub async fn image_remove(
+        self: &Arc<Self>,
+        _name: &str,
+        _force: bool,
+        _no_prune: bool,
+    ) -> Result<Vec<image::DeleteResponseItem>> {
         Err(Error::not_implemented("image_remove is not implemented"))
     }
 

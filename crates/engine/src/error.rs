@@ -78,10 +78,7 @@ impl Error {
     }
 
     /// `attempted: cause`, of kind Internal, with the cause kept.
-    pub fn failed(
-        attempted: impl fmt::Display,
-        cause: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
+    pub fn failed(attempted: impl fmt::Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let cause = cause.into();
         let message = format!("{attempted}: {}", chain(cause.as_ref()));
         Self { kind: ErrorKind::Internal, message, source: Some(cause) }

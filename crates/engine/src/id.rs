@@ -12,11 +12,8 @@ pub(crate) fn generate() -> Result<String> {
         let mut bytes = [0u8; 32];
         let mut filled = 0;
         while filled < bytes.len() {
-            filled += rustix::rand::getrandom(
-                &mut bytes[filled..],
-                rustix::rand::GetRandomFlags::empty(),
-            )
-            .map_err(|error| Error::failed("read random bytes", error))?;
+            filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+                .map_err(|error| Error::failed("read random bytes", error))?;
         }
         let id = hex(&bytes);
         if !short(&id).bytes().all(|byte| byte.is_ascii_digit()) {

@@ -10,8 +10,10 @@
 mod config;
 mod engine;
 pub mod error;
+pub mod event;
 mod id;
 pub mod lifecycle;
+mod log;
 mod name;
 pub mod request;
 

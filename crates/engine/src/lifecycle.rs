@@ -225,18 +225,16 @@ impl Refusal {
         const FORCE: &str = "before attempting removal or force remove";
         match self {
             Self::AlreadyStarted => Error::not_modified(),
-            Self::StartPaused => {
-                Error::conflict("cannot start a paused container, try unpause instead")
-            }
+            Self::StartPaused => Error::conflict("cannot start a paused container, try unpause instead"),
             Self::MarkedForRemoval => {
                 Error::conflict("container is marked for removal and cannot be started")
             }
             Self::NotRunning => Error::not_running(id),
             Self::NotPaused => Error::internal(format!("Container {id} is not paused")),
             Self::AlreadyPaused => Error::conflict(format!("Container {id} is already paused")),
-            Self::Restarting => Error::conflict(format!(
-                "Container {id} is restarting, wait until the container is running"
-            )),
+            Self::Restarting => {
+                Error::conflict(format!("Container {id} is restarting, wait until the container is running"))
+            }
             Self::RemoveRunning => Error::conflict(format!(
                 "You cannot remove a running container {id}. Stop the container {FORCE}"
             )),
@@ -302,11 +300,8 @@ pub fn next(
         },
         Event::Started { pid, at } => {
             life.state = State::Running { pid: *pid, started_at: *at, paused: false };
-            life.last = Outcome {
-                started_at: Some(*at),
-                finished_at: life.last.finished_at,
-                ..Outcome::default()
-            };
+            life.last =
+                Outcome { started_at: Some(*at), finished_at: life.last.finished_at, ..Outcome::default() };
             vec![Effect::Save, Effect::Emit("start")]
         }
         Event::StartFailed { exit_code, error } => start_failed(&mut life, policy, *exit_code, error),
@@ -415,9 +410,7 @@ fn restart_delay(life: &Life, policy: Policy, ran: Duration) -> Option<Duration>
     let wanted = match policy.restart {
         _ if life.manually_stopped => false,
         Restart::No => false,
-        Restart::OnFailure { max } => {
-            life.last.exit_code != 0 && (max == 0 || life.restarts < max)
-        }
+        Restart::OnFailure { max } => life.last.exit_code != 0 && (max == 0 || life.restarts < max),
         Restart::Always | Restart::UnlessStopped => true,
     };
     let last = if ran >= STEADY { Duration::ZERO } else { Duration::from_millis(life.delay_ms) };

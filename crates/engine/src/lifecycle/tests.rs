@@ -5,10 +5,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn running(started: i64) -> Life {
-    Life {
-        state: State::Running { pid: 7, started_at: at(started), paused: false },
-        ..Life::default()
-    }
+    Life { state: State::Running { pid: 7, started_at: at(started), paused: false }, ..Life::default() }
 }
 
 fn policy(restart: Restart) -> Policy {

@@ -117,8 +117,7 @@ fn watch(directory: &Path) -> Result<AsyncFd<OwnedFd>> {
     let failed = |error: rustix::io::Errno| {
         Error::failed(format!("watch log directory {}", directory.display()), error)
     };
-    let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
-        .map_err(failed)?;
+    let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).map_err(failed)?;
     let wanted = inotify::WatchFlags::MODIFY
         | inotify::WatchFlags::CREATE
         | inotify::WatchFlags::MOVED_TO

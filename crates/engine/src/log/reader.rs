@@ -58,15 +58,8 @@ impl Reader {
                 files.push_front(file);
             }
         }
-        let mut reader = Self {
-            path: path.to_owned(),
-            request,
-            raw,
-            files,
-            offset: 0,
-            rest: Vec::new(),
-            past_end: false,
-        };
+        let mut reader =
+            Self { path: path.to_owned(), request, raw, files, offset: 0, rest: Vec::new(), past_end: false };
         if let Some(lines) = reader.request.tail {
             reader.seek_tail(lines)?;
         }
@@ -319,9 +312,7 @@ mod tests {
         let (_dir, path) = log(&[line("new", "stdout", 9)]);
         std::fs::write(rotated(&path, 1), line("old", "stdout", 8)).unwrap();
         std::fs::write(rotated(&path, 2), line("oldest", "stdout", 7)).unwrap();
-        let get = |tail| {
-            read(&mut Reader::open(&path, LogsRequest { tail, ..request() }, true).unwrap())
-        };
+        let get = |tail| read(&mut Reader::open(&path, LogsRequest { tail, ..request() }, true).unwrap());
         assert_eq!(get(Some(2)), "old\nnew\n");
         assert_eq!(get(None), "oldest\nold\nnew\n");
     }
