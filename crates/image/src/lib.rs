@@ -8,15 +8,9 @@
 //!
 //! This crate runs nothing and knows no container: who uses an image is asked of the caller.
 
-pub mod change;
 mod error;
-mod import;
-mod layer;
-mod list;
-mod load;
-mod remove;
-mod save;
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use ponton_oci::digest::{ChainId, ImageId};
@@ -24,14 +18,12 @@ use ponton_oci::image_config::ImageConfig;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 use ponton_snapshot::Snapshotter;
-use ponton_store::Store;
 
 pub use error::{Error, Result};
 
 /// The images of one data root. Cheap to clone; every method blocks.
 #[derive(Clone)]
 pub struct Images {
-    store: Store,
     snapshotter: Arc<dyn Snapshotter>,
 }
 
@@ -122,8 +114,62 @@ pub enum Removed {
 }
 
 impl Images {
-    /// The images in `store`, unpacked by `snapshotter`.
-    pub fn new(store: Store, snapshotter: Arc<dyn Snapshotter>) -> Self {
-        Self { store, snapshotter }
+    /// Makes an image of one layer from a root file system's tar, compressed or not.
+    pub fn import(&self, _input: &mut (dyn Read + Send), _options: &ImportOptions) -> Result<ImageId> {
+        Err(Error::NotImplemented("image import"))
     }
+
+    /// Takes in the images of a docker-archive or oci-archive, compressed or not.
+    pub fn load(
+        &self,
+        _input: &mut (dyn Read + Send),
+        _progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<LoadedImage>> {
+        Err(Error::NotImplemented("image load"))
+    }
+
+    /// Writes images as one archive that `load`, Docker, podman and skopeo read.
+    pub fn save(&self, _names: &[String], _output: &mut dyn Write) -> Result<()> {
+        Err(Error::NotImplemented("image save"))
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Result<Vec<Image>> {
+        Err(Error::NotImplemented("image list"))
+    }
+
+    /// The image that a name, an id or the beginning of an id means.
+    pub fn get(&self, _name: &str) -> Result<Image> {
+        Err(Error::NotImplemented("image get"))
+    }
+
+    /// Gives an image one more name, taken from another image if that has it.
+    pub fn tag(&self, _name: &str, _target: &Reference) -> Result<()> {
+        Err(Error::NotImplemented("image tag"))
+    }
+
+    /// Removes a name, and the image with its last name. `in_use` says which container (by short
+    /// id) uses an image, and whether it runs.
+    pub fn remove(
+        &self,
+        _name: &str,
+        _force: bool,
+        _in_use: &dyn Fn(&ImageId) -> Option<User>,
+    ) -> Result<Vec<Removed>> {
+        Err(Error::NotImplemented("image remove"))
+    }
+
+    /// How the image came about, newest first.
+    pub fn history(&self, _name: &str) -> Result<Vec<HistoryItem>> {
+        Err(Error::NotImplemented("image history"))
+    }
+}
+
+/// A container that uses an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The container's id.
+    pub container: String,
+    /// Whether it is running.
+    pub running: bool,
 }
