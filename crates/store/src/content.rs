@@ -94,9 +94,7 @@ impl Content {
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &path)(error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
             _ => Ok(()),
         }
     }
@@ -112,12 +110,10 @@ impl Content {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let directory = self.directory(algorithm);
             let list = Error::io("list", &directory);
-            let entries: Vec<_> = fs::read_dir(&directory)
-                .and_then(Iterator::collect::<io::Result<_>>)
-                .map_err(list)?;
+            let entries: Vec<_> =
+                fs::read_dir(&directory).and_then(Iterator::collect::<io::Result<_>>).map_err(list)?;
             for entry in entries {
-                let digest =
-                    entry.file_name().to_str().and_then(|hex| Digest::new(algorithm, hex).ok());
+                let digest = entry.file_name().to_str().and_then(|hex| Digest::new(algorithm, hex).ok());
                 if let (Some(digest), Ok(status)) = (digest, entry.metadata()) {
                     blobs.push((digest, status.len()));
                 }
@@ -145,9 +141,7 @@ impl Content {
         }
         for algorithm in algorithms {
             let directory = self.directory(algorithm);
-            File::open(&directory)
-                .and_then(|file| file.sync_all())
-                .map_err(Error::io("sync", &directory))?;
+            File::open(&directory).and_then(|file| file.sync_all()).map_err(Error::io("sync", &directory))?;
         }
         Ok(())
     }

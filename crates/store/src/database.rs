@@ -120,8 +120,7 @@ impl Database {
         let done = change(&transaction)?;
         transaction.commit().map_err(Error::database(operation, object))?;
         drop(connection);
-        if self.changes.fetch_add(1, Ordering::Relaxed) % CHANGES_PER_CHECKPOINT
-            == CHANGES_PER_CHECKPOINT - 1
+        if self.changes.fetch_add(1, Ordering::Relaxed) % CHANGES_PER_CHECKPOINT == CHANGES_PER_CHECKPOINT - 1
         {
             // Full means that one is due already.
             let _ = self.checkpoint.try_send(());
@@ -143,9 +142,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
     let failed = || Error::database("prepare the schema of", path.display());
-    let version: i64 = connection
-        .query_row("PRAGMA user_version", (), |row| row.get(0))
-        .map_err(failed())?;
+    let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0)).map_err(failed())?;
     match version {
         SCHEMA_VERSION => Ok(()),
         0 => {
@@ -165,9 +162,8 @@ fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
 /// Folds the WAL into the database whenever it is asked to, until the store is closed.
 fn checkpoint_when_due(path: &PathBuf, due: &Receiver<()>) {
     while due.recv().is_ok() {
-        let done = connect(path).and_then(|connection| {
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
-        });
+        let done = connect(path)
+            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())));
         if let Err(error) = done {
             tracing::warn!(path = %path.display(), %error, "checkpoint the database");
         }

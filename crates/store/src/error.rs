@@ -20,7 +20,9 @@ pub enum Error {
         pid: String,
     },
     /// The data root was made by another version.
-    #[error("{path} says layout {found:?}, this version reads layout {supported}: use the version that made it")]
+    #[error(
+        "{path} says layout {found:?}, this version reads layout {supported}: use the version that made it"
+    )]
     Version {
         /// The file with the number.
         path: PathBuf,
@@ -110,10 +112,9 @@ impl Error {
     /// Whether the disk is full.
     pub fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
             Self::Database { source: rusqlite::Error::SqliteFailure(code, _), .. } => {
                 code.code == rusqlite::ErrorCode::DiskFull
             }

@@ -168,9 +168,7 @@ impl Images<'_> {
         self.database.change("untag", name, |transaction| {
             transaction
                 .prepare_cached("DELETE FROM image_references WHERE name = ?1 RETURNING image")
-                .and_then(|mut delete| {
-                    delete.query_row([name.to_string()], |row| parse(row, 0)).optional()
-                })
+                .and_then(|mut delete| delete.query_row([name.to_string()], |row| parse(row, 0)).optional())
                 .map_err(Error::database("untag", name))
         })
     }
@@ -233,9 +231,7 @@ impl Images<'_> {
         self.database
             .lock()
             .prepare_cached("SELECT image FROM image_layers WHERE chain_id = ?1")
-            .and_then(|mut select| {
-                select.query_map([chain_id.to_string()], |row| parse(row, 0))?.collect()
-            })
+            .and_then(|mut select| select.query_map([chain_id.to_string()], |row| parse(row, 0))?.collect())
             .map_err(Error::database("read images of layer", chain_id))
     }
 
@@ -246,14 +242,12 @@ impl Images<'_> {
     pub fn remove(&self, id: &ImageId) -> Result<RemovedImage> {
         self.database.change("remove image", id, |transaction| {
             let failed = || Error::database("remove image", id);
-            let image = transaction
-                .prepare_cached("DELETE FROM images WHERE id = ?1 RETURNING *")
-                .map_err(failed())?;
+            // Names and layers' positions go with the image, so they are read before.
             let references = references_of(transaction, id).map_err(failed())?;
             let layers = read_layers(transaction, id).map_err(failed())?;
-            let image = { image }
-                .query_row([id.to_string()], read_image)
-                .optional()
+            let image = transaction
+                .prepare_cached("DELETE FROM images WHERE id = ?1 RETURNING *")
+                .and_then(|mut delete| delete.query_row([id.to_string()], read_image).optional())
                 .map_err(failed())?
                 .ok_or_else(|| Error::NotFound { kind: "image", name: id.to_string() })?;
             let mut removed = RemovedImage { references, ..RemovedImage::default() };
@@ -267,8 +261,7 @@ impl Images<'_> {
                 removed.layers.push(layer);
             }
             for digest in candidates {
-                if !is_blob_named(transaction, &digest).map_err(failed())?
-                    && !removed.blobs.contains(&digest)
+                if !is_blob_named(transaction, &digest).map_err(failed())? && !removed.blobs.contains(&digest)
                 {
                     removed.blobs.push(digest);
                 }
@@ -292,9 +285,8 @@ impl Images<'_> {
 
 fn put_layer(transaction: &Transaction<'_>, layer: &LayerRecord) -> rusqlite::Result<usize> {
     let LayerRecord { chain_id, diff_id, parent, blob, media_type, blob_size, size } = layer;
-    transaction
-        .prepare_cached("INSERT OR IGNORE INTO layers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
+    transaction.prepare_cached("INSERT OR IGNORE INTO layers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
+        params![
             chain_id.to_string(),
             diff_id.to_string(),
             parent.as_ref().map(ToString::to_string),
@@ -302,7 +294,8 @@ fn put_layer(transaction: &Transaction<'_>, layer: &LayerRecord) -> rusqlite::Re
             media_type,
             to_sql(*blob_size),
             to_sql(*size),
-        ])
+        ],
+    )
 }
 
 fn put_reference(
@@ -419,10 +412,7 @@ fn reference(row: &Row<'_>, column: usize) -> rusqlite::Result<Reference> {
     Reference::parse_exact(&row.get::<_, String>(column)?).map_err(|error| invalid(column, error))
 }
 
-fn invalid(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
+fn invalid(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 

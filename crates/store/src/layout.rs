@@ -10,15 +10,10 @@ use crate::error::{Error, Result};
 
 /// Makes a directory that only its owner can look into, or makes an existing one so.
 pub(crate) fn make_private_directory(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::io("mkdir", path))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("mkdir", path))?;
     let mode = fs::metadata(path).map_err(Error::io("stat", path))?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(Error::io("chmod", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(Error::io("chmod", path))?;
     }
     Ok(())
 }
@@ -56,8 +51,7 @@ pub(crate) fn wipe(directory: &Path) -> Result<()> {
     let remove = move || {
         for path in entries {
             let is_directory = fs::symlink_metadata(&path).is_ok_and(|status| status.is_dir());
-            let removed =
-                if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "remove what was left in tmp");
             }

@@ -33,9 +33,7 @@ impl Volumes<'_> {
         self.database.change("insert volume", name, |transaction| {
             transaction
                 .prepare_cached("INSERT OR IGNORE INTO volumes VALUES (?1, ?2, ?3, ?4, ?5)")
-                .and_then(|mut insert| {
-                    insert.execute(params![name, driver, created_at, anonymous, record])
-                })
+                .and_then(|mut insert| insert.execute(params![name, driver, created_at, anonymous, record]))
                 .map(|inserted| inserted > 0)
                 .map_err(Error::database("insert volume", name))
         })
