@@ -20,5 +20,7 @@ pub struct User {
 /// Looks `spec` (`name[:group]`, `uid[:gid]`, or empty for root) up in the files below `root`.
 pub fn resolve(root: &OwnedFd, spec: &str) -> Result<User, Error> {
     let _ = root;
-    Err(Error::NotFound { message: format!("unable to find user {spec}: no matching entries in passwd file") })
+    Err(Error::NotFound {
+        message: format!("unable to find user {spec}: no matching entries in passwd file"),
+    })
 }

@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 
 pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source};
-pub use process::{CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, plan_process};
+pub use process::{
+    CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, plan_process,
+};
 
 /// Everything that will be done to start a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,9 +183,9 @@ impl Plan {
 
     /// Whether a pid namespace is made, so that nothing in the container outlives its first process.
     pub fn own_pid_namespace(&self) -> bool {
-        self.steps
-            .iter()
-            .any(|step| matches!(&step.action, Action::Clone { new, .. } if new.contains(&NamespaceType::Pid)))
+        self.steps.iter().any(
+            |step| matches!(&step.action, Action::Clone { new, .. } if new.contains(&NamespaceType::Pid)),
+        )
     }
 
     /// The program that is executed.

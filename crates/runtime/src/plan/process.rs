@@ -101,7 +101,11 @@ pub struct ProcessInput<'a> {
 }
 
 /// Computes what has to be done for `process`.
-pub fn plan_process(process: &Process, host: &Host, input: &ProcessInput<'_>) -> Result<ProcessPlan, PlanError> {
+pub fn plan_process(
+    process: &Process,
+    host: &Host,
+    input: &ProcessInput<'_>,
+) -> Result<ProcessPlan, PlanError> {
     let _ = (process, host, input);
     Err(PlanError::NotImplemented { field: "process".into(), message: "planning".into() })
 }
