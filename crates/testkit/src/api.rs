@@ -59,7 +59,8 @@ impl Api {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: {length}\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         stream.write_all(body)?;
         Ok(stream)
@@ -141,7 +142,8 @@ mod tests {
     fn a_cut_answer_is_no_answer() {
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").is_none());
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").is_none());
-        let answer = parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n").unwrap();
+        let answer =
+            parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n").unwrap();
         assert_eq!((answer.status, answer.text().as_str()), (200, "ab"));
     }
 }

@@ -88,7 +88,16 @@ impl Daemon {
     /// Starts a daemon that has the image `busybox:latest`.
     pub fn start() -> Self {
         let daemon = Self::start_empty(&[]);
-        daemon.ponton(&["image", "import", "--change", "CMD [\"sh\"]", &image::busybox().to_string_lossy(), "busybox:latest"]).ok();
+        daemon
+            .ponton(&[
+                "image",
+                "import",
+                "--change",
+                "CMD [\"sh\"]",
+                &image::busybox().to_string_lossy(),
+                "busybox:latest",
+            ])
+            .ok();
         daemon
     }
 
@@ -128,16 +137,31 @@ impl Daemon {
         });
     }
 
+    /// Starts the daemon's process and measures the time to its first answer.
+    pub fn time_to_first_answer(&mut self) -> Duration {
+        let begin = std::time::Instant::now();
+        self.spawn_unready();
+        let api = self.api();
+        while api.try_request("GET", "/_ping", None).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the daemon does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        begin.elapsed()
+    }
+
     /// Starts the daemon's process and waits for nothing.
     pub fn spawn_unready(&mut self) {
-        let log = File::options().create(true).append(true).open(self.path("daemon.log")).expect("daemon.log");
+        let log =
+            File::options().create(true).append(true).open(self.path("daemon.log")).expect("daemon.log");
         let ponton = binaries().join("ponton");
         let mut command = match &self.small_disk {
             None => self.in_namespace(&ponton),
             Some(size) => {
                 let mut command = self.in_namespace(Path::new("unshare"));
                 let data = self.text("data");
-                let script = format!("mkdir -p {data} && mount -t tmpfs -o size={size} none {data} && exec \"$0\" \"$@\"");
+                let script = format!(
+                    "mkdir -p {data} && mount -t tmpfs -o size={size} none {data} && exec \"$0\" \"$@\""
+                );
                 command.args(["--mount", "--", "sh", "-c", &script]).arg(&ponton);
                 command
             }
@@ -283,8 +307,11 @@ pub(crate) fn network_namespace() -> Child {
         .spawn()
         .expect("unshare --net");
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().expect("stdout")), &mut line)
-        .expect("read from the namespace's process");
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().expect("stdout")),
+        &mut line,
+    )
+    .expect("read from the namespace's process");
     assert_eq!(line, "up\n", "a network namespace of its own");
     child
 }

@@ -1,9 +1,9 @@
 //! Debian's dockerd, for tests that compare.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -27,23 +27,37 @@ impl Peer {
         }
         let dir = tempfile::Builder::new().prefix("ponton-peer-").tempdir().expect("a temporary directory");
         let namespace = network_namespace();
-        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
-        let log = File::create(dir.path().join("dockerd.log")).expect("dockerd.log");
-        let child = Command::new("nsenter")
-            .arg(format!("--net=/proc/{}/ns/net", namespace.id()))
-            .args(["--", "dockerd", "-H", &format!("unix://{}", path("docker.sock"))])
-            .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "-p", &path("pid")])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("clone of dockerd.log"))
-            .stderr(log)
-            .spawn()
-            .expect("spawn dockerd");
+        let child = spawn(dir.path(), &namespace);
         let peer = Self { dir, namespace, child };
         wait::until("dockerd's first answer", Duration::from_secs(60), || {
             peer.api().try_request("GET", "/_ping", None).ok()
         });
-        peer.docker(&["import", "--change", "CMD [\"sh\"]", &image::busybox().to_string_lossy(), "busybox:latest"]).ok();
+        peer.docker(&[
+            "import",
+            "--change",
+            "CMD [\"sh\"]",
+            &image::busybox().to_string_lossy(),
+            "busybox:latest",
+        ])
+        .ok();
         Some(peer)
+    }
+
+    /// Stops dockerd with SIGTERM.
+    pub fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        wait::until("dockerd's end", Duration::from_secs(30), || self.child.try_wait().expect("wait"));
+    }
+
+    /// Starts dockerd again and measures the time to its first answer.
+    pub fn time_to_first_answer(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.child = spawn(self.dir.path(), &self.namespace);
+        while self.api().try_request("GET", "/_ping", None).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "dockerd does not answer");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        begin.elapsed()
     }
 
     fn socket(&self) -> PathBuf {
@@ -83,6 +97,21 @@ impl Peer {
     pub fn docker(&self, args: &[&str]) -> Ran {
         run(&mut self.client("docker", args), b"")
     }
+}
+
+/// Starts the process of dockerd on this directory.
+fn spawn(dir: &Path, namespace: &Child) -> Child {
+    let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let log = File::options().create(true).append(true).open(path("dockerd.log")).expect("dockerd.log");
+    Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", namespace.id()))
+        .args(["--", "dockerd", "-H", &format!("unix://{}", path("docker.sock"))])
+        .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "-p", &path("pid")])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("clone of dockerd.log"))
+        .stderr(log)
+        .spawn()
+        .expect("spawn dockerd")
 }
 
 impl Drop for Peer {

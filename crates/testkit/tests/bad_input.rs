@@ -34,7 +34,11 @@ fn command_line() {
     refused(&run(&["--sysctl", "kernel.panic=1", "busybox", "true"]), 125, "kernel.panic");
     refused(&run(&["--network", "nosuch", "busybox", "true"]), 125, "nosuch");
     refused(&run(&["--name", "-bad", "busybox", "true"]), 125, "-bad");
-    refused(&run(&["--mount", "type=bind,source=/nosuch/source,target=/x", "busybox", "true"]), 125, "/nosuch/source");
+    refused(
+        &run(&["--mount", "type=bind,source=/nosuch/source,target=/x", "busybox", "true"]),
+        125,
+        "/nosuch/source",
+    );
     daemon.ponton(&["create", "--name", "taken", "busybox"]).ok();
     refused(&run(&["--name", "taken", "busybox", "true"]), 125, "taken");
     daemon.ponton(&["rm", "taken"]).ok();
@@ -48,13 +52,16 @@ fn requests() {
     let daemon = Daemon::start();
     let api = daemon.api();
     let raw = |method: &str, path: &str, headers: &str, body: &[u8]| {
-        let mut stream = api.open(method, path, &format!("{headers}Connection: close\r\n"), body).expect("connect");
+        let mut stream =
+            api.open(method, path, &format!("{headers}Connection: close\r\n"), body).expect("connect");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("read");
         answer
     };
     let json_type = "Content-Type: application/json\r\n";
-    for body in [&b"{"[..], b"[]", b"{\"Image\": 5}", b"\xff\xfe", b"{\"HostConfig\": {\"Memory\": \"x\"}}", b"{} {}"] {
+    for body in
+        [&b"{"[..], b"[]", b"{\"Image\": 5}", b"\xff\xfe", b"{\"HostConfig\": {\"Memory\": \"x\"}}", b"{} {}"]
+    {
         let answer = raw("POST", "/containers/create", json_type, body);
         assert!(answer.starts_with("HTTP/1.1 400"), "{:?}: {answer}", String::from_utf8_lossy(body));
         assert!(answer.contains("{\"message\":"), "{answer}");
@@ -97,9 +104,17 @@ fn a_full_disk() {
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::start_in_small_disk("24m");
     daemon.ponton(&["import", &image::busybox().to_string_lossy(), "busybox:latest"]).ok();
-    let filled = daemon.ponton(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/fill bs=1M count=100 2>&1 | tail -n 1; exit 8"]);
+    let filled = daemon.ponton(&[
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/fill bs=1M count=100 2>&1 | tail -n 1; exit 8",
+    ]);
     assert_eq!(filled.code, 8, "{filled:?}");
-    let mut tar = daemon.client("sh", &["-c", "head -c 60000000 /dev/zero > big; tar -cf - big | $P import - big:1"]);
+    let mut tar =
+        daemon.client("sh", &["-c", "head -c 60000000 /dev/zero > big; tar -cf - big | $P import - big:1"]);
     tar.current_dir(dir.path()).env("P", daemon::binaries().join("ponton"));
     refused(&daemon::run(&mut tar, b""), 1, "No space left on device");
     assert_eq!(daemon.ponton(&["images", "-q"]).ok().lines().count(), 1);

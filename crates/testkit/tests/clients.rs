@@ -24,7 +24,8 @@ fn dockers_python_client() {
 fn docker_compose_1_29() {
     let daemon = Daemon::start();
     let file = daemon.path("docker-compose.yml");
-    std::fs::write(&file, "version: '3'\nservices:\n  web:\n    image: busybox\n    command: sleep 1000\n").expect("write");
+    std::fs::write(&file, "version: '3'\nservices:\n  web:\n    image: busybox\n    command: sleep 1000\n")
+        .expect("write");
     let compose = |args: &[&str]| {
         let file = file.to_string_lossy();
         daemon::run(&mut daemon.client("docker-compose", &[&["-f", &file], args].concat()), b"")
@@ -38,7 +39,11 @@ fn docker_compose_1_29() {
 fn docker_cli_whole_tour() {
     let daemon = Daemon::start();
     for client in ["docker", "ponton"] {
-        let client_path = if client == "ponton" { daemon::binaries().join("ponton") } else { Path::new("docker").to_owned() };
+        let client_path = if client == "ponton" {
+            daemon::binaries().join("ponton")
+        } else {
+            Path::new("docker").to_owned()
+        };
         let d = client_path.to_string_lossy();
         let run = |args: &[&str]| daemon::run(&mut daemon.client(client, args), b"");
         assert!(run(&["version"]).ok().contains("Server"), "{client}");
@@ -50,14 +55,35 @@ fn docker_cli_whole_tour() {
         assert!(run(&["images"]).ok().contains("busybox"), "{client}");
         assert_eq!(run(&["run", "--rm", "busybox", "echo", "hello"]).ok(), "hello");
         let name = format!("tour-{client}");
-        let seen = in_terminal(&daemon, &format!("{d} run -it --rm busybox sh -c 'test -t 0 && tty && stty size; exit 4'"), b"");
+        let seen = in_terminal(
+            &daemon,
+            &format!("{d} run -it --rm busybox sh -c 'test -t 0 && tty && stty size; exit 4'"),
+            b"",
+        );
         assert_eq!(seen.code, 4, "{client}: {seen:?}");
-        assert!(seen.stdout.contains("/dev/pts/0") || seen.stdout.contains("/dev/console"), "{client}: {seen:?}");
-        run(&["run", "-d", "--name", &name, "busybox", "sh", "-c", "while :; do echo tick; sleep 0.02; done"]).ok();
+        assert!(
+            seen.stdout.contains("/dev/pts/0") || seen.stdout.contains("/dev/console"),
+            "{client}: {seen:?}"
+        );
+        run(&[
+            "run",
+            "-d",
+            "--name",
+            &name,
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do echo tick; sleep 0.02; done",
+        ])
+        .ok();
         assert!(run(&["ps"]).ok().contains(&name), "{client}");
         assert!(run(&["inspect", &name]).ok().contains("\"Running\": true"), "{client}");
         follow_logs(&daemon, client, &name);
-        let seen = in_terminal(&daemon, &format!("{d} exec -it {name} sh -c 'test -t 1 && echo terminal; exit 6'"), b"");
+        let seen = in_terminal(
+            &daemon,
+            &format!("{d} exec -it {name} sh -c 'test -t 1 && echo terminal; exit 6'"),
+            b"",
+        );
         assert_eq!((seen.code, seen.stdout.trim_end()), (6, "terminal"), "{client}");
         run(&["cp", &format!("{name}:/etc/passwd"), &daemon.path("passwd").to_string_lossy()]).ok();
         run(&["cp", &daemon.path("passwd").to_string_lossy(), &format!("{name}:/copied")]).ok();
@@ -66,7 +92,17 @@ fn docker_cli_whole_tour() {
         run(&["start", &name]).ok();
         run(&["kill", &name]).ok();
         run(&["rm", "-f", &name]).ok();
-        let events = run(&["events", "--since", "0s", "--until", "1s", "--filter", &format!("container={name}"), "--format", "{{.Action}}"]);
+        let events = run(&[
+            "events",
+            "--since",
+            "0s",
+            "--until",
+            "1s",
+            "--filter",
+            &format!("container={name}"),
+            "--format",
+            "{{.Action}}",
+        ]);
         assert_eq!(events.code, 0, "{client}: {events:?}");
     }
 }
@@ -123,7 +159,11 @@ fn detach_keys_leave_the_container_running() {
     let daemon = Daemon::start();
     daemon.docker(&["run", "-dit", "--name", "shell", "busybox", "sh"]).ok();
     for client in ["docker", "ponton"] {
-        let d = if client == "ponton" { daemon::binaries().join("ponton") } else { Path::new("docker").to_owned() };
+        let d = if client == "ponton" {
+            daemon::binaries().join("ponton")
+        } else {
+            Path::new("docker").to_owned()
+        };
         let seen = in_terminal(&daemon, &format!("{} attach shell", d.display()), b"echo typed\r\x10\x11");
         assert_eq!(seen.code, 0, "{client}: {seen:?}");
         assert_eq!(daemon.docker(&["inspect", "-f", "{{.State.Running}}", "shell"]).ok(), "true", "{client}");

@@ -38,7 +38,10 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("GraphDriver.Name", "dockerd says overlay2 for the kernel's overlayfs"),
     ("Driver", "dockerd says overlay2 for the kernel's overlayfs"),
     ("Config.Hostname", "the random id"),
-    ("HostConfig.CgroupnsMode", "dockerd 20.10 takes the host's cgroup namespace on cgroup v1; ours is always private"),
+    (
+        "HostConfig.CgroupnsMode",
+        "dockerd 20.10 takes the host's cgroup namespace on cgroup v1; ours is always private",
+    ),
     ("NetworkSettings.SandboxID", "random"),
     ("NetworkSettings.SandboxKey", "where the namespace is kept: ours is held by descriptor"),
     ("NetworkSettings.EndpointID", "random"),
@@ -57,7 +60,10 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("*.NetworkSettings.Networks.*.MacAddress", "made of the address"),
     ("DockerVersion", "the version of the engine"),
     ("ContainerConfig", "20.10 keeps the build container's configuration in an image; later versions do not"),
-    ("ContainerConfig.*", "20.10 keeps the build container's configuration in an image; later versions do not"),
+    (
+        "ContainerConfig.*",
+        "20.10 keeps the build container's configuration in an image; later versions do not",
+    ),
     ("Container", "20.10 names the build container; later versions do not"),
     ("Comment", "names the program that imported"),
     ("*.Comment", "names the program that imported"),
@@ -79,7 +85,9 @@ fn commands_and_answers_are_dockers() {
     for command in COMMANDS {
         let script = |client: &str| format!("D={client}; {}", command.script);
         let theirs = normalised(&run(peer.client("sh", &["-c", &script("docker")])));
-        for (client, program) in [("docker", "docker".to_owned()), ("ponton", ours.to_string_lossy().into_owned())] {
+        for (client, program) in
+            [("docker", "docker".to_owned()), ("ponton", ours.to_string_lossy().into_owned())]
+        {
             if command.compare == Compare::DockerClientOnly && client == "ponton" {
                 continue;
             }
@@ -131,7 +139,10 @@ fn placeholders(text: &str) -> String {
         }
     }
     let out = out.replace("docker: ", "PROGRAM: ").replace("ponton: ", "PROGRAM: ");
-    out.replace("'docker ", "'PROGRAM ").replace("'ponton ", "'PROGRAM ").replace("\"docker ", "\"PROGRAM ").replace("\"ponton ", "\"PROGRAM ")
+    out.replace("'docker ", "'PROGRAM ")
+        .replace("'ponton ", "'PROGRAM ")
+        .replace("\"docker ", "\"PROGRAM ")
+        .replace("\"ponton ", "\"PROGRAM ")
 }
 
 fn placeholder(word: &str) -> String {
@@ -163,9 +174,21 @@ fn calls() -> Vec<Call> {
         ("POST", "/v1.41/containers/create?name=b!d", Some(json!({"Image": "busybox"}))),
         ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": "nosuch"}))),
         ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": 5}))),
-        ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": "busybox", "HostConfig": {"Memory": 1024}}))),
-        ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": "busybox", "HostConfig": {"CapAdd": ["NOSUCH"]}}))),
-        ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}))),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"Memory": 1024}})),
+        ),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"CapAdd": ["NOSUCH"]}})),
+        ),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}})),
+        ),
         ("GET", "/v1.41/containers/api1/json", None),
         ("POST", "/v1.41/containers/api1/start", None),
         ("POST", "/v1.41/containers/api1/start", None),
@@ -229,7 +252,11 @@ fn api_answers_have_dockers_shape() {
         let mine = ponton.api().request(method, path, body.as_ref());
         let found = answer_differences(&theirs, &mine);
         if !found.is_empty() {
-            failures.push(format!("\n--- {method} {path} {}\n{}", body.as_ref().map_or(String::new(), Value::to_string), found.join("\n")));
+            failures.push(format!(
+                "\n--- {method} {path} {}\n{}",
+                body.as_ref().map_or(String::new(), Value::to_string),
+                found.join("\n")
+            ));
         }
     }
     println!("{} calls compared", calls.len());
@@ -238,7 +265,13 @@ fn api_answers_have_dockers_shape() {
 
 fn answer_differences(theirs: &Answer, mine: &Answer) -> Vec<String> {
     if theirs.status != mine.status {
-        return vec![format!("status {} ({}) against our {} ({})", theirs.status, theirs.text(), mine.status, mine.text())];
+        return vec![format!(
+            "status {} ({}) against our {} ({})",
+            theirs.status,
+            theirs.text(),
+            mine.status,
+            mine.text()
+        )];
     }
     let (Ok(a), Ok(b)) = (serde_json::from_slice(&theirs.body), serde_json::from_slice(&mine.body)) else {
         let (a, b) = (placeholders(&theirs.text()), placeholders(&mine.text()));

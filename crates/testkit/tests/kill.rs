@@ -136,7 +136,9 @@ fn create_and_start(api: &Api, book: &Book, random: &mut Random) -> String {
 
 fn exec(api: &Api, name: &str) {
     let body = json!({"Cmd": ["true"], "AttachStdout": true});
-    let Ok(answer) = api.try_request("POST", &format!("/containers/{name}/exec"), Some(&body)) else { return };
+    let Ok(answer) = api.try_request("POST", &format!("/containers/{name}/exec"), Some(&body)) else {
+        return;
+    };
     if answer.status == 201 {
         let id = answer.json()["Id"].as_str().unwrap_or_default().to_owned();
         let _ = api.try_request("POST", &format!("/exec/{id}/start"), Some(&json!({"Detach": true})));
@@ -158,14 +160,22 @@ fn check_containers(api: &Api, told: &BTreeMap<String, Told>) {
         }
         if told.started && told.exit_code.is_some() {
             let waited = api.request("POST", &format!("/containers/{name}/wait"), None).expect(200);
-            assert_eq!(waited.json()["StatusCode"].as_i64(), told.exit_code, "exit code of {name}: {}", inspected.text());
+            assert_eq!(
+                waited.json()["StatusCode"].as_i64(),
+                told.exit_code,
+                "exit code of {name}: {}",
+                inspected.text()
+            );
         }
         let state = api.get(&format!("/containers/{name}/json")).expect(200).json()["State"].clone();
         let pid = state["Pid"].as_u64().unwrap_or(0);
         assert_eq!(state["Running"].as_bool() == Some(true), pid != 0, "{name}: {state}");
         if pid != 0 {
             let process = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(!process.is_empty() && !process.contains(") Z "), "{name} is said to run as {pid}, which does not live");
+            assert!(
+                !process.is_empty() && !process.contains(") Z "),
+                "{name} is said to run as {pid}, which does not live"
+            );
         }
     }
 }
@@ -181,7 +191,9 @@ fn remove_all(api: &Api) {
 /// What is there of containers: directories, cgroups, container processes, endpoints' rules. Equal before and after.
 fn state_of(daemon: &Daemon) -> Vec<String> {
     let mut state = Vec::new();
-    for dir in ["data/containers", "run/containers", "data/snapshots/overlay", "data/tmp", "data/content/ingest"] {
+    for dir in
+        ["data/containers", "run/containers", "data/snapshots/overlay", "data/tmp", "data/content/ingest"]
+    {
         for entry in fs::read_dir(daemon.path(dir)).into_iter().flatten().flatten() {
             state.push(format!("{dir}/{}", entry.file_name().to_string_lossy()));
         }
@@ -191,7 +203,10 @@ fn state_of(daemon: &Daemon) -> Vec<String> {
     for pid in processes {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if Path::new(&format!("/proc/{pid}")).exists() && comm.starts_with("ponton-runtime") && !children.trim().is_empty() {
+        if Path::new(&format!("/proc/{pid}")).exists()
+            && comm.starts_with("ponton-runtime")
+            && !children.trim().is_empty()
+        {
             state.push(format!("children of a shim: {children}"));
         }
     }
