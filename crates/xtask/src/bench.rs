@@ -23,8 +23,8 @@ struct Row {
 /// One engine, and the client that is measured with it.
 struct Engine<'a> {
     api: Api,
-    client: Box<dyn Fn(&[&str]) -> Command + 'a>,
-    memory: Box<dyn Fn() -> u64 + 'a>,
+    client: Box<dyn Fn(&[&str]) -> Command + Sync + 'a>,
+    memory: Box<dyn Fn() -> u64 + Sync + 'a>,
 }
 
 type Benchmark = fn(&Engine, &Engine, &mut Vec<Row>);
@@ -46,12 +46,12 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
         let ponton = Daemon::start();
         let theirs = Engine {
             api: peer.api(),
-            client: Box::new(|args| peer.client("docker", args)),
+            client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
             memory: Box::new(|| leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"]))),
         };
         let ours = Engine {
             api: ponton.api(),
-            client: Box::new(|args| ponton.client("ponton", args)),
+            client: Box::new(|args| client(&binaries.join("ponton"), &ponton.host(), args)),
             memory: Box::new(|| {
                 leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"]))
             }),
@@ -69,6 +69,13 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
     }
     print(&rows);
     ExitCode::SUCCESS
+}
+
+/// A client's command, started directly: what enters namespaces would be measured too.
+fn client(program: &Path, host: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env("DOCKER_HOST", host).env("PONTON_HOST", host);
+    command
 }
 
 /// Processes of an engine: those of these names whose command line names its directory.
