@@ -1,1 +1,3 @@
 //! The OCI runtime: spec, plan, open, apply; and the shim.
+
+pub mod shim;
