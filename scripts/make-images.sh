@@ -59,7 +59,7 @@ for d in range(3000):
     path = os.path.join(root, "usr", f"d{d % 50}", f"e{d}")
     os.makedirs(path)
     for f in range(24):
-        size = int(random_bytes.paretovariate(0.9) * 2400)
+        size = int(random_bytes.paretovariate(0.9) * 900)
         size = min(size, 4 << 20)
         source = noise if f % 2 else text
         start = random_bytes.randrange(len(source) - 1)

@@ -140,21 +140,15 @@ fn many(ours: &Engine, theirs: &Engine, rows: &mut Vec<Row>) {
         let before = (engine.memory)();
         let begin = Instant::now();
         eight_at_a_time(|n| {
-            drop(timed((engine.client)(&[
-                "run",
-                "-d",
-                "--name",
-                &format!("m{n}"),
-                "busybox",
-                "sleep",
-                "100000",
-            ])))
+            timed((engine.client)(&["run", "-d", "--name", &format!("m{n}"), "busybox", "sleep", "100000"]));
         });
         let started = begin.elapsed();
         settle(engine);
         let grown = (engine.memory)().saturating_sub(before);
         let begin = Instant::now();
-        eight_at_a_time(|n| drop(timed((engine.client)(&["rm", "-f", &format!("m{n}")]))));
+        eight_at_a_time(|n| {
+            timed((engine.client)(&["rm", "-f", &format!("m{n}")]));
+        });
         (started.as_secs_f64(), begin.elapsed().as_secs_f64(), grown as f64 / 200.0 / 1024.0 / 1024.0)
     };
     let (mine, peer) = (measure(ours), measure(theirs));
