@@ -74,6 +74,8 @@ CREATE TABLE volumes (
 
 /// After so many changes the WAL is folded into the database.
 const CHANGES_PER_CHECKPOINT: u32 = 500;
+/// A WAL longer than this is begun anew.
+const FRAMES_MAX: i64 = 2000;
 /// Other programs (`sqlite3 meta.db`) may hold a lock for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -134,7 +136,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
-         PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-1024;",
+         PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;
+         PRAGMA journal_size_limit=1048576; PRAGMA cache_size=-1024;",
     )?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -160,12 +163,24 @@ fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
 }
 
 /// Folds the WAL into the database whenever it is asked to, until the store is closed.
-fn checkpoint_when_due(path: &PathBuf, due: &Receiver<()>) {
+fn checkpoint_when_due(path: &Path, due: &Receiver<()>) {
     while due.recv().is_ok() {
-        let done = connect(path)
-            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())));
+        let done = connect(path).and_then(|connection| {
+            let frames = checkpoint(&connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+            // Under constant writing the passive one never gets to the end of the WAL; what is
+            // left now is short, so that writers wait for little.
+            if frames > FRAMES_MAX {
+                checkpoint(&connection, "PRAGMA wal_checkpoint(RESTART)")?;
+            }
+            Ok(())
+        });
         if let Err(error) = done {
             tracing::warn!(path = %path.display(), %error, "checkpoint the database");
         }
     }
+}
+
+/// Folds the WAL in; says how many frames (pages) it has.
+fn checkpoint(connection: &Connection, statement: &str) -> rusqlite::Result<i64> {
+    connection.query_row(statement, (), |row| row.get(1))
 }
