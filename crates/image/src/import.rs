@@ -30,18 +30,20 @@ impl Images {
         config.os = platform.os;
         config.variant = (!platform.variant.is_empty()).then_some(platform.variant);
         config.comment.clone_from(&comment);
-        config.rootfs.diff_ids.push(layer.diff_id.clone());
+        config.rootfs.diff_ids.push(layer.info.diff_id.clone());
         config.history.push(History { created: config.created.clone(), comment, ..History::default() });
         let raw = serde_json::to_vec(&config)
             .map_err(|error| Error::Invalid(format!("configuration of the image: {error}")))?;
-        let mut stack = Stack::new();
-        stack.push(layer);
+        let mut stack = Stack::default();
+        stack.push(layer.info, Some(layer.writer));
         let references: Vec<_> = options.reference.iter().cloned().collect();
+        let _guard = self.exclusive();
         self.commit(stack, &raw, created_at, &references, created_at)
     }
 
     /// Makes layers, configuration and record durable, in this order: a kill in between leaves
-    /// nothing that is named but not there.
+    /// nothing that is named but not there. The caller holds [`Images::exclusive`] since it looked
+    /// which layers are there.
     pub(crate) fn commit(
         &self,
         stack: Stack,
@@ -50,7 +52,6 @@ impl Images {
         references: &[ponton_oci::Reference],
         now: i64,
     ) -> Result<ImageId> {
-        let _guard = self.exclusive();
         let _lease = self.store.lease();
         self.snapshotter.commit_layers(stack.filled)?;
         let id = ImageId::from(self.store.content().put(raw)?);

@@ -21,14 +21,10 @@ use crate::{Error, Images, Result};
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     pub(crate) writer: LayerWriter,
-    pub(crate) diff_id: DiffId,
-    /// Bytes of its files.
-    pub(crate) size: u64,
-    /// Bytes of its tar.
-    pub(crate) tar_size: u64,
+    pub(crate) info: LayerInfo,
 }
 
-/// What is unpacked, for errors.
+/// Names what was unpacked or packed.
 fn failed(what: &str) -> impl FnOnce(ponton_archive::Error) -> Error {
     move |source| {
         if source.is_invalid() {
@@ -67,12 +63,9 @@ impl Images {
         .map_err(failed(what))?;
         // It stays where something is in it.
         let _ = fs::remove_dir(&kept_path);
-        Ok(Unpacked {
-            diff_id: DiffId::from(passed.digest),
-            size: stats.bytes,
-            tar_size: passed.size,
-            writer,
-        })
+        let info =
+            LayerInfo { diff_id: DiffId::from(passed.digest), size: stats.bytes, tar_size: passed.size };
+        Ok(Unpacked { writer, info })
     }
 
     /// Unpacks a layer that is there already once more, for another place in a stack.
@@ -90,7 +83,7 @@ impl Images {
             rebuilder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(failed(&what))?;
             unpacked
         })?;
-        check_diff_id(&what, diff_id, &unpacked.diff_id)?;
+        check_diff_id(&what, diff_id, &unpacked.info.diff_id)?;
         Ok(unpacked)
     }
 
@@ -119,23 +112,33 @@ pub(crate) fn check_diff_id(what: &str, expected: &DiffId, found: &DiffId) -> Re
     Err(Error::DigestMismatch { what: what.to_owned(), expected, found })
 }
 
-/// A layer of an image that is being put together: unpacked just now, or there already.
+/// What a layer is, wherever its tree may be.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerInfo {
+    pub(crate) diff_id: DiffId,
+    /// Bytes of its files.
+    pub(crate) size: u64,
+    /// Bytes of its tar.
+    pub(crate) tar_size: u64,
+}
+
+/// The layers of an image that is being put together.
+#[derive(Default)]
 pub(crate) struct Stack {
+    /// Those that the snapshotter does not have yet.
     pub(crate) filled: Vec<FilledLayer>,
+    /// All, base first.
     pub(crate) records: Vec<LayerRecord>,
 }
 
 impl Stack {
-    pub(crate) fn new() -> Self {
-        Self { filled: Vec::new(), records: Vec::new() }
-    }
-
     /// The layer that the next one will stand on.
     pub(crate) fn top(&self) -> Option<&ChainId> {
         self.records.last().map(|record| &record.chain_id)
     }
 
-    pub(crate) fn push(&mut self, layer: Unpacked) {
+    /// Puts a layer on top; `writer` is none if the snapshotter has it.
+    pub(crate) fn push(&mut self, layer: LayerInfo, writer: Option<LayerWriter>) {
         let parent = self.top().cloned();
         let chain = ChainId::next(parent.as_ref(), &layer.diff_id);
         self.records.push(LayerRecord {
@@ -147,6 +150,12 @@ impl Stack {
             blob_size: layer.tar_size,
             size: layer.size,
         });
-        self.filled.push(FilledLayer { writer: layer.writer, chain, parent });
+        self.filled.extend(writer.map(|writer| FilledLayer { writer, chain, parent }));
+    }
+
+    /// The directory of a layer that is not committed yet.
+    pub(crate) fn directory_of(&self, chain: &ChainId) -> Option<&Path> {
+        let layer = self.filled.iter().find(|layer| layer.chain == *chain)?;
+        Some(layer.writer.directory())
     }
 }

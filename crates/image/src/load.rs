@@ -20,7 +20,7 @@ use ponton_oci::reference::Reference;
 use serde::Deserialize;
 
 use crate::import::nanoseconds;
-use crate::layer::{Stack, Unpacked, check_diff_id};
+use crate::layer::{LayerInfo, Stack, Unpacked, check_diff_id};
 use crate::list::parse_config;
 use crate::pipeline::Hashing;
 use crate::{Error, Images, LoadedImage, Progress, Result};
@@ -54,8 +54,8 @@ struct Contents {
 /// A layer of the archive, as far as it has been used.
 enum Layer {
     Unpacked(Unpacked),
-    /// Committed under this chain id.
-    Used(ChainId, DiffId),
+    /// Part of an image, under this chain id.
+    Used(ChainId, LayerInfo),
 }
 
 /// An image to be put together.
@@ -147,7 +147,7 @@ impl Images {
                     unpacked
                 } else {
                     let unpacked = self.unpack(input.inner_mut(), &name, &mut progress)?;
-                    check_blob(&name, blob.as_ref().filter(|_| !is_compressed), unpacked.diff_id.digest())?;
+                    check_blob(&name, blob.as_ref().filter(|_| !is_compressed), unpacked.info.diff_id.digest())?;
                     unpacked
                 }
             };
@@ -180,12 +180,11 @@ impl Images {
                 wanted.layers.len()
             )));
         }
-        let mut stack = Stack::new();
+        let _guard = self.exclusive();
+        let mut stack = Stack::default();
         for (name, diff_id) in wanted.layers.iter().zip(diff_ids) {
-            let chain = ChainId::next(stack.top(), diff_id);
             let name = contents.follow(name);
-            let layer = self.take_layer(contents, &name, diff_id, &chain)?;
-            stack.push(layer);
+            self.take_layer(contents, &name, diff_id, &mut stack)?;
         }
         let created_at = config.created.as_deref().and_then(nanoseconds).unwrap_or(0);
         let id = self.commit(stack, &raw, created_at, &wanted.references, now)?;
@@ -199,22 +198,31 @@ impl Images {
         contents: &mut Contents,
         name: &str,
         diff_id: &DiffId,
-        chain: &ChainId,
-    ) -> Result<Unpacked> {
+        stack: &mut Stack,
+    ) -> Result<()> {
         let missing = || Error::Invalid(format!("the image archive has no layer {name:?}"));
         let layer = contents.layers.get_mut(name).ok_or_else(missing)?;
-        let found = match layer {
-            Layer::Unpacked(unpacked) => unpacked.diff_id.clone(),
-            Layer::Used(_, diff_id) => diff_id.clone(),
-        };
-        check_diff_id(&format!("layer {name}"), diff_id, &found)?;
-        match std::mem::replace(layer, Layer::Used(chain.clone(), found)) {
-            Layer::Unpacked(unpacked) => Ok(unpacked),
-            Layer::Used(first, _) => {
-                *layer = Layer::Used(first.clone(), diff_id.clone());
-                self.unpack_again(&self.snapshotter.layer_directory(&first)?, diff_id)
-            }
+        let (Layer::Unpacked(Unpacked { info, .. }) | Layer::Used(_, info)) = &*layer;
+        let info = info.clone();
+        check_diff_id(&format!("layer {name}"), diff_id, &info.diff_id)?;
+        let chain = ChainId::next(stack.top(), diff_id);
+        if self.snapshotter.has_layer(&chain) || stack.directory_of(&chain).is_some() {
+            *layer = Layer::Used(chain, info.clone());
+            stack.push(info, None);
+            return Ok(());
         }
+        let writer = match std::mem::replace(layer, Layer::Used(chain, info.clone())) {
+            Layer::Unpacked(unpacked) => unpacked.writer,
+            Layer::Used(first, _) => {
+                let directory = match stack.directory_of(&first) {
+                    Some(directory) => directory.to_owned(),
+                    None => self.snapshotter.layer_directory(&first)?,
+                };
+                self.unpack_again(&directory, diff_id)?.writer
+            }
+        };
+        stack.push(info, Some(writer));
+        Ok(())
     }
 }
 
