@@ -12,6 +12,7 @@ mod error;
 pub mod host;
 pub mod open;
 pub mod plan;
+pub mod seccomp;
 pub mod shim;
 pub mod user;
 
