@@ -31,6 +31,8 @@ pub(super) struct Attached {
     waiting: VecDeque<u8>,
     /// No more output comes: it is closed when it has everything.
     pub(super) is_ending: bool,
+    /// It closed its socket; what it had sent before may still be unread.
+    pub(super) is_gone: bool,
     /// What it is waited for; none when it is out of the set.
     pub(super) interest: Option<Interest>,
 }
@@ -54,6 +56,7 @@ impl Attached {
             keys: DetachKeys::new(&spec.detach_keys),
             waiting: VecDeque::new(),
             is_ending: false,
+            is_gone: false,
             interest: None,
         }
     }
@@ -64,7 +67,7 @@ impl Attached {
             Stream::Stdout => (self.stdout, 1),
             Stream::Stderr => (self.stderr, 2),
         };
-        if !wanted || self.is_ending || chunk.is_empty() {
+        if !wanted || self.is_ending || self.is_gone || chunk.is_empty() {
             return Ok(());
         }
         let [a, b, c, d] = (chunk.len() as u32).to_be_bytes();
@@ -98,6 +101,13 @@ impl Attached {
         }
         self.waiting = VecDeque::new();
         Ok(())
+    }
+
+    /// Forgets output that nobody will read; true if there may still be input of it.
+    pub(super) fn has_left_input(&mut self) -> bool {
+        self.is_gone = true;
+        self.waiting = VecDeque::new();
+        self.has_input && !self.is_ending
     }
 
     /// How many bytes of output wait.
