@@ -9,6 +9,7 @@ pub mod event;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
+pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
