@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use ponton_sys::socket;
 
 use super::packet::{self, Packet};
-use super::protocol::{
-    Body, Event, FDS_MAX, Failure, FdRole, FromShim, INLINE_MAX, Reply, Request, ToShim,
-};
+use super::protocol::{Body, Event, FDS_MAX, Failure, FdRole, FromShim, INLINE_MAX, Reply, Request, ToShim};
 
 /// What can go wrong between the daemon and a shim.
 #[derive(Debug, thiserror::Error)]

@@ -298,7 +298,10 @@ mod tests {
             escape(text, &mut out);
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(escaped(b"a\tb\x07<>&\"\\\x7f\r\n\0"), r#"a\u0009b\u0007\u003c\u003e\u0026\"\\"#.to_owned() + "\x7f" + r"\r\n\u0000");
+        assert_eq!(
+            escaped(b"a\tb\x07<>&\"\\\x7f\r\n\0"),
+            r#"a\u0009b\u0007\u003c\u003e\u0026\"\\"#.to_owned() + "\x7f" + r"\r\n\u0000"
+        );
         assert_eq!(escaped("é€\u{2028}\u{2029}\u{202a}🦀".as_bytes()), "é€\\u2028\\u2029\u{202a}🦀");
         assert_eq!(escaped(b"\xe2\x82x \xffy\xe2"), r"\ufffd\ufffdx \ufffdy\ufffd");
     }

@@ -44,7 +44,8 @@ pub(super) fn container(
 ) -> Result<Launched, Failure> {
     let opened = open::open(plan, Descriptors { netns }, host)?;
     let master = if stdio.terminal { opened.terminal()? } else { None };
-    let (streams, ends) = streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    let (streams, ends) =
+        streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
     let started = apply::start(opened, &ends.as_stdio())?;
     Ok(Launched { started, streams })
 }
@@ -58,7 +59,8 @@ pub(super) fn process(
 ) -> Result<Launched, Failure> {
     let opened = open::open_process(process, target, host)?;
     let master = if stdio.terminal { opened.terminal()? } else { None };
-    let (streams, ends) = streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    let (streams, ends) =
+        streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
     let started = apply::exec(opened, &ends.as_stdio())?;
     Ok(Launched { started, streams })
 }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use ponton_sys::event::{Epoll, Interest, Ready, Signals};
 use ponton_sys::socket;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 
 use self::attached::Attached;
 use self::connection::Connection;
@@ -46,6 +46,8 @@ use crate::shim::protocol::{Body, Event, INLINE_MAX, ToShim};
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long removals are put off while there is something better to do.
 const BUSY_TURNS_MAX: u32 = 64;
+/// How many descriptors a container may need: streams, log, ports, clients, execs.
+const FILES_PER_CONTAINER: u64 = 16;
 /// One read of output or input, in bytes: what a pipe holds.
 const READ_MAX: usize = 64 << 10;
 
@@ -115,6 +117,14 @@ fn detach_from_parent() -> Result<(), Error> {
     let _ = rustix::thread::set_name(c"ponton-shim");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| Error { operation: "become a subreaper".into(), source: error.into() })
+}
+
+/// Raises the limit of open files as far as it goes; the answer: how many containers that is for.
+fn raise_file_limit() -> u32 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let files = if raised.is_ok() { limit.maximum } else { limit.current };
+    files.map_or(u32::MAX, |files| (files / FILES_PER_CONTAINER).try_into().unwrap_or(u32::MAX))
 }
 
 /// What an event belongs to; with a key it is an epoll token.
@@ -195,14 +205,16 @@ impl Server {
         rustix::io::ioctl_fionbio(&options.listener, true)
             .and_then(|()| rustix::io::fcntl_setfd(&options.listener, rustix::io::FdFlags::CLOEXEC))
             .map_err(|error| Error { operation: "set up the listener".into(), source: error.into() })?;
-        epoll.add(&options.listener, Source::Listener.token(0), Interest::IN).map_err(Error::of("epoll_ctl"))?;
+        epoll
+            .add(&options.listener, Source::Listener.token(0), Interest::IN)
+            .map_err(Error::of("epoll_ctl"))?;
         let host = Host::probe()
             .map_err(|error| Error { operation: "probe the host".into(), source: io::Error::other(error) })?;
         Ok(Self {
             epoll,
             signals,
             listener: options.listener,
-            capacity: options.capacity,
+            capacity: options.capacity.min(raise_file_limit()),
             host,
             records: Records::new(options.state_dir),
             connections: HashMap::new(),

@@ -82,7 +82,8 @@ impl Server {
         let Start { container: id, plan, stdio, log: target, attach } = start;
         self.make_room(&id)?;
         let mut fds = Sorted::new(fds, &attach)?;
-        let log = target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+        let log =
+            target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let cgroup = plan.cgroup().map(str::to_owned);
         if let Some(path) = &cgroup {
             self.removals.finish(path, &self.host.cgroup);
@@ -184,11 +185,13 @@ impl Server {
     fn adopt(&mut self, adopt: Adopt, fds: Fds) -> Answer {
         let Adopt { status, stdio, log: target } = adopt;
         self.make_room(&status.container)?;
-        let Sorted { pidfd: Some(pidfd), stdin, stdout, stderr, terminal, ports, .. } = Sorted::new(fds, &[])?
+        let Sorted { pidfd: Some(pidfd), stdin, stdout, stderr, terminal, ports, .. } =
+            Sorted::new(fds, &[])?
         else {
             return Err(invalid("adopt: no pidfd"));
         };
-        let log = target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+        let log =
+            target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let input = match &terminal {
             Some(master) if stdio.stdin => {
                 Some(master.try_clone().map_err(|error| failure("dup the terminal", &error))?)

@@ -155,7 +155,7 @@ impl Server {
             self.hold_or_resume(process_key);
         }
         let has_gone = events.intersects(Interest::HUP | Interest::ERR);
-        if has_gone {
+        if has_gone && let Some(client) = self.clients.get_mut(&key) {
             client.has_left_input();
         }
         if has_gone || events.contains(Interest::IN) {
