@@ -9,7 +9,12 @@
 //! beyond its id.
 
 mod error;
+mod firewall;
+mod link;
 mod model;
+mod netlink;
+#[doc(hidden)]
+pub mod probe;
 
 pub use error::{Error, PortError};
 pub use model::{
