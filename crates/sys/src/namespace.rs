@@ -1,68 +1,47 @@
-//! The namespaces of the calling thread.
+//! Namespaces of the calling thread (namespaces(7)).
+#![allow(unsafe_code, reason = "unshare(2) is not wrapped safely")]
 
-use std::io;
+use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
-/// Moves the calling thread into new namespaces (unshare(2)). A thread started later by this one
-/// begins in them too.
-///
-/// `FILES` is refused: a thread with descriptors of its own breaks every owner of a descriptor.
-pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    if flags.contains(UnshareFlags::FILES) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: the one precondition is that no descriptor is seen from an unshared table, and FILES
-    // was refused above.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+use crate::{Error, Result};
+
+/// Kinds of namespaces, as the kernel's `CLONE_NEW*` bits.
+pub use rustix::thread::ThreadNameSpaceType as Kinds;
+
+/// Moves the calling thread into the namespaces of `fd`: one namespace's file, or a process
+/// (kernel 5.8) with the `kinds` of it. A pid namespace counts for children only.
+pub fn join(fd: BorrowedFd<'_>, kinds: Kinds) -> Result<()> {
+    move_into_thread_name_spaces(fd, kinds).map_err(|errno| Error::new("setns", names(kinds), errno))
 }
 
-/// Moves the calling thread into the namespace that `namespace` refers to; `kind` is checked by the
-/// kernel (setns(2)).
-pub fn enter(namespace: BorrowedFd<'_>, kind: LinkNameSpaceType) -> io::Result<()> {
-    rustix::thread::move_into_link_name_space(namespace, Some(kind)).map_err(io::Error::from)
+/// Moves the calling thread into new namespaces of these kinds.
+pub fn unshare(kinds: Kinds) -> Result<()> {
+    let flags = UnshareFlags::from_bits_retain(kinds.bits());
+    // SAFETY: only CLONE_NEW* bits are passed; what unshare_unsafe warns of is CLONE_FILES.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+        .map_err(|errno| Error::new("unshare", names(kinds), errno))
 }
 
-/// The network namespace of the calling thread.
-pub fn current_netns() -> io::Result<OwnedFd> {
-    rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
+/// The calling thread's own namespace, by its file's name in `/proc/thread-self/ns`.
+pub fn own(name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/thread-self/ns/{name}");
+    File::open(&path).map(OwnedFd::from).map_err(Error::of("open", path))
 }
 
-/// Makes a network namespace, leaves the calling thread in it, and returns its descriptor. The
-/// namespace lives as long as a descriptor, a process or a thread holds it.
-pub fn new_netns() -> io::Result<OwnedFd> {
-    unshare(UnshareFlags::NEWNET)?;
-    current_netns()
+/// A new network namespace that nothing is in yet. It is made by the calling thread, which is back
+/// in its own when this returns; if it cannot get back, the error says so and the thread must not be
+/// used for anything else.
+pub fn new_netns() -> Result<OwnedFd> {
+    let own_netns = own("net")?;
+    unshare(Kinds::NETWORK)?;
+    let made = own("net");
+    join(std::os::fd::AsFd::as_fd(&own_netns), Kinds::NETWORK)?;
+    made
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unsharing_descriptors_is_refused() {
-        let error = unshare(UnshareFlags::FILES).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    }
-
-    #[test]
-    fn a_new_netns_is_the_threads_own_until_it_goes_back() {
-        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
-        std::thread::spawn(move || {
-            let host = current_netns().unwrap();
-            let new = match new_netns() {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
-                other => other.unwrap(),
-            };
-            assert_ne!(inode(&host), inode(&new));
-            assert_eq!(inode(&current_netns().unwrap()), inode(&new));
-            enter(std::os::fd::AsFd::as_fd(&host), LinkNameSpaceType::Network).unwrap();
-            assert_eq!(inode(&current_netns().unwrap()), inode(&host));
-        })
-        .join()
-        .unwrap();
-    }
+fn names(kinds: ThreadNameSpaceType) -> String {
+    kinds.iter_names().map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>().join(",")
 }
