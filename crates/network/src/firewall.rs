@@ -412,7 +412,7 @@ mod tests {
     /// Runs `test` in a network namespace of its own.
     fn isolated(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(move || {
-            let _netns = ponton_sys::namespace::new_netns().unwrap();
+            ponton_sys::namespace::unshare(ponton_sys::namespace::Kinds::NETWORK).unwrap();
             test();
         })
         .join()

@@ -8,13 +8,13 @@
 //! It is not for name resolution or for files such as `/etc/hosts`, and it knows no container
 //! beyond its id.
 
+mod addresses;
 mod error;
 mod firewall;
 mod link;
 mod model;
 mod netlink;
-#[doc(hidden)]
-pub mod probe;
+mod port;
 
 pub use error::{Error, PortError};
 pub use model::{
