@@ -27,14 +27,11 @@ impl Addresses {
     /// The next free address, `None` where all are taken.
     pub(crate) fn allocate(&mut self) -> Option<Ipv4Addr> {
         let (first, end) = self.usable();
-        let count = end.checked_sub(first)?;
+        let count = end.checked_sub(first).filter(|&count| count > 0)?;
+        // The search starts behind the last one and goes around once.
+        let start = self.last.checked_sub(first).map_or(0, |offset| offset + 1);
         let address = (0..count)
-            .map(|step| {
-                let offset = u64::from(self.last.saturating_sub(first)) + 1 + u64::from(step);
-                // The search starts behind the last one, wherever that is, and goes around once.
-                let offset = if self.last < first { u64::from(step) } else { offset };
-                Ipv4Addr::from_bits(first + (offset % u64::from(count)) as u32)
-            })
+            .map(|step| Ipv4Addr::from_bits(first + (start + step) % count))
             .find(|address| !self.used.contains(address))?;
         self.last = address.to_bits();
         self.used.insert(address);

@@ -143,6 +143,13 @@ impl Firewall {
         }
     }
 
+    /// Removes the whole table.
+    #[cfg(test)]
+    pub(crate) fn delete(&mut self) -> io::Result<()> {
+        let message = self.message(DELTABLE, 0);
+        self.transact(vec![message])
+    }
+
     fn transact(&mut self, messages: Vec<Message>) -> io::Result<()> {
         if messages.is_empty() {
             return Ok(());

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 
+use rustix::io::Errno;
+
 use crate::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
 use crate::{MacAddress, Subnet};
 
@@ -86,7 +88,7 @@ pub(crate) fn find(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> 
         .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     match socket.query(message) {
         Ok(replies) => Ok(replies.iter().find_map(link_of)),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
             Ok(None)
         }
         Err(error) => Err(error),
@@ -156,10 +158,11 @@ fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &interface(index, IFF_UP))
 }
 
-/// No link-local IPv6 address, and so no router's advertisement is heard and no traffic of ours
-/// appears on an interface that carries IPv4 only.
-fn no_ipv6_address(message: Message) -> Message {
-    message.nest(IFLA_AF_SPEC, |m| {
+/// No link-local IPv6 address: no router's advertisement is heard, and no traffic of ours appears, on
+/// an interface that carries IPv4 only. The kernel takes this for a link that is there, not with
+/// its creation; a kernel without IPv6 refuses it and needs no such thing.
+fn without_ipv6_address(name: &str) -> Message {
+    Message::new(RTM_NEWLINK, 0, &interface(0, 0)).string(IFLA_IFNAME, name).nest(IFLA_AF_SPEC, |m| {
         m.nest(AF_INET6, |m| m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]))
     })
 }
@@ -244,15 +247,16 @@ pub(crate) fn configure_peer(
         
 }
 
-/// Removes links; one that is gone already is no error.
-pub(crate) fn delete(socket: &mut Socket, indexes: &[u32]) -> io::Result<()> {
-    for &index in indexes {
-        match socket.request(vec![Message::new(RTM_DELLINK, 0, &interface(index, 0))]) {
-            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::NODEV.raw_os_error()) => {
-                return Err(error);
-            }
-            _ => {}
-        }
+/// Makes a link a port of a bridge.
+pub(crate) fn set_master(socket: &mut Socket, index: u32, bridge: u32) -> io::Result<()> {
+    let message = Message::new(RTM_NEWLINK, 0, &interface(index, IFF_UP));
+    socket.request(vec![message.number(IFLA_MASTER, bridge)])
+}
+
+/// Removes a link; one that is gone already is no error.
+pub(crate) fn delete(socket: &mut Socket, index: u32) -> io::Result<()> {
+    match socket.request(vec![Message::new(RTM_DELLINK, 0, &interface(index, 0))]) {
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+        other => other,
     }
-    Ok(())
 }
