@@ -10,6 +10,7 @@
 pub mod apply;
 mod error;
 pub mod host;
+pub mod init;
 pub mod open;
 pub mod plan;
 pub mod seccomp;
