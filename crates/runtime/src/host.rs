@@ -1,12 +1,11 @@
 //! What the host can do, probed once.
 
 use ponton_cgroup::Layout;
+use ponton_sys::Error;
 
 /// Facts about the host that plans depend on.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// The kernel's version.
-    pub kernel: (u32, u32),
     /// Where the hierarchies of control groups are.
     pub cgroup: Layout,
     /// The kernel's highest capability.
@@ -15,7 +14,13 @@ pub struct Host {
 
 impl Host {
     /// Asks the kernel.
-    pub fn probe() -> Result<Self, ponton_sys::Error> {
-        Ok(Self { kernel: (0, 0), cgroup: Layout::detect()?, last_capability: 40 })
+    pub fn probe() -> Result<Self, Error> {
+        let path = "/proc/sys/kernel/cap_last_cap";
+        let text = std::fs::read_to_string(path).map_err(Error::of("read", path))?;
+        let last_capability = text
+            .trim()
+            .parse()
+            .map_err(|_| Error::new("read", path, std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+        Ok(Self { cgroup: Layout::detect()?, last_capability })
     }
 }
