@@ -6,6 +6,8 @@ use ponton_sys::Error;
 /// Facts about the host that plans depend on.
 #[derive(Clone, Debug)]
 pub struct Host {
+    /// The kernel's version.
+    pub kernel: (u32, u32),
     /// Where the hierarchies of control groups are.
     pub cgroup: Layout,
     /// The kernel's highest capability.
@@ -21,6 +23,9 @@ impl Host {
             .trim()
             .parse()
             .map_err(|_| Error::new("read", path, std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
-        Ok(Self { cgroup: Layout::detect()?, last_capability })
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+        let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Ok(Self { kernel, cgroup: Layout::detect()?, last_capability })
     }
 }
