@@ -36,6 +36,12 @@ pub(crate) struct Task {
     pub(super) run: Option<Run>,
     /// Clients that came before the start.
     pub(super) attaches: Vec<(AttachSpec, OwnedFd)>,
+    /// The last shim is dropping its record of the last run.
+    pub(super) forgetting: Option<tokio::task::JoinHandle<()>>,
+    /// An end leaves the container in place, whatever its settings say.
+    pub(super) keep: bool,
+    /// Anonymous volumes go with the container.
+    pub(super) remove_volumes: bool,
     publish: watch::Sender<Arc<View>>,
     /// The task ends after the present job.
     pub(super) ended: bool,
@@ -62,6 +68,9 @@ impl Task {
             cgroup,
             run: None,
             attaches: Vec::new(),
+            forgetting: None,
+            keep: false,
+            remove_volumes: false,
             publish,
             ended: false,
         };
@@ -95,7 +104,8 @@ impl Task {
     /// and has an event for its outcome.
     pub(crate) fn apply(&mut self, event: Event) -> BoxFuture<'_, Result<()>> {
         async move {
-            let policy = self.settings().policy();
+            let mut policy = self.settings().policy();
+            policy.auto_remove &= !self.keep;
             let (life, effects) = lifecycle::next(&self.view.life, policy, &event, Timestamp::now())
                 .map_err(|refusal| refusal.into_error(self.id()))?;
             let before = std::mem::replace(&mut self.view.life, life);
