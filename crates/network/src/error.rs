@@ -40,7 +40,9 @@ pub enum Error {
     #[error("Address already in use: {0}")]
     AddressInUse(Ipv4Addr),
     /// Every range of the configured pools overlaps a route of the host.
-    #[error("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}")]
+    #[error(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}"
+    )]
     PoolsExhausted(String),
     /// The kernel refused a request.
     #[error("{action} {object}: {source}")]

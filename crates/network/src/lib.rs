@@ -75,14 +75,14 @@ impl Network {
             endpoint: endpoint_id.clone(),
             source,
         };
-        let reserved =
-            self.shared.ports(|ports| ports.reserve(&plan.ports)).map_err(publish_error)?;
+        let reserved = self.shared.ports(|ports| ports.reserve(&plan.ports)).map_err(publish_error)?;
         let (ports, reservations): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let sandbox = if plan.netns { self.shared.take(&plan).map(Some) } else { Ok(None) };
         let sandbox = sandbox.inspect_err(|_| {
             self.shared.ports(|book| ports.iter().for_each(|binding| book.release(binding)));
         })?;
-        let (netns, interface) = sandbox.map_or((None, None), |Sandbox { netns, interface }| (Some(netns), interface));
+        let (netns, interface) =
+            sandbox.map_or((None, None), |Sandbox { netns, interface }| (Some(netns), interface));
         let (subnet, gateway) = self.shared.subnet();
         let record = EndpointRecord {
             container_id: request.container_id.clone(),

@@ -143,9 +143,10 @@ impl Maker {
         ipv4: Ipv4Addr,
     ) -> Result<Interface, Error> {
         let NetworkPlan { subnet, gateway, mtu, .. } = self.shared.network_plan();
+        let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let host_name = format!("veth{}", &id::random()[..7]);
         let mac = plan.mac.unwrap_or(MacAddress::of(ipv4));
-        let veth = Veth { host_name: &host_name, bridge, netns: netns.as_fd(), mac, mtu };
+        let veth = Veth { host_name: &host_name, bridge, netns: netns.as_fd(), mac, mtu, has_ipv6 };
         link::create_veth(&mut self.route, &veth).map_err(kernel("create veth", &host_name))?;
         link::configure_peer(inside, ipv4, subnet.prefix, gateway)
             .map_err(kernel("configure eth0 with", ipv4.to_string()))?;
@@ -174,7 +175,8 @@ impl Maker {
                 .map_err(kernel("create bridge", name))?;
             found = link::find(&mut self.route, name).map_err(kernel("find", name))?;
         }
-        let index = found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
+        let index =
+            found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
         for (file, value) in &plan.sysctls {
             write_sysctl(file, value).map_err(kernel("write /proc/sys", file))?;
         }
@@ -198,9 +200,8 @@ impl Maker {
                     .map_err(kernel("connect to the bridge", interface))?;
             }
         }
-        let is_stale = |name: &String| {
-            name.starts_with("veth") && !living.contains(name) && !spare.contains(name)
-        };
+        let is_stale =
+            |name: &String| name.starts_with("veth") && !living.contains(name) && !spare.contains(name);
         for port in ports.iter().filter(|port| is_stale(&port.name)) {
             link::delete(&mut self.route, port.index).map_err(kernel("delete", &port.name))?;
         }

@@ -10,9 +10,7 @@ use ponton_sys::namespace::{self, Kinds};
 
 use crate::link::{self, Veth};
 use crate::netlink::Socket;
-use crate::{
-    Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol,
-};
+use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,6 +61,7 @@ impl Host {
             netns: netns.as_fd(),
             mac: MacAddress([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
+            has_ipv6: true,
         };
         link::create_veth(&mut route, &veth).unwrap();
         inside(&netns, || {
@@ -209,10 +208,7 @@ fn containers_reach_out_and_each_other_but_are_not_reached_uninvited() {
         let knock = SocketAddr::new(address.into(), 80);
         let short = Duration::from_millis(200);
         assert!(inside(&neighbour, || TcpStream::connect_timeout(&knock, short)).is_err());
-        assert_eq!(
-            inside(netns(&b), || ask(address, 80)),
-            b.record.ipv4.map(|address| address.to_string())
-        );
+        assert_eq!(inside(netns(&b), || ask(address, 80)), b.record.ipv4.map(|address| address.to_string()));
         server.join().unwrap();
     });
 }
