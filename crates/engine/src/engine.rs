@@ -18,6 +18,7 @@ use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::Bus;
 use crate::shim::Shims;
+use crate::spec::HostFacts;
 
 /// The engine: one for a data root.
 pub struct Engine {
@@ -30,6 +31,7 @@ pub struct Engine {
     pub(crate) shims: Arc<Shims>,
     pub(crate) events: Bus,
     host: OnceLock<Host>,
+    facts: OnceLock<HostFacts>,
     registry: Mutex<Registry>,
     routing: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -76,7 +78,8 @@ impl Engine {
         // Processes of a shim that dies become the daemon's, so that their exit codes are not lost.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| Error::failed("become a subreaper", error))?;
-        let trash = Trash::open(store.temporary())?;
+        let trash = Trash::open(&store.temporary())
+            .map_err(|error| Error::failed(format!("open {}", store.temporary().display()), error))?;
         let overlay = Overlay::open(&config.data_root.join("snapshots/overlay"), trash.clone())?;
         let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlay);
         let images = Images::new(store.clone(), Arc::clone(&snapshotter));
@@ -98,6 +101,7 @@ impl Engine {
             shims,
             events: Bus::new(),
             host: OnceLock::new(),
+            facts: OnceLock::new(),
             registry: Mutex::default(),
             routing: Mutex::default(),
             config,
@@ -209,6 +213,11 @@ impl Engine {
         Ok(self.host.get_or_init(|| host))
     }
 
+    /// What specs depend on; asked once, at the first need.
+    pub(crate) fn facts(&self) -> &HostFacts {
+        self.facts.get_or_init(HostFacts::probe)
+    }
+
     /// A control group by its path.
     pub(crate) fn control_group(&self, path: &str) -> Result<Cgroup> {
         Ok(Cgroup::new(&self.host()?.cgroup, path))
@@ -284,9 +293,9 @@ from_kinds!(ponton_image::Error:
     ponton_image::Error::NotFound(_) => NotFound,
     ponton_image::Error::Conflict(_) => Conflict,
     ponton_image::Error::Invalid(_) => Invalid,
+    ponton_image::Error::Unpack { .. } => Internal,
     ponton_image::Error::Archive { .. } => Invalid,
-    ponton_image::Error::DigestMismatch { .. } => Invalid,
-    ponton_image::Error::NotImplemented(_) => NotImplemented);
+    ponton_image::Error::DigestMismatch { .. } => Invalid);
 from_kinds!(ponton_network::Error:
     ponton_network::Error::Invalid(_) => Invalid,
     ponton_network::Error::NotFound(_) => NotFound,
@@ -297,4 +306,6 @@ from_kinds!(ponton_runtime::plan::PlanError:
     ponton_runtime::plan::PlanError::NotImplemented { .. } => NotImplemented);
 from_kinds!(ponton_snapshot::Error:
     ponton_snapshot::Error::SnapshotNotFound(_) => Internal);
-from_kinds!(ponton_cgroup::Error:);
+from_kinds!(ponton_sys::Error:);
+from_kinds!(ponton_cgroup::UpdateError:
+    ponton_cgroup::UpdateError::Plan(_) => Invalid);

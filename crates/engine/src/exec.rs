@@ -11,7 +11,6 @@ use ponton_api::stream::{FrameHeader, StreamKind};
 use ponton_runtime::shim::protocol::{
     AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Stdio,
 };
-use tokio::io::unix::AsyncFd;
 
 use crate::container::{Container, Task};
 use crate::engine::Engine;
@@ -123,7 +122,7 @@ impl Engine {
         if request.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
-        crate::container::check_detach_keys(&request.detach_keys)?;
+        crate::container::detach_keys(Some(&request.detach_keys))?;
         let id = crate::id::generate()?;
         let action = format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
         container.execs.insert(id.clone(), request);
@@ -242,7 +241,7 @@ async fn tell_failure(fd: std::os::fd::OwnedFd, tty: bool, error: &Error) -> Res
     }
     bytes.extend_from_slice(text.as_bytes());
     let failed = |error: std::io::Error| Error::failed("write to an attached client", error);
-    let socket = AsyncFd::new(fd).map_err(failed)?;
+    let socket = crate::poll::register(fd, tokio::io::Interest::WRITABLE).map_err(failed)?;
     crate::container::write_all(&socket, &bytes).await.map_err(failed)?;
     // The client waits for the end; a dup may be open elsewhere still.
     let _ = rustix::net::shutdown(socket.get_ref(), rustix::net::Shutdown::Both);
@@ -256,10 +255,10 @@ impl Task {
         console_size: Option<[u32; 2]>,
         connection: Option<AttachConnection>,
     ) -> Result<()> {
-        let container = Arc::clone(self.container());
+        let container = Arc::clone(&self.container);
         let request = container.execs.get(&id)?.request;
         let process = self.process_plan(&request)?;
-        let Some(run) = self.current_run() else { return Err(Error::not_running(&container.id)) };
+        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
         let attached = connection.is_some();
         let size = console_size.or(request.console_size).unwrap_or_default();
         let stdio = Stdio {
@@ -269,7 +268,7 @@ impl Task {
             stdin_once: true,
         };
         let keys = match request.tty {
-            true => crate::container::check_detach_keys(&request.detach_keys)?,
+            true => crate::container::detach_keys(Some(&request.detach_keys))?,
             false => Vec::new(),
         };
         let (specs, socket) = match connection {
@@ -296,11 +295,11 @@ impl Task {
         };
         let asked = Request::Exec(Box::new(message));
         // An exit that comes before the answer was read waits in the queue behind this job.
-        match run.shim().call(&asked, &fds).await {
+        match run.shim.call(&asked, &fds).await {
             Ok((Reply::Started { pid, .. }, _)) => {
                 container.execs.set(&id, State::Running { pid });
                 let command = request.cmd.unwrap_or_default().join(" ");
-                self.emit_event(&format!("exec_start: {command}"), &[("execID", &id)]);
+                self.emit(&format!("exec_start: {command}"), &[("execID", &id)]);
                 Ok(())
             }
             Ok(_) => Err(Error::internal("unexpected answer to exec")),
@@ -313,23 +312,23 @@ impl Task {
     }
 
     async fn exec_resize(&mut self, id: String, rows: u16, cols: u16) -> Result<()> {
-        let container = Arc::clone(self.container());
+        let container = Arc::clone(&self.container);
         if !matches!(container.execs.get(&id)?.state, State::Running { .. }) {
             return Err(Error::conflict(format!("Exec {id} is not running")));
         }
-        let Some(run) = self.current_run() else { return Err(Error::not_running(&container.id)) };
-        crate::container::resize(run.shim(), &container.id, Some(id), rows, cols).await
+        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
+        crate::container::resize(&run.shim, &container.id, Some(id), rows, cols).await
     }
 
     /// An exec's process has ended.
     pub(crate) async fn exec_exited(&mut self, id: String, exit: Exit) {
-        let container = Arc::clone(self.container());
+        let container = Arc::clone(&self.container);
         let exit_code = exit.exit_code.unwrap_or(crate::lifecycle::UNKNOWN_EXIT_CODE);
         container.execs.end(&id, exit_code);
         let code = exit_code.to_string();
-        self.emit_event("exec_die", &[("execID", &id), ("exitCode", &code)]);
-        if let Some(run) = self.current_run() {
-            let shim = Arc::clone(run.shim());
+        self.emit("exec_die", &[("execID", &id), ("exitCode", &code)]);
+        if let Some(run) = &self.run {
+            let shim = Arc::clone(&run.shim);
             let request = Request::Forget { container: container.id.clone(), exec: Some(id) };
             tokio::spawn(async move {
                 if let Err(error) = shim.call(&request, &[]).await {

@@ -11,7 +11,7 @@ use ponton_api::image::{
     DeleteResponseItem, HistoryItem, Inspect, Metadata, PruneResponse, RootFs, Summary,
 };
 use ponton_api::stream::{JsonMessage, ProgressDetail};
-use ponton_image::{Image, ImportOptions, Progress, Removed};
+use ponton_image::{Image, ImportOptions, Progress, Removed, User};
 use ponton_oci::digest::ImageId;
 use ponton_oci::reference::Reference;
 use tokio::sync::mpsc;
@@ -64,7 +64,7 @@ impl Engine {
                     let _ = sender.blocking_send(Ok(message));
                 }
             };
-            let loaded = engine.images.load(&mut reader, &mut tell);
+            let loaded = engine.images.load(&mut reader, now(), &mut tell);
             if let Err(error) = loaded {
                 let _ = sender.blocking_send(Err(error.into()));
             }
@@ -86,7 +86,8 @@ impl Engine {
             }
             Progress::Loaded(image) => {
                 let id = image.id.to_string();
-                self.image_event("load", &id, image.references.first().map_or(&id, |name| name.familiar()).as_ref());
+                let name = image.references.first().map_or_else(|| id.clone(), |name| name.familiar());
+                self.image_event("load", &id, &name);
                 let text = match image.references.as_slice() {
                     [] => format!("Loaded image ID: {id}\n"),
                     names => names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect(),
@@ -136,7 +137,7 @@ impl Engine {
                     && dangling.is_none_or(|dangling| image.references.is_empty() == dangling)
                     && filters.matches_labels("label", &labels(image))
                     && filters.matches("reference", |wanted| {
-                        image.references.iter().any(|name| reference_matches(name.familiar().as_ref(), wanted))
+                        image.references.iter().any(|name| reference_matches(name.familiar(), wanted))
                     })
             })
             .map(summary)
@@ -208,7 +209,7 @@ impl Engine {
         let (images, name) = (self.images.clone(), name.to_owned());
         let familiar = target.familiar().to_string();
         let id = blocking(move || {
-            images.tag(&name, &target)?;
+            images.tag(&name, &target, now())?;
             Ok(images.get(&name)?.id)
         })
         .await?;
@@ -226,7 +227,7 @@ impl Engine {
         let (engine, name) = (Arc::clone(self), name.to_owned());
         blocking(move || {
             let id = engine.images.get(&name)?.id.to_string();
-            let in_use = |id: &ImageId| engine.image_user(id);
+            let in_use = |id: &ImageId| engine.image_users(id);
             let removed = engine.images.remove(&name, force, &in_use)?;
             Ok(engine.tell_removed(&id, removed))
         })
@@ -248,14 +249,14 @@ impl Engine {
             let mut response = PruneResponse::default();
             for image in engine.images.list()? {
                 let wanted = (!dangling || image.references.is_empty())
-                    && engine.image_user(&image.id).is_none()
+                    && engine.image_users(&image.id).is_empty()
                     && until.is_none_or(|until| created(&image) < until)
                     && filters.matches_labels("label", &labels(&image));
                 if !wanted {
                     continue;
                 }
                 let id = image.id.to_string();
-                let removed = engine.images.remove(&id, true, &|id| engine.image_user(id))?;
+                let removed = engine.images.remove(&id, true, &|id| engine.image_users(id))?;
                 response.space_reclaimed += image.size;
                 response.images_deleted.get_or_insert_default().extend(engine.tell_removed(&id, removed));
             }
@@ -264,12 +265,13 @@ impl Engine {
         .await
     }
 
-    /// A container that uses an image (its short id), and whether it runs.
-    fn image_user(&self, id: &ImageId) -> Option<(String, bool)> {
+    /// The containers that use an image.
+    fn image_users(&self, id: &ImageId) -> Vec<User> {
         let id = id.to_string();
         let users = self.all().into_iter().filter(|container| container.view().settings.image == id);
-        let user = users.max_by_key(|container| container.view().life.is_running())?;
-        Some((crate::id::short(&user.id).to_owned(), user.view().life.is_running()))
+        users
+            .map(|user| User { container: user.id.clone(), running: user.view().life.is_running() })
+            .collect()
     }
 
     fn tell_removed(&self, id: &str, removed: Vec<Removed>) -> Vec<DeleteResponseItem> {
@@ -300,6 +302,11 @@ fn parse_reference(name: &str) -> Result<Reference> {
     name.parse().map_err(|error| Error::invalid(format!("{error}")))
 }
 
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
 fn seconds(time: &str) -> i64 {
     time.parse::<Timestamp>().map_or(0, Timestamp::as_second)
 }
@@ -309,7 +316,7 @@ fn created(image: &Image) -> i64 {
 }
 
 fn labels(image: &Image) -> BTreeMap<String, String> {
-    image.config.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default()
+    image.config.config.labels.clone()
 }
 
 fn tags(image: &Image) -> Vec<String> {
@@ -328,7 +335,7 @@ fn summary(image: &Image) -> Summary {
         created: created(image),
         size: image.size as i64,
         shared_size: -1,
-        labels: image.config.config.as_ref().and_then(|config| config.labels.clone()),
+        labels: Some(image.config.config.labels.clone()).filter(|labels| !labels.is_empty()),
         containers: -1,
         ..Summary::default()
     }
@@ -336,11 +343,8 @@ fn summary(image: &Image) -> Summary {
 
 /// The image's configuration in the API's shape: the two share their names in JSON.
 fn api_config(image: &Image) -> Config {
-    image
-        .config
-        .config
-        .as_ref()
-        .and_then(|config| serde_json::to_value(config).ok())
+    serde_json::to_value(&image.config.config)
+        .ok()
         .and_then(|value| serde_json::from_value(value).ok())
         .unwrap_or_default()
 }

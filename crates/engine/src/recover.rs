@@ -99,7 +99,7 @@ impl Engine {
             if let Err(error) = ponton_sys::pidfd::send_signal(pidfd.as_fd(), 9) {
                 tracing::warn!(error = chain(&error), container = id, "kill orphan");
             }
-            let ended = tokio::io::unix::AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE);
+            let ended = crate::poll::register(pidfd, tokio::io::Interest::READABLE);
             if let Ok(ended) = ended {
                 let patience = std::time::Duration::from_secs(5);
                 let _ = tokio::time::timeout(patience, ended.readable()).await;

@@ -88,7 +88,7 @@ impl Engine {
             LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
         let mut logs = self.logs(name, wanted).await?.stream;
         let failed = |error: std::io::Error| Error::failed("write to an attached client", error);
-        let connection = AsyncFd::new(fd).map_err(failed)?;
+        let connection = crate::poll::register(fd, tokio::io::Interest::WRITABLE).map_err(failed)?;
         while let Some(bytes) = logs.next().await {
             write_all(&connection, &bytes?).await.map_err(failed)?;
         }

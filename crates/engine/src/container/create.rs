@@ -29,12 +29,8 @@ impl Engine {
         request: CreateRequest,
     ) -> Result<CreateResponse> {
         let name = name.filter(|name| !name.is_empty()).map(name::parse).transpose()?;
-        let (settings, image) = self.settle(platform, request).await?;
+        let (settings, image, warnings) = self.settle(platform, request).await?;
         let id = settings.id.clone();
-        let mut warnings = Vec::new();
-        if settings.host_config.kernel_memory != 0 {
-            warnings.push("kernel memory limits are ignored: the kernel has none".to_owned());
-        }
         let name = self.reserve_name(name, &id)?;
         let made = {
             let engine = Arc::clone(self);
@@ -54,12 +50,12 @@ impl Engine {
         Ok(CreateResponse { id, warnings })
     }
 
-    /// The request with the image's part and all defaults filled in, checked.
+    /// The request with the image's part and all defaults filled in, checked; with warnings.
     pub(super) async fn settle(
         self: &Arc<Self>,
         platform: Option<&str>,
         request: CreateRequest,
-    ) -> Result<(Arc<Settings>, Image)> {
+    ) -> Result<(Arc<Settings>, Image, Vec<String>)> {
         let CreateRequest { mut config, mut host_config, networking_config } = request;
         let image = {
             let (engine, name) = (Arc::clone(self), config.image.clone());
@@ -69,6 +65,7 @@ impl Engine {
         merge(&mut config, &image.config);
         fill(&mut host_config);
         check(&config, &host_config)?;
+        let warnings = crate::spec::check(&config, &host_config, self.facts())?;
         let id = crate::id::generate()?;
         if config.hostname.is_empty() {
             config.hostname = match host_config.network_mode.as_str() {
@@ -97,7 +94,7 @@ impl Engine {
             driver: self.snapshotter.name().to_owned(),
         };
         port_requests(&settings)?;
-        Ok((Arc::new(settings), image))
+        Ok((Arc::new(settings), image, warnings))
     }
 
     /// Makes what a container has on disk; its record is the last of it.
@@ -167,26 +164,26 @@ fn alias(architecture: &str) -> &str {
 
 /// Adds what the image says where the request says nothing, by Docker's rules.
 fn merge(config: &mut Config, image: &ImageConfig) {
-    let Some(image) = &image.config else { return };
-    let set = |ours: &mut String, theirs: &Option<String>| {
+    let image = &image.config;
+    let set = |ours: &mut String, theirs: &str| {
         if ours.is_empty() {
-            *ours = theirs.clone().unwrap_or_default();
+            theirs.clone_into(ours);
         }
     };
     set(&mut config.user, &image.user);
     set(&mut config.working_dir, &image.working_dir);
-    set(&mut config.stop_signal, &image.stop_signal);
-    for port in image.exposed_ports.iter().flatten() {
-        config.exposed_ports.entry(port.0.clone()).or_default();
+    set(&mut config.stop_signal, image.stop_signal.as_deref().unwrap_or_default());
+    for port in image.exposed_ports.keys() {
+        config.exposed_ports.entry(port.clone()).or_default();
     }
-    if let Some(image_env) = image.env.as_ref().filter(|env| !env.is_empty()) {
+    if !image.env.is_empty() {
         let env = config.env.get_or_insert_default();
         let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
         let ours: Vec<_> = env.iter().map(|entry| key(entry)).collect();
-        env.extend(image_env.iter().filter(|entry| !ours.contains(&key(entry))).cloned());
+        env.extend(image.env.iter().filter(|entry| !ours.contains(&key(entry))).cloned());
     }
     let labels = config.labels.get_or_insert_default();
-    for (name, value) in image.labels.iter().flatten() {
+    for (name, value) in &image.labels {
         labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
@@ -197,8 +194,8 @@ fn merge(config: &mut Config, image: &ImageConfig) {
             config.entrypoint.clone_from(&image.entrypoint);
         }
     }
-    for volume in image.volumes.iter().flatten() {
-        config.volumes.get_or_insert_default().entry(volume.0.clone()).or_default();
+    for volume in image.volumes.keys() {
+        config.volumes.get_or_insert_default().entry(volume.clone()).or_default();
     }
 }
 
@@ -222,7 +219,7 @@ fn fill(host: &mut HostConfig) {
     }
 }
 
-fn check(config: &Config, host: &HostConfig) -> Result<()> {
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     let policy = &host.restart_policy;
     match policy.name.as_str() {
         "always" | "unless-stopped" | "no" if policy.maximum_retry_count != 0 => {

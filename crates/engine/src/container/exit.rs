@@ -34,7 +34,7 @@ impl Task {
     }
 
     /// Has the shim drop its record, now that the database has it. The next start waits for that.
-    pub(super) fn forget(&mut self, shim: Arc<Shim>) {
+    pub(crate) fn forget(&mut self, shim: Arc<Shim>) {
         let request = Request::Forget { container: self.id().to_owned(), exec: None };
         self.forgetting = Some(tokio::spawn(async move {
             if let Err(error) = shim.call(&request, &[]).await {
@@ -91,13 +91,13 @@ impl Task {
     }
 
     /// The end of the present run, where a shim has written it down.
-    pub(super) fn exit_record(&self) -> Option<Exit> {
+    pub(crate) fn exit_record(&self) -> Option<Exit> {
         let path = self.engine.shims.state_directory().join(self.id()).join("exit.json");
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
     /// What the dead shim knew: from its file, else from what is known here.
-    fn shim_status(&self) -> Status {
+    pub(super) fn shim_status(&self) -> Status {
         let path = self.engine.shims.state_directory().join(self.id()).join("shim.json");
         let known = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         known.unwrap_or_else(|| Status {

@@ -12,8 +12,10 @@ mod exit;
 mod files;
 mod inspect;
 mod list;
+mod mounts;
 mod plan;
 mod process;
+mod recover;
 mod remove;
 mod settings;
 mod start;
@@ -33,8 +35,14 @@ use crate::error::{Error, Result};
 use crate::exec::Execs;
 use crate::lifecycle::Life;
 
+pub(crate) use attach::{detach_keys, write_all};
+pub(crate) use exit::route;
+pub(crate) use mounts::check_volume_name;
+pub(crate) use process::resize;
 pub(crate) use settings::{Saved, Settings};
-pub(crate) use task::Task;
+pub(crate) use start::{size, split};
+pub(crate) use stats::memory_total;
+pub(crate) use task::{Task, emit};
 
 /// One change, made by the container's task.
 type Job = Box<dyn for<'a> FnOnce(&'a mut Task) -> BoxFuture<'a, ()> + Send>;

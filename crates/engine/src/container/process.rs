@@ -50,7 +50,7 @@ impl Task {
         let Some(run) = &self.run else { return Err(Error::not_running(self.id())) };
         match ponton_sys::pidfd::send_signal(run.pidfd.as_fd(), signal) {
             Ok(()) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+            Err(error) if error.errno() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
             Err(error) => Err(Error::failed(format!("send signal to container {}", self.id()), error)),
         }
     }
@@ -65,7 +65,7 @@ impl Task {
     }
 
     /// The control group of the present run.
-    pub(super) fn control_group(&self) -> Result<Cgroup> {
+    pub(crate) fn control_group(&self) -> Result<Cgroup> {
         let Some(path) = &self.cgroup else { return Err(Error::not_running(self.id())) };
         self.engine.control_group(path)
     }

@@ -84,7 +84,7 @@ impl Task {
     async fn run_process(&mut self) -> Result<Launched, LaunchError> {
         let endpoint = self.connect().await?;
         self.write_hosts(&endpoint.record)?;
-        let plan = self.plan(Some(&endpoint.record)).await?;
+        let plan = self.plan()?;
         // If the daemon dies from here on, the next one finds what the container has got.
         self.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
@@ -205,7 +205,7 @@ fn parse_some<T: std::str::FromStr<Err = ponton_network::Error>>(text: &str) -> 
 }
 
 /// The terminal's first size, where it was given.
-pub(super) fn size([rows, cols]: [u32; 2]) -> Option<Size> {
+pub(crate) fn size([rows, cols]: [u32; 2]) -> Option<Size> {
     let size = Size { rows: u16::try_from(rows).ok()?, cols: u16::try_from(cols).ok()? };
     (size.rows > 0 && size.cols > 0).then_some(size)
 }

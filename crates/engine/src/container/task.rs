@@ -20,31 +20,31 @@ use crate::shim::Shim;
 
 /// What is held while the container runs.
 pub(crate) struct Run {
-    pub(super) shim: Arc<Shim>,
+    pub(crate) shim: Arc<Shim>,
     /// The first process.
-    pub(super) pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
     /// Dups of its pipes or terminal: they outlive the shim.
-    pub(super) stdio: Vec<(FdRole, OwnedFd)>,
+    pub(crate) stdio: Vec<(FdRole, OwnedFd)>,
 }
 
 /// All that belongs to one container while the engine runs.
 pub(crate) struct Task {
-    pub(super) engine: Arc<Engine>,
-    pub(super) container: Arc<Container>,
-    pub(super) view: View,
-    pub(super) cgroup: Option<String>,
-    pub(super) run: Option<Run>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) container: Arc<Container>,
+    pub(crate) view: View,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) run: Option<Run>,
     /// Clients that came before the start.
-    pub(super) attaches: Vec<(AttachSpec, OwnedFd)>,
+    pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
-    pub(super) forgetting: Option<tokio::task::JoinHandle<()>>,
+    pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
     /// An end leaves the container in place, whatever its settings say.
-    pub(super) keep: bool,
+    pub(crate) keep: bool,
     /// Anonymous volumes go with the container.
-    pub(super) remove_volumes: bool,
+    pub(crate) remove_volumes: bool,
     publish: watch::Sender<Arc<View>>,
     /// The task ends after the present job.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Task {
@@ -87,11 +87,11 @@ impl Task {
         }
     }
 
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.container.id
     }
 
-    pub(super) fn settings(&self) -> &Arc<Settings> {
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
         &self.view.settings
     }
 
@@ -144,7 +144,7 @@ impl Task {
                 self.restart_after(*delay);
                 Ok(())
             }
-            Effect::KillAndRemove => self.signal(rustix::process::Signal::KILL),
+            Effect::KillAndRemove => self.signal(rustix::process::Signal::KILL.as_raw()),
             Effect::Remove => self.erase().await,
             Effect::Freeze => self.freeze(true).await,
             Effect::Thaw => self.freeze(false).await,
@@ -152,7 +152,7 @@ impl Task {
     }
 
     /// Writes the state to the database, then shows it.
-    pub(super) fn save(&mut self) -> Result<()> {
+    pub(crate) fn save(&mut self) -> Result<()> {
         let saved = Saved {
             life: self.view.life.clone(),
             endpoint: self.view.endpoint.clone(),
@@ -166,12 +166,12 @@ impl Task {
     }
 
     /// Shows the state to others.
-    pub(super) fn show(&self) {
+    pub(crate) fn show(&self) {
         self.publish.send_replace(Arc::new(self.view.clone()));
     }
 
     /// Tells the event stream.
-    pub(super) fn emit(&self, action: &str, more: &[(&str, &str)]) {
+    pub(crate) fn emit(&self, action: &str, more: &[(&str, &str)]) {
         emit(&self.engine, &self.container.id, &self.view, action, more);
     }
 

@@ -1,12 +1,13 @@
 //! One connection to one shim: requests find their answers by id, events go to one queue.
 
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ponton_runtime::shim::client::{Client, Error as ShimError};
 use ponton_runtime::shim::protocol::{self, Body, Failure, FailureKind, FdRole, Reply, Request};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +28,9 @@ pub(crate) enum Notice {
 /// A shim that runs.
 pub(crate) struct Shim {
     number: u32,
-    client: AsyncFd<Client>,
+    client: Client,
+    /// A dup of the client's socket, to wait for.
+    ready: AsyncFd<OwnedFd>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next_id: AtomicU64,
     /// How many more containers it takes.
@@ -44,14 +47,15 @@ impl Shim {
     ) -> Result<Arc<Self>, ShimError> {
         client.set_nonblocking(true)?;
         let path = client.path().to_owned();
-        let client = AsyncFd::new(client).map_err(|source| ShimError::Io {
-            operation: "poll",
-            path,
-            source,
-        })?;
+        let ready = client
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|fd| crate::poll::register(fd, Interest::READABLE | Interest::WRITABLE))
+            .map_err(|source| ShimError::Io { operation: "poll", path, source })?;
         let shim = Arc::new(Self {
             number,
             client,
+            ready,
             waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
             free: AtomicU32::new(0),
@@ -115,10 +119,10 @@ impl Shim {
         fds: &[(FdRole, BorrowedFd<'_>)],
     ) -> Result<(), Failure> {
         loop {
-            match self.client.get_ref().send(id, request, fds) {
+            match self.client.send(id, request, fds) {
                 Ok(()) => return Ok(()),
                 Err(ShimError::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
-                    let mut guard = self.client.writable().await.map_err(|error| internal(&error))?;
+                    let mut guard = self.ready.writable().await.map_err(|error| internal(&error))?;
                     guard.clear_ready();
                 }
                 Err(ShimError::Refused(failure)) => return Err(failure),
@@ -129,7 +133,7 @@ impl Shim {
 
     async fn listen(self: Arc<Self>, notices: mpsc::UnboundedSender<Notice>) {
         loop {
-            match self.client.get_ref().try_recv() {
+            match self.client.try_recv() {
                 Ok(Some(received)) => match received.message.body {
                     Body::Reply { id, reply } => self.answer(id, Ok((reply, received.fds))),
                     Body::Error { id, error } => self.answer(id, Err(error)),
@@ -138,7 +142,7 @@ impl Shim {
                         let _ = notices.send(Notice::Event(event));
                     }
                 },
-                Ok(None) => match self.client.readable().await {
+                Ok(None) => match self.ready.readable().await {
                     Ok(mut guard) => guard.clear_ready(),
                     Err(error) => {
                         tracing::error!(%error, shim = self.number, "poll shim");

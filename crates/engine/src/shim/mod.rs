@@ -71,7 +71,7 @@ impl Shims {
             if path.extension().is_none_or(|extension| extension != "sock") {
                 continue;
             }
-            let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) else { continue };
+            let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()) else { continue };
             {
                 let mut last = self.starting.lock().await;
                 *last = number.max(*last);
@@ -232,7 +232,7 @@ fn reap(mut child: Child) {
     let pid = child.id();
     let waited = rustix::process::Pid::from_raw(pid as i32)
         .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
-        .and_then(|fd| tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok());
+        .and_then(|fd| crate::poll::register(fd, tokio::io::Interest::READABLE).ok());
     tokio::spawn(async move {
         if let Some(fd) = waited {
             // Readable means ended; an error leaves the zombie to the next wait.
