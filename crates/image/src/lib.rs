@@ -1,1 +1,175 @@
 //! Images: import, load, save, list, inspect, tag, remove.
+//!
+//! An image is its configuration: the id is the digest of the configuration's bytes, and the
+//! configuration names its layers by [`DiffId`](ponton_oci::digest::DiffId). Unpacked layers are
+//! kept by the snapshotter and nothing is kept twice: beside an unpacked layer stands its *recipe*
+//! (see [`ponton_archive::recipe`]), from which the layer's tar is rebuilt byte by byte and verified
+//! against its diff id when the image is saved.
+//!
+//! This crate runs nothing and knows no container: who uses an image is asked of the caller.
+
+mod error;
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use ponton_oci::digest::{ChainId, ImageId};
+use ponton_oci::image_config::ImageConfig;
+use ponton_oci::platform::Platform;
+use ponton_oci::reference::Reference;
+use ponton_snapshot::Snapshotter;
+
+pub use error::{Error, Result};
+
+/// The images of one data root. Cheap to clone; every method blocks.
+#[derive(Clone)]
+pub struct Images {
+    snapshotter: Arc<dyn Snapshotter>,
+}
+
+/// What `import` makes of a root file system.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Name to give to the image.
+    pub reference: Option<Reference>,
+    /// Dockerfile instructions for the configuration, one per element (`CMD ["sh"]`).
+    pub changes: Vec<String>,
+    /// Comment of the history entry; empty for none.
+    pub message: String,
+    /// Platform; the host's if none.
+    pub platform: Option<Platform>,
+    /// Time of creation, RFC 3339.
+    pub created: String,
+}
+
+/// An image with all that inspecting and running it needs.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Digest of the configuration.
+    pub id: ImageId,
+    /// The configuration, parsed.
+    pub config: ImageConfig,
+    /// The configuration's bytes, unknown fields included.
+    pub raw: Vec<u8>,
+    /// Its names, sorted.
+    pub references: Vec<Reference>,
+    /// Bytes of the files in all its layers.
+    pub size: u64,
+    /// Its layers, base first.
+    pub chain: Vec<ChainId>,
+    /// Time of creation as the configuration gives it, RFC 3339.
+    pub created: Option<String>,
+}
+
+/// Something to tell the user while a `load` goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes of a layer's tar unpacked so far.
+    Layer {
+        /// Short name of the layer: the first 12 characters of its diff id, or of its name in the
+        /// archive while the diff id is not known.
+        id: String,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all, 0 if not known.
+        total: u64,
+    },
+    /// An image is complete.
+    Loaded(LoadedImage),
+}
+
+/// One image that `load` found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Its id.
+    pub id: ImageId,
+    /// The names that it got.
+    pub references: Vec<Reference>,
+}
+
+/// One line of an image's history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// The image's id on the newest line, `None` (printed `<missing>`) on the others.
+    pub id: Option<ImageId>,
+    /// RFC 3339.
+    pub created: Option<String>,
+    /// The instruction.
+    pub created_by: String,
+    /// Names of the image on the newest line.
+    pub references: Vec<Reference>,
+    /// Bytes that the instruction's layer holds.
+    pub size: u64,
+    /// Comment.
+    pub comment: String,
+}
+
+/// What a removal did, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name is gone.
+    Untagged(String),
+    /// An image or a layer is gone.
+    Deleted(String),
+}
+
+impl Images {
+    /// Makes an image of one layer from a root file system's tar, compressed or not.
+    pub fn import(&self, _input: &mut (dyn Read + Send), _options: &ImportOptions) -> Result<ImageId> {
+        Err(Error::NotImplemented("image import"))
+    }
+
+    /// Takes in the images of a docker-archive or oci-archive, compressed or not.
+    pub fn load(
+        &self,
+        _input: &mut (dyn Read + Send),
+        _progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<LoadedImage>> {
+        Err(Error::NotImplemented("image load"))
+    }
+
+    /// Writes images as one archive that `load`, Docker, podman and skopeo read.
+    pub fn save(&self, _names: &[String], _output: &mut dyn Write) -> Result<()> {
+        Err(Error::NotImplemented("image save"))
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Result<Vec<Image>> {
+        Err(Error::NotImplemented("image list"))
+    }
+
+    /// The image that a name, an id or the beginning of an id means.
+    pub fn get(&self, _name: &str) -> Result<Image> {
+        Err(Error::NotImplemented("image get"))
+    }
+
+    /// Gives an image one more name, taken from another image if that has it.
+    pub fn tag(&self, _name: &str, _target: &Reference) -> Result<()> {
+        Err(Error::NotImplemented("image tag"))
+    }
+
+    /// Removes a name, and the image with its last name. `in_use` says which container (by short
+    /// id) uses an image, and whether it runs.
+    pub fn remove(
+        &self,
+        _name: &str,
+        _force: bool,
+        _in_use: &dyn Fn(&ImageId) -> Option<User>,
+    ) -> Result<Vec<Removed>> {
+        Err(Error::NotImplemented("image remove"))
+    }
+
+    /// How the image came about, newest first.
+    pub fn history(&self, _name: &str) -> Result<Vec<HistoryItem>> {
+        Err(Error::NotImplemented("image history"))
+    }
+}
+
+/// A container that uses an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The container's id.
+    pub container: String,
+    /// Whether it is running.
+    pub running: bool,
+}

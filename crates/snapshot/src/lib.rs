@@ -1,1 +1,167 @@
 //! Copy-on-write root file systems.
+//!
+//! A *layer* is a directory tree named by its [`ChainId`]: made once by a [`LayerWriter`], never
+//! changed afterwards, shared by every image and container above it. A *snapshot* is what one
+//! container sees: named by a key (the container's id), on top of a layer, with a place of its own
+//! for what is written ([`Snapshotter::prepare`]) or without one ([`Snapshotter::view`]).
+//!
+//! Nothing is mounted here. A snapshot is handed out as [`Mount`]s, which the runtime makes inside
+//! the container's mount namespace.
+//!
+//! ```text
+//! writer = begin_layer(parent)  ->  fill writer.path()  ->  commit_layer(writer, chain)
+//! prepare("4f1c…", chain) -> mounts ... mounts("4f1c…") ... remove("4f1c…")
+//! ```
+//!
+//! This crate knows nothing of images: which layers may go is the caller's decision.
+
+mod overlay;
+mod trash;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ponton_oci::digest::ChainId;
+use serde::{Deserialize, Serialize};
+
+pub use overlay::Overlay;
+pub use trash::Trash;
+
+/// One mount that makes (part of) a root file system, as `mount(2)` names its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// File system type: `overlay`, or `bind`.
+    pub r#type: String,
+    /// Source; for a bind mount the directory on the host.
+    pub source: String,
+    /// Where below the root it goes; `None` is the root itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Options, one per element: `lowerdir=/a:/b`, `ro`, …
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// Disk space that a snapshot holds alone, its layers not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Sum of the sizes of the files, each hard-linked file counted once.
+    pub bytes: u64,
+    /// Number of inodes.
+    pub inodes: u64,
+}
+
+/// What was attempted on which object, and why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key names no snapshot.
+    #[error("snapshot {0} does not exist")]
+    SnapshotNotFound(String),
+    /// The key is in use.
+    #[error("snapshot {0} already exists")]
+    SnapshotExists(String),
+    /// A key that cannot be a file name.
+    #[error("invalid snapshot key {0:?}")]
+    InvalidKey(String),
+    /// The chain id names no layer.
+    #[error("layer {0} does not exist")]
+    LayerNotFound(ChainId),
+    /// The kernel or the disk refused.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Makes a `map_err` adapter that names the operation and its path.
+    fn io<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source: source.into() }
+    }
+}
+
+/// A layer being filled: an empty directory, invisible until it is committed, discarded when
+/// dropped.
+#[derive(Debug)]
+pub struct LayerWriter {
+    /// The directory that holds `fs`.
+    directory: PathBuf,
+    tree: PathBuf,
+    parent: Option<ChainId>,
+    trash: Trash,
+    committed: bool,
+}
+
+impl LayerWriter {
+    /// The directory to fill. Files deleted from the parent are character devices 0/0, opaque
+    /// directories carry `trusted.overlay.opaque=y`, as overlayfs wants them.
+    pub fn path(&self) -> &Path {
+        &self.tree
+    }
+}
+
+impl Drop for LayerWriter {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.trash.discard(&self.directory);
+        }
+    }
+}
+
+/// A driver of snapshots. All methods are safe to call from several threads at once, and leave the
+/// disk such that [`Snapshotter::recover`] cleans up after a kill at any instruction.
+pub trait Snapshotter: Send + Sync {
+    /// The driver's name as `docker info` prints it.
+    fn name(&self) -> &'static str;
+
+    /// Makes a writable snapshot on top of a layer (or of nothing).
+    fn prepare(&self, key: &str, parent: Option<&ChainId>) -> Result<Vec<Mount>>;
+
+    /// Makes a read-only snapshot of a layer.
+    fn view(&self, key: &str, parent: &ChainId) -> Result<Vec<Mount>>;
+
+    /// The mounts of an existing snapshot. Must not be called while the snapshot is mounted.
+    fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
+
+    /// Removes a snapshot. It is gone when this returns; its disk space comes back soon after.
+    fn remove(&self, key: &str) -> Result<()>;
+
+    /// What a snapshot holds alone. Walks the tree: slow for large ones.
+    fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// Begins a layer on top of another (or of nothing).
+    fn begin_layer(&self, parent: Option<&ChainId>) -> Result<LayerWriter>;
+
+    /// Makes a filled layer visible under its name, durably: its data are on the disk first. A
+    /// layer that another made meanwhile is kept, and this one is discarded.
+    fn commit_layer(&self, writer: LayerWriter, chain: &ChainId) -> Result<()>;
+
+    /// Whether a layer is there, complete.
+    fn has_layer(&self, chain: &ChainId) -> bool;
+
+    /// The directory with the layer's own files (those of its parents not included). Not to be
+    /// written to.
+    fn layer_path(&self, chain: &ChainId) -> Result<PathBuf>;
+
+    /// Removes a layer. The caller knows that no snapshot and no layer stands on it.
+    fn remove_layer(&self, chain: &ChainId) -> Result<()>;
+
+    /// All layers, in no order.
+    fn layers(&self) -> Vec<ChainId>;
+
+    /// All snapshots' keys, in no order.
+    fn snapshots(&self) -> Vec<String>;
+
+    /// Removes what an interrupted operation left. To be called once, before other threads use the
+    /// driver.
+    fn recover(&self) -> Result<()>;
+}

@@ -1,1 +1,20 @@
-//! Harness of the tests of the whole.
+//! Harness of the tests of the whole: real daemons, real clients, real kernels.
+//!
+//! A [`Daemon`] runs in a network namespace and directories of its own, so that tests run side by side and the
+//! host is left alone. Dropping it stops it, removes its containers, and its files.
+//! A [`Peer`] is Debian's dockerd, started in the same way, for tests that compare.
+//! [`leak`] counts what a test could leave behind.
+//!
+//! Everything panics on failure: this crate is for tests, and ships nowhere.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc)]
+
+pub mod api;
+pub mod daemon;
+pub mod image;
+pub mod leak;
+pub mod peer;
+pub mod wait;
+
+pub use api::{Answer, Api};
+pub use daemon::{Daemon, Ran};
+pub use peer::Peer;

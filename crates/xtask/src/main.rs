@@ -1,2 +1,19 @@
-//! Checks of the house.
-fn main() {}
+//! Checks of the house, and benchmarks: `cargo run -p ponton-xtask -- tidy | bench DIRECTORY-OF-BINARIES`.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod bench;
+mod tidy;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["tidy"] => tidy::run(),
+        ["bench", binaries, only @ ..] => bench::run(binaries, only),
+        _ => {
+            eprintln!("usage: xtask tidy | bench DIRECTORY-OF-BINARIES [BENCHMARK...]");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Sizes and durations as Docker's clients and files write them.
+
+/// The text isn't a size or duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUnit {
+    /// Not a size.
+    #[error("invalid size: '{0}'")]
+    Size(String),
+    /// Not a duration.
+    #[error("time: invalid duration {0:?}")]
+    Duration(String),
+}
+
+/// Reads a size in bytes with binary units: `64m`, `1.5g`, `1024`, `2GiB`, `10 KB`.
+pub fn parse_size(text: &str) -> Result<i64, InvalidUnit> {
+    let invalid = || InvalidUnit::Size(text.to_owned());
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| invalid())?;
+    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return Err(invalid()),
+    };
+    let bytes = number * (1_i64 << shift) as f64;
+    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(invalid()) }
+}
+
+/// Four significant digits and a unit of `base`, as Go's `%.4g` prints them.
+fn scaled(mut size: f64, base: f64, units: &[&str], digits: usize) -> String {
+    let mut unit = 0;
+    while size >= base && unit + 1 < units.len() {
+        size /= base;
+        unit += 1;
+    }
+    format!("{}{}", significant(size, digits), units[unit])
+}
+
+/// Go's `%.Ng` of a number in 0..10^N.
+fn significant(number: f64, digits: usize) -> String {
+    let whole = format!("{:.0}", number.trunc()).len();
+    let printed = format!("{number:.*}", digits.saturating_sub(if number < 1.0 { 0 } else { whole }));
+    match printed.contains('.') {
+        true => printed.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => printed,
+    }
+}
+
+/// Prints a size with decimal units, as `docker images` does: `1.98MB`.
+pub fn human_size(bytes: i64) -> String {
+    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
+}
+
+/// The same with four digits, as `docker stats` does for IO.
+pub fn human_size_precise(bytes: i64, digits: usize) -> String {
+    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], digits)
+}
+
+/// Prints a size with binary units, as `docker stats` does: `580KiB`.
+pub fn binary_size(bytes: i64) -> String {
+    scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
+}
+
+/// Reads a duration of Go's in nanoseconds: `1h30m`, `1.5s`, `-10ms`, `0`.
+pub fn parse_duration(text: &str) -> Result<i64, InvalidUnit> {
+    let invalid = || InvalidUnit::Duration(text.to_owned());
+    let (negative, mut rest) = match text.as_bytes() {
+        [b'-', ..] => (true, &text[1..]),
+        [b'+', ..] => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0.0_f64;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(invalid)?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return Err(invalid()),
+        };
+        total += number.parse::<f64>().map_err(|_| invalid())? * scale;
+        rest = tail;
+    }
+    if total >= i64::MAX as f64 {
+        return Err(invalid());
+    }
+    Ok(if negative { -(total as i64) } else { total as i64 })
+}
+
+/// Prints a span of time in seconds as `docker ps` does: `About a minute`, `3 hours`.
+pub fn human_duration(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
+    match seconds {
+        ..1 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".into(),
+        120..3600 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".into(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_binary_units() {
+        let cases = [
+            ("32", 32),
+            ("32b", 32),
+            ("32B", 32),
+            ("32k", 32 << 10),
+            ("32KiB", 32 << 10),
+            ("32kb", 32 << 10),
+            ("32 mb", 32 << 20),
+            ("1.5g", 3 << 29),
+            ("0.5t", 1 << 39),
+            ("1p", 1 << 50),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "hello", "-32", ".3.kB", " 32", "32 m b", "32m b", "22x", "32bb", "9999999p", "1é"]
+        {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_printed() {
+        assert_eq!(human_size(0), "0B");
+        assert_eq!(human_size(999), "999B");
+        assert_eq!(human_size(1_984_230), "1.98MB");
+        assert_eq!(human_size(10_000_000), "10MB");
+        assert_eq!(binary_size(593_920), "580KiB");
+        assert_eq!(binary_size(25_274_793_984), "23.54GiB");
+        assert_eq!(binary_size(64 << 20), "64MiB");
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        let cases = [
+            ("0", 0),
+            ("1h30m", 5_400_000_000_000),
+            ("1.5s", 1_500_000_000),
+            ("-10ms", -10_000_000),
+            ("3us", 3000),
+        ];
+        for (text, nanoseconds) in cases {
+            assert_eq!(parse_duration(text), Ok(nanoseconds), "{text}");
+        }
+        for text in ["", "3", "s", "1d", "1s2", "--1s", "."] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_read_as_dockers() {
+        let cases = [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (3600, "About an hour"),
+            (5399, "About an hour"),
+            (5400, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 86400, "2 weeks"),
+            (60 * 86400, "2 months"),
+            (730 * 86400, "2 years"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(human_duration(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The manifest of one image.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::Descriptor;
+
+/// Why bytes are not a manifest or index.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// The bytes are not the JSON that is wanted.
+    #[error("invalid JSON")]
+    Json(#[from] serde_json::Error),
+    /// One document with both `layers` and `manifests` (CVE-2021-41190).
+    #[error("ambiguous document: it is both a manifest and an index")]
+    Ambiguous,
+    /// Only schema version 2 is known.
+    #[error("unsupported schema version {0}")]
+    SchemaVersion(u32),
+}
+
+/// An image manifest, OCI's or Docker's (image-spec manifest.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Type of this document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Type of the artifact, where this is not an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The image's configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    #[serde(default, deserialize_with = "crate::null_as_default")]
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one says something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "crate::null_as_default")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Parses a manifest, and refuses a document that could also be read as an index.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseError> {
+        refuse_ambiguous(bytes)?;
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        match manifest.schema_version {
+            2 => Ok(manifest),
+            version => Err(ParseError::SchemaVersion(version)),
+        }
+    }
+}
+
+/// Refuses a document that has both a manifest's and an index's members.
+pub(crate) fn refuse_ambiguous(bytes: &[u8]) -> Result<(), ParseError> {
+    #[derive(Deserialize)]
+    struct Members {
+        #[serde(default)]
+        config: Option<serde::de::IgnoredAny>,
+        #[serde(default)]
+        layers: Option<serde::de::IgnoredAny>,
+        #[serde(default)]
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let members: Members = serde_json::from_slice(bytes)?;
+    if members.manifests.is_some() && (members.layers.is_some() || members.config.is_some()) {
+        return Err(ParseError::Ambiguous);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{digest::Digest, index::Index, media_type};
+
+    #[test]
+    fn refuses_a_document_that_is_two_things() {
+        let config = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256_of(b"{}"), 2);
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            artifact_type: None,
+            config,
+            layers: Vec::new(),
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        let mut json = serde_json::to_value(&manifest).unwrap();
+        let read = Manifest::from_slice(json.to_string().as_bytes()).unwrap();
+        assert_eq!(read, manifest);
+        json["manifests"] = serde_json::json!([]);
+        let bytes = json.to_string().into_bytes();
+        assert!(matches!(Manifest::from_slice(&bytes), Err(ParseError::Ambiguous)));
+        assert!(matches!(Index::from_slice(&bytes), Err(ParseError::Ambiguous)));
+    }
+}

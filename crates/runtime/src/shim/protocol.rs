@@ -1,0 +1,461 @@
+//! What the daemon and a shim say to each other.
+//!
+//! One message is one packet of a `SOCK_SEQPACKET` unix socket: JSON, with the descriptors that
+//! the message's `fds` names, in that order. A payload of more than [`INLINE_MAX`] bytes travels in
+//! a memfd: the packet is then [`IN_MEMFD`] and the memfd comes before the named descriptors.
+//!
+//! ```text
+//!   daemon                                       shim
+//!     Hello{version}                     ──►
+//!                                        ◄──     Welcome{version, pid, capacity}
+//!     Start{container, plan, stdio, …}   ──►                         [netns] [port…] [attach…]
+//!                                        ◄──     Started{pid}        pidfd [stdin] [stdout] [stderr] [terminal]
+//!     Exec{container, exec, process, …}  ──►                         [attach…]
+//!                                        ◄──     Started{pid}        as for Start
+//!     Attach{container, exec, attach}    ──►                         attach
+//!                                        ◄──     Attached
+//!     Resize{container, exec, size}      ──►
+//!                                        ◄──     Done
+//!     Inspect{container}                 ──►
+//!                                        ◄──     Status              as for Start (none when exited)
+//!     List                               ──►
+//!                                        ◄──     List[Status…]
+//!     Forget{container, exec}            ──►
+//!                                        ◄──     Done
+//!     Adopt{status, stdio, log}          ──►                         pidfd [stdin] [stdout] [stderr] [terminal] [port…]
+//!                                        ◄──     Adopted
+//!     Retire                             ──►
+//!                                        ◄──     Done
+//!                                        ◄──     Event: Exited, Oom, Detached   (to every connection)
+//! ```
+//!
+//! Every request has one answer with its `id`: a reply or a [`Failure`]. Events have no id.
+//!
+//! *Invariant*: an `Exited` event comes after all output of the process was read, logged and given
+//! to the attached clients' buffers, and after the exit record is on disk.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The plan of a container.
+pub type Plan = serde_json::Value;
+/// The plan of a further process in a running container.
+pub type ProcessPlan = serde_json::Value;
+
+/// The version of the protocol that this build speaks.
+pub const VERSION: u32 = 1;
+/// The largest payload that is sent in the packet itself, in bytes (the kernel's default send
+/// buffer holds two of them).
+pub const INLINE_MAX: usize = 64 << 10;
+/// The largest payload at all, in bytes.
+pub const PAYLOAD_MAX: usize = 16 << 20;
+/// The most descriptors of one message (the kernel's limit is 253).
+pub const FDS_MAX: usize = 200;
+/// The packet that stands for a payload in a memfd.
+pub const IN_MEMFD: &[u8] = b"memfd";
+
+/// A message from the daemon to the shim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ToShim {
+    /// Chosen by the sender; the answer repeats it.
+    pub id: u64,
+    /// What the message's descriptors are, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fds: Vec<FdRole>,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// A message from the shim to the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FromShim {
+    /// What the message's descriptors are, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fds: Vec<FdRole>,
+    /// An answer or an event.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What a message from the shim is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Body {
+    /// The request with this id was carried out.
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The request with this id failed, and left nothing behind.
+    Error {
+        /// The request's id.
+        id: u64,
+        /// Why.
+        error: Failure,
+    },
+    /// Something happened.
+    Event {
+        /// What.
+        event: Event,
+    },
+}
+
+/// What a descriptor of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FdRole {
+    /// The network namespace to join.
+    Netns,
+    /// A reserved host port: held open, and never used, until the container has ended.
+    Port,
+    /// The client's own stream socket of one [`AttachSpec`].
+    Attach,
+    /// The process.
+    Pidfd,
+    /// The write end of its standard input.
+    Stdin,
+    /// The read end of its standard output.
+    Stdout,
+    /// The read end of its standard error.
+    Stderr,
+    /// The master side of its terminal.
+    Terminal,
+}
+
+/// What the daemon asks of a shim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The first message of a connection.
+    Hello {
+        /// The sender's [`VERSION`].
+        version: u32,
+    },
+    /// Start a container.
+    Start(Box<Start>),
+    /// Run a further process in a running container.
+    Exec(Box<Exec>),
+    /// Connect a client to a running process.
+    Attach {
+        /// The container's id.
+        container: String,
+        /// The exec's id, or the container's first process.
+        #[serde(default)]
+        exec: Option<String>,
+        /// How; the socket comes with the message.
+        attach: AttachSpec,
+    },
+    /// Set the size of a terminal.
+    Resize {
+        /// The container's id.
+        container: String,
+        /// The exec's id, or the container's first process.
+        #[serde(default)]
+        exec: Option<String>,
+        /// The new size.
+        size: Size,
+    },
+    /// Tell about a container, with its descriptors again.
+    Inspect {
+        /// The container's id.
+        container: String,
+    },
+    /// Tell about all containers.
+    List,
+    /// Drop the record of an ended process, in memory and on disk. Not for one that still runs.
+    Forget {
+        /// The container's id.
+        container: String,
+        /// The exec's id, or the container as a whole.
+        #[serde(default)]
+        exec: Option<String>,
+    },
+    /// Take over a container whose shim is gone.
+    Adopt(Box<Adopt>),
+    /// Exit when the last container is forgotten.
+    Retire,
+}
+
+/// See [`Request::Start`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Start {
+    /// The container's id.
+    pub container: String,
+    /// What to carry out.
+    pub plan: Plan,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// Where its output is logged; nowhere by default.
+    #[serde(default)]
+    pub log: Option<LogTarget>,
+    /// The clients that are attached from the first byte on: one `attach` descriptor each.
+    #[serde(default)]
+    pub attach: Vec<AttachSpec>,
+}
+
+/// See [`Request::Exec`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exec {
+    /// The id of the running container.
+    pub container: String,
+    /// The new process's id.
+    pub exec: String,
+    /// What to carry out.
+    pub process: ProcessPlan,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// The clients that are attached from the first byte on: one `attach` descriptor each.
+    #[serde(default)]
+    pub attach: Vec<AttachSpec>,
+}
+
+/// See [`Request::Adopt`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adopt {
+    /// What the dead shim knew: the content of its `shim.json`. Execs are not taken over.
+    pub status: Status,
+    /// The container's standard streams.
+    pub stdio: Stdio,
+    /// Where its output is logged.
+    #[serde(default)]
+    pub log: Option<LogTarget>,
+}
+
+/// The standard streams of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stdio {
+    /// One terminal for all three.
+    pub terminal: bool,
+    /// The terminal's first size.
+    pub size: Option<Size>,
+    /// Standard input stays open for clients; else it is `/dev/null`.
+    pub stdin: bool,
+    /// Standard input is closed when the first client that is attached to it ends its side. No
+    /// dup of the write end is given to the daemon then: it would keep the pipe open.
+    pub stdin_once: bool,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Height.
+    pub rows: u16,
+    /// Width.
+    pub cols: u16,
+}
+
+/// Where output is logged, in the format of Docker's `json-file` driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTarget {
+    /// The file; its directory exists. Older files are `<path>.1`, `<path>.2`, ….
+    pub path: PathBuf,
+    /// The size in bytes after which a new file is begun; 0 for no limit.
+    #[serde(default = "LogTarget::default_max_size_bytes")]
+    pub max_size_bytes: u64,
+    /// How many files are kept, the current one included; at least 1.
+    #[serde(default = "LogTarget::default_max_files")]
+    pub max_files: u32,
+}
+
+impl LogTarget {
+    /// A log with the default limits: 3 files of 20 MiB.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_size_bytes: Self::default_max_size_bytes(),
+            max_files: Self::default_max_files(),
+        }
+    }
+
+    fn default_max_size_bytes() -> u64 {
+        20 << 20
+    }
+
+    fn default_max_files() -> u32 {
+        3
+    }
+}
+
+/// How a client is connected to a process. Its descriptor is a connected stream socket that nobody
+/// else reads or writes from now on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachSpec {
+    /// What the client sends goes to standard input.
+    pub stdin: bool,
+    /// The client gets standard output (with a terminal: everything).
+    pub stdout: bool,
+    /// The client gets standard error.
+    pub stderr: bool,
+    /// Output comes in frames with Docker's header of 8 bytes; else raw.
+    pub multiplexed: bool,
+    /// The key sequence that detaches the client; empty for none.
+    pub detach_keys: Vec<u8>,
+    /// What the client has sent already.
+    pub preamble: Vec<u8>,
+}
+
+/// The shim's answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Hello`.
+    Welcome {
+        /// The shim's [`VERSION`]; the older of the two is spoken.
+        version: u32,
+        /// The shim's process id.
+        pid: u32,
+        /// How many more containers it takes.
+        capacity: u32,
+    },
+    /// To `Start` and `Exec`: the program was executed.
+    Started {
+        /// The process id, in the shim's pid namespace.
+        pid: u32,
+        /// When, in nanoseconds since the epoch.
+        started_at_ns: u64,
+    },
+    /// To `Attach`.
+    Attached,
+    /// To `Inspect`.
+    Status(Box<Status>),
+    /// To `List`.
+    List(Vec<Status>),
+    /// To `Adopt`.
+    Adopted,
+    /// To `Resize`, `Forget` and `Retire`.
+    Done,
+}
+
+/// What a shim knows of a container; also the content of its `shim.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The container's id.
+    pub container: String,
+    /// The process id, in the shim's pid namespace.
+    pub pid: u32,
+    /// When it was started, in nanoseconds since the epoch.
+    pub started_at_ns: u64,
+    /// Its standard streams.
+    pub stdio: Stdio,
+    /// Where its output is logged.
+    #[serde(default)]
+    pub log: Option<LogTarget>,
+    /// The path of its control group, as in the plan.
+    #[serde(default)]
+    pub cgroup: Option<String>,
+    /// It has a pid namespace of its own, so that nothing of it outlives its first process.
+    #[serde(default)]
+    pub own_pid_namespace: bool,
+    /// How it ended, when it has.
+    #[serde(default)]
+    pub exited: Option<Exit>,
+    /// Its further processes.
+    #[serde(default)]
+    pub execs: Vec<ExecStatus>,
+}
+
+/// What a shim knows of an exec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStatus {
+    /// The exec's id.
+    pub exec: String,
+    /// The process id, in the shim's pid namespace.
+    pub pid: u32,
+    /// When it was started, in nanoseconds since the epoch.
+    pub started_at_ns: u64,
+    /// It has a terminal.
+    pub terminal: bool,
+    /// How it ended, when it has.
+    #[serde(default)]
+    pub exited: Option<Exit>,
+}
+
+/// How a process ended; also the content of `exit.json` and `exec-<id>.exit.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The process id.
+    pub pid: u32,
+    /// The exit status; 128 + n for signal n; none when the kernel could not tell.
+    pub exit_code: Option<i32>,
+    /// When, in nanoseconds since the epoch.
+    pub exited_at_ns: u64,
+    /// The kernel killed a process of the container for its memory limit.
+    pub oom_killed: bool,
+}
+
+/// What happens without being asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A process ended.
+    Exited {
+        /// The container's id.
+        container: String,
+        /// The exec's id, or the container's first process.
+        #[serde(default)]
+        exec: Option<String>,
+        /// How.
+        #[serde(flatten)]
+        exit: Exit,
+    },
+    /// The kernel killed a process for the container's memory limit.
+    Oom {
+        /// The container's id.
+        container: String,
+    },
+    /// A client sent its detach keys.
+    Detached {
+        /// The container's id.
+        container: String,
+        /// The exec's id, or the container's first process.
+        #[serde(default)]
+        exec: Option<String>,
+    },
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class, for the exit code and the HTTP status.
+    pub kind: FailureKind,
+    /// The step of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What was attempted, and why it failed.
+    pub message: String,
+}
+
+/// The classes of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The program does not exist (exit code 127).
+    CommandNotFound,
+    /// The program cannot be executed (exit code 126).
+    CommandNotExecutable,
+    /// No such container or exec.
+    NotFound,
+    /// The request makes no sense, or not now.
+    Invalid,
+    /// The kernel refused a step of the plan.
+    StartFailed,
+    /// Anything else.
+    Internal,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.step {
+            Some(step) => write!(f, "{step}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

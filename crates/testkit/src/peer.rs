@@ -1,0 +1,141 @@
+//! Debian's dockerd, for tests that compare.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::daemon::{Ran, network_namespace, run};
+use crate::{Api, image, wait};
+
+/// dockerd in a network namespace and directories of its own.
+pub struct Peer {
+    dir: TempDir,
+    namespace: Child,
+    child: Child,
+}
+
+impl Peer {
+    /// Starts dockerd with the image `busybox:latest`. `None` when it is not installed.
+    pub fn dockerd() -> Option<Self> {
+        let found = Command::new("dockerd").arg("--version").stdout(Stdio::null()).status();
+        if !found.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("ponton-peer-").tempdir().expect("a temporary directory");
+        let namespace = network_namespace();
+        let child = spawn(dir.path(), &namespace);
+        let peer = Self { dir, namespace, child };
+        wait::until("dockerd's first answer", Duration::from_secs(60), || {
+            peer.api().try_request("GET", "/_ping", None).ok()
+        });
+        peer.docker(&[
+            "import",
+            "--change",
+            "CMD [\"sh\"]",
+            &image::busybox().to_string_lossy(),
+            "busybox:latest",
+        ])
+        .ok();
+        Some(peer)
+    }
+
+    /// Stops dockerd with SIGTERM.
+    pub fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        wait::until("dockerd's end", Duration::from_secs(30), || self.child.try_wait().expect("wait"));
+    }
+
+    /// Starts dockerd again and measures the time to its first answer.
+    pub fn time_to_first_answer(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.child = spawn(self.dir.path(), &self.namespace);
+        while self.api().try_request("GET", "/_ping", None).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "dockerd does not answer");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        begin.elapsed()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    /// The API.
+    pub fn api(&self) -> Api {
+        Api::new(&self.socket())
+    }
+
+    /// `unix://…`, for clients.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Process id of dockerd.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The directory of its files, which the command lines of all of its processes name.
+    pub fn dir(&self) -> String {
+        self.dir.path().to_string_lossy().into_owned()
+    }
+
+    /// A docker command that speaks to dockerd.
+    pub fn client(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.namespace.id())).arg("--").arg(program).args(args);
+        command.env("DOCKER_HOST", self.host()).env("HOME", self.dir.path()).env_remove("DOCKER_CONTEXT");
+        command
+    }
+
+    /// Runs the docker command line.
+    #[track_caller]
+    pub fn docker(&self, args: &[&str]) -> Ran {
+        run(&mut self.client("docker", args), b"")
+    }
+}
+
+/// Starts the process of dockerd on this directory.
+fn spawn(dir: &Path, namespace: &Child) -> Child {
+    let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let log = File::options().create(true).append(true).open(path("dockerd.log")).expect("dockerd.log");
+    Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", namespace.id()))
+        .args(["--", "dockerd", "-H", &format!("unix://{}", path("docker.sock"))])
+        .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "-p", &path("pid")])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("clone of dockerd.log"))
+        .stderr(log)
+        .spawn()
+        .expect("spawn dockerd")
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let ids = self.docker(&["ps", "-aq"]).stdout;
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if !ids.is_empty() {
+            self.docker(&[&["rm", "-f"], ids.as_slice()].concat());
+        }
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        for _ in 0..1500 {
+            if self.child.try_wait().ok().flatten().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().rev() {
+            if let Some(target) = line.split(' ').nth(4).filter(|t| t.starts_with(&self.dir())) {
+                let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+        let _ = self.namespace.kill();
+        let _ = self.namespace.wait();
+    }
+}

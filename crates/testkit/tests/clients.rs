@@ -1,0 +1,172 @@
+//! Clients that users have already: docker's command line with terminals and streams, docker-compose, PyPI's docker.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ponton_testkit::{Daemon, daemon, image, wait};
+
+/// Runs a command line with a terminal: `script` gives it one.
+fn in_terminal(daemon: &Daemon, line: &str, input: &[u8]) -> daemon::Ran {
+    daemon::run(&mut daemon.client("script", &["-qec", line, "/dev/null"]), input)
+}
+
+#[test]
+fn dockers_python_client() {
+    let daemon = Daemon::start();
+    let script = image::project().join("crates/testkit/tests/clients/docker_sdk.py");
+    let ran = daemon::run(&mut daemon.client("/usr/bin/python3", &[&script.to_string_lossy()]), b"");
+    assert_eq!(ran.ok(), "docker SDK: done");
+}
+
+#[test]
+fn docker_compose_1_29() {
+    let daemon = Daemon::start();
+    let file = daemon.path("docker-compose.yml");
+    std::fs::write(&file, "version: '3'\nservices:\n  web:\n    image: busybox\n    command: sleep 1000\n")
+        .expect("write");
+    let compose = |args: &[&str]| {
+        let file = file.to_string_lossy();
+        daemon::run(&mut daemon.client("docker-compose", &[&["-f", &file], args].concat()), b"")
+    };
+    assert!(compose(&["version"]).ok().contains("docker-compose version 1.29"));
+    let listed = compose(&["ps"]).ok();
+    assert!(listed.contains("Name"), "{listed}");
+}
+
+#[test]
+fn docker_cli_whole_tour() {
+    let daemon = Daemon::start();
+    for client in ["docker", "ponton"] {
+        let client_path = if client == "ponton" {
+            daemon::binaries().join("ponton")
+        } else {
+            Path::new("docker").to_owned()
+        };
+        let d = client_path.to_string_lossy();
+        let run = |args: &[&str]| daemon::run(&mut daemon.client(client, args), b"");
+        assert!(run(&["version"]).ok().contains("Server"), "{client}");
+        assert!(run(&["info"]).ok().contains("Storage Driver"), "{client}");
+        let tar = daemon.path(&format!("{client}.tar"));
+        let tar = tar.to_string_lossy();
+        run(&["save", "-o", &tar, "busybox"]).ok();
+        assert!(run(&["load", "-i", &tar]).ok().contains("Loaded image: busybox:latest"), "{client}");
+        assert!(run(&["images"]).ok().contains("busybox"), "{client}");
+        assert_eq!(run(&["run", "--rm", "busybox", "echo", "hello"]).ok(), "hello");
+        let name = format!("tour-{client}");
+        let seen = in_terminal(
+            &daemon,
+            &format!("{d} run -it --rm busybox sh -c 'test -t 0 && tty && stty size; exit 4'"),
+            b"",
+        );
+        assert_eq!(seen.code, 4, "{client}: {seen:?}");
+        assert!(
+            seen.stdout.contains("/dev/pts/0") || seen.stdout.contains("/dev/console"),
+            "{client}: {seen:?}"
+        );
+        run(&[
+            "run",
+            "-d",
+            "--name",
+            &name,
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do echo tick; sleep 0.02; done",
+        ])
+        .ok();
+        assert!(run(&["ps"]).ok().contains(&name), "{client}");
+        assert!(run(&["inspect", &name]).ok().contains("\"Running\": true"), "{client}");
+        follow_logs(&daemon, client, &name);
+        let seen = in_terminal(
+            &daemon,
+            &format!("{d} exec -it {name} sh -c 'test -t 1 && echo terminal; exit 6'"),
+            b"",
+        );
+        assert_eq!((seen.code, seen.stdout.trim_end()), (6, "terminal"), "{client}");
+        run(&["cp", &format!("{name}:/etc/passwd"), &daemon.path("passwd").to_string_lossy()]).ok();
+        run(&["cp", &daemon.path("passwd").to_string_lossy(), &format!("{name}:/copied")]).ok();
+        assert!(run(&["exec", &name, "cat", "/copied"]).ok().starts_with("root:"), "{client}");
+        run(&["stop", "-t", "0", &name]).ok();
+        run(&["start", &name]).ok();
+        run(&["kill", &name]).ok();
+        run(&["rm", "-f", &name]).ok();
+        let events = run(&[
+            "events",
+            "--since",
+            "0s",
+            "--until",
+            "1s",
+            "--filter",
+            &format!("container={name}"),
+            "--format",
+            "{{.Action}}",
+        ]);
+        assert_eq!(events.code, 0, "{client}: {events:?}");
+    }
+}
+
+fn follow_logs(daemon: &Daemon, client: &str, name: &str) {
+    let mut follower = daemon
+        .client(client, &["logs", "-f", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("logs -f");
+    let mut lines = BufReader::new(follower.stdout.take().expect("stdout")).lines();
+    for _ in 0..5 {
+        assert_eq!(lines.next().expect("a line").expect("read"), "tick", "{client}");
+    }
+    follower.kill().expect("kill");
+    follower.wait().expect("wait");
+}
+
+#[test]
+fn events_are_told_once_and_in_order() {
+    let daemon = Daemon::start();
+    let mut listener = daemon
+        .client("docker", &["events", "--format", "{{.Action}}"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("events");
+    let mut lines = BufReader::new(listener.stdout.take().expect("stdout")).lines();
+    // The listener is there once it hears of an image's tag.
+    let heard = std::thread::spawn(move || {
+        let mut heard: Vec<String> = Vec::new();
+        while heard.last().is_none_or(|last| last != "destroy") {
+            heard.push(lines.next().expect("a line").expect("read"));
+        }
+        heard.retain(|action| action != "tag");
+        heard
+    });
+    let mut n = 0;
+    wait::until("the listener", Duration::from_secs(10), || {
+        n += 1;
+        daemon.docker(&["tag", "busybox", &format!("t{n}")]).ok();
+        (n > 20).then_some(())
+    });
+    daemon.docker(&["run", "--rm", "--name", "told", "busybox", "true"]).ok();
+    let heard = heard.join().expect("listener");
+    listener.kill().expect("kill");
+    listener.wait().expect("wait");
+    assert_eq!(heard, ["create", "attach", "connect", "start", "die", "disconnect", "destroy"]);
+}
+
+#[test]
+fn detach_keys_leave_the_container_running() {
+    let daemon = Daemon::start();
+    daemon.docker(&["run", "-dit", "--name", "shell", "busybox", "sh"]).ok();
+    for client in ["docker", "ponton"] {
+        let d = if client == "ponton" {
+            daemon::binaries().join("ponton")
+        } else {
+            Path::new("docker").to_owned()
+        };
+        let seen = in_terminal(&daemon, &format!("{} attach shell", d.display()), b"echo typed\r\x10\x11");
+        assert_eq!(seen.code, 0, "{client}: {seen:?}");
+        assert_eq!(daemon.docker(&["inspect", "-f", "{{.State.Running}}", "shell"]).ok(), "true", "{client}");
+    }
+    assert!(daemon.docker(&["logs", "shell"]).ok().contains("typed"));
+}

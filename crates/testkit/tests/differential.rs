@@ -1,0 +1,321 @@
+//! The same commands and API calls on dockerd and on Ponton: exit code, output and answers must be equal.
+//!
+//! Each script runs three times: docker's command line on dockerd, docker's command line on Ponton, and Ponton's own
+//! command line on Ponton. What may differ is named in [`COMMANDS`] and [`MAY_DIFFER`], with why.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use ponton_testkit::{Answer, Daemon, Peer, Ran, daemon};
+use serde_json::{Value, json};
+
+mod commands;
+use commands::{COMMANDS, Compare};
+
+/// Paths of JSON answers that may differ, and why. `*` stands for one array index or key.
+const MAY_DIFFER: &[(&str, &str)] = &[
+    ("Id", "random, or a digest over the time of creation"),
+    ("ID", "random"),
+    ("*.Id", "random"),
+    ("*.ImageID", "a digest over the time of creation"),
+    ("Image", "a digest over the time of creation"),
+    ("*.Image", "a digest when the image was untagged"),
+    ("Created", "a time"),
+    ("*.Created", "a time"),
+    ("*.Status", "holds a duration"),
+    ("State.Pid", "a process id"),
+    ("State.StartedAt", "a time"),
+    ("State.FinishedAt", "a time"),
+    ("Pid", "a process id"),
+    ("ContainerID", "random"),
+    ("ResolvConfPath", "the data root"),
+    ("HostnamePath", "the data root"),
+    ("HostsPath", "the data root"),
+    ("LogPath", "the data root"),
+    ("AppArmorProfile", "dockerd 20.10 says docker-default where AppArmor is on"),
+    ("GraphDriver.Data", "paths of the snapshotter"),
+    ("GraphDriver.Data.*", "paths of the snapshotter"),
+    ("GraphDriver.Name", "dockerd says overlay2 for the kernel's overlayfs"),
+    ("Driver", "dockerd says overlay2 for the kernel's overlayfs"),
+    ("Config.Hostname", "the random id"),
+    (
+        "HostConfig.CgroupnsMode",
+        "dockerd 20.10 takes the host's cgroup namespace on cgroup v1; ours is always private",
+    ),
+    ("NetworkSettings.SandboxID", "random"),
+    ("NetworkSettings.SandboxKey", "where the namespace is kept: ours is held by descriptor"),
+    ("NetworkSettings.EndpointID", "random"),
+    ("NetworkSettings.IPAddress", "the next of the pool"),
+    ("NetworkSettings.Gateway", "the pool"),
+    ("NetworkSettings.MacAddress", "made of the address"),
+    ("NetworkSettings.Networks.*.NetworkID", "random"),
+    ("NetworkSettings.Networks.*.EndpointID", "random"),
+    ("NetworkSettings.Networks.*.IPAddress", "the next of the pool"),
+    ("NetworkSettings.Networks.*.Gateway", "the pool"),
+    ("NetworkSettings.Networks.*.MacAddress", "made of the address"),
+    ("*.NetworkSettings.Networks.*.NetworkID", "random"),
+    ("*.NetworkSettings.Networks.*.EndpointID", "random"),
+    ("*.NetworkSettings.Networks.*.IPAddress", "the next of the pool"),
+    ("*.NetworkSettings.Networks.*.Gateway", "the pool"),
+    ("*.NetworkSettings.Networks.*.MacAddress", "made of the address"),
+    ("DockerVersion", "the version of the engine"),
+    ("ContainerConfig", "20.10 keeps the build container's configuration in an image; later versions do not"),
+    (
+        "ContainerConfig.*",
+        "20.10 keeps the build container's configuration in an image; later versions do not",
+    ),
+    ("Container", "20.10 names the build container; later versions do not"),
+    ("Comment", "names the program that imported"),
+    ("*.Comment", "names the program that imported"),
+    ("Metadata.LastTagTime", "a time"),
+    ("RootFS.Layers.*", "a digest of what was imported"),
+    ("Processes.*.*", "process ids and times"),
+    ("Warning", "absent in newer versions"),
+];
+
+#[test]
+fn commands_and_answers_are_dockers() {
+    let Some(peer) = Peer::dockerd() else {
+        panic!("dockerd is not installed: run scripts/install-deps.sh test");
+    };
+    let ponton = Daemon::start();
+    let ours = daemon::binaries().join("ponton");
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for command in COMMANDS {
+        let script = |client: &str| format!("D={client}; {}", command.script);
+        let theirs = normalised(&run(peer.client("sh", &["-c", &script("docker")])));
+        for (client, program) in
+            [("docker", "docker".to_owned()), ("ponton", ours.to_string_lossy().into_owned())]
+        {
+            if command.compare == Compare::DockerClientOnly && client == "ponton" {
+                continue;
+            }
+            count += 1;
+            let mine = normalised(&run(ponton.client("sh", &["-c", &script(&program)])));
+            if let Some(difference) = difference(command.compare, &theirs, &mine) {
+                failures.push(format!("{client}: {}\n{difference}", command.script));
+            }
+        }
+    }
+    println!("{count} comparisons of {} commands", COMMANDS.len());
+    let shown: String = failures.iter().map(|f| format!("\n--- {f}")).collect();
+    assert!(failures.is_empty(), "{} of {count} differ:{shown}", failures.len());
+}
+
+fn run(mut command: Command) -> Ran {
+    daemon::run(&mut command, b"from stdin\n")
+}
+
+fn difference(compare: Compare, theirs: &Ran, mine: &Ran) -> Option<String> {
+    let equal = theirs.code == mine.code
+        && (compare == Compare::ExitCode || theirs.stdout == mine.stdout)
+        && (compare != Compare::All || theirs.stderr == mine.stderr);
+    (!equal).then(|| {
+        format!(
+            "dockerd: exit {} stdout {:?} stderr {:?}\nponton:  exit {} stdout {:?} stderr {:?}",
+            theirs.code, theirs.stdout, theirs.stderr, mine.code, mine.stdout, mine.stderr
+        )
+    })
+}
+
+/// Ids, times and the program's own name become placeholders.
+fn normalised(ran: &Ran) -> Ran {
+    Ran { code: ran.code, stdout: placeholders(&ran.stdout), stderr: placeholders(&ran.stderr) }
+}
+
+fn placeholders(text: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in text.chars().chain(['\0']) {
+        if c.is_ascii_alphanumeric() || "-:.".contains(c) {
+            word.push(c);
+            continue;
+        }
+        out.push_str(&placeholder(&word));
+        word.clear();
+        if c != '\0' {
+            out.push(c);
+        }
+    }
+    let out = out.replace("docker: ", "PROGRAM: ").replace("ponton: ", "PROGRAM: ");
+    out.replace("'docker ", "'PROGRAM ")
+        .replace("'ponton ", "'PROGRAM ")
+        .replace("\"docker ", "\"PROGRAM ")
+        .replace("\"ponton ", "\"PROGRAM ")
+}
+
+fn placeholder(word: &str) -> String {
+    let core = word.trim_end_matches(['.', ':']);
+    let rest = &word[core.len()..];
+    let hex = core.strip_prefix("sha256:").unwrap_or(core);
+    let is_id = (hex.len() == 64 || hex.len() == 12) && hex.chars().all(|c| c.is_ascii_hexdigit());
+    let is_time = core.len() >= 20 && core.ends_with('Z') && core.as_bytes().get(10) == Some(&b'T');
+    if is_id {
+        format!("ID{}{rest}", hex.len())
+    } else if is_time {
+        format!("TIME{rest}")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// One API call: method, path, body.
+type Call = (&'static str, &'static str, Option<Value>);
+
+#[allow(clippy::too_many_lines)]
+fn calls() -> Vec<Call> {
+    let sleeper = json!({"Image": "busybox", "Cmd": ["sleep", "1000"], "Labels": {"a": "b"}, "HostConfig": {"Memory": 67_108_864, "PidsLimit": 20}});
+    vec![
+        ("GET", "/_ping", None),
+        ("GET", "/v1.41/containers/json?all=1", None),
+        ("POST", "/v1.41/containers/create?name=api1", Some(sleeper.clone())),
+        ("POST", "/v1.41/containers/create?name=api1", Some(sleeper)),
+        ("POST", "/v1.41/containers/create?name=b!d", Some(json!({"Image": "busybox"}))),
+        ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": "nosuch"}))),
+        ("POST", "/v1.41/containers/create?name=api2", Some(json!({"Image": 5}))),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"Memory": 1024}})),
+        ),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"CapAdd": ["NOSUCH"]}})),
+        ),
+        (
+            "POST",
+            "/v1.41/containers/create?name=api2",
+            Some(json!({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}})),
+        ),
+        ("GET", "/v1.41/containers/api1/json", None),
+        ("POST", "/v1.41/containers/api1/start", None),
+        ("POST", "/v1.41/containers/api1/start", None),
+        ("GET", "/v1.41/containers/api1/json", None),
+        ("GET", "/v1.41/containers/json", None),
+        ("GET", "/v1.41/containers/json?filters=%7B%22label%22%3A%5B%22a%3Db%22%5D%7D", None),
+        ("GET", "/v1.41/containers/json?filters=%7B%22nosuch%22%3A%5B%22a%22%5D%7D", None),
+        ("GET", "/v1.41/containers/api1/top", None),
+        ("POST", "/v1.41/containers/api1/pause", None),
+        ("POST", "/v1.41/containers/api1/pause", None),
+        ("GET", "/v1.41/containers/api1/json", None),
+        ("POST", "/v1.41/containers/api1/unpause", None),
+        ("POST", "/v1.41/containers/api1/unpause", None),
+        ("POST", "/v1.41/containers/api1/exec", Some(json!({"Cmd": ["true"], "AttachStdout": true}))),
+        ("POST", "/v1.41/containers/api1/exec", Some(json!({"AttachStdout": true}))),
+        ("POST", "/v1.41/containers/nosuch/exec", Some(json!({"Cmd": ["true"]}))),
+        ("GET", "/v1.41/exec/nosuch/json", None),
+        ("DELETE", "/v1.41/containers/api1", None),
+        ("POST", "/v1.41/containers/api1/kill?signal=NOSUCH", None),
+        ("POST", "/v1.41/containers/api1/kill?signal=KILL", None),
+        ("POST", "/v1.41/containers/api1/wait", None),
+        ("POST", "/v1.41/containers/api1/kill?signal=KILL", None),
+        ("POST", "/v1.41/containers/api1/stop", None),
+        ("POST", "/v1.41/containers/api1/pause", None),
+        ("POST", "/v1.41/containers/api1/rename?name=api3", None),
+        ("POST", "/v1.41/containers/api3/rename?name=", None),
+        ("GET", "/v1.41/containers/api3/json", None),
+        ("GET", "/v1.41/containers/nosuch/json", None),
+        ("GET", "/v1.41/containers/nosuch/logs?stdout=1", None),
+        ("GET", "/v1.41/containers/api3/logs", None),
+        ("POST", "/v1.41/containers/nosuch/start", None),
+        ("DELETE", "/v1.41/containers/api3", None),
+        ("DELETE", "/v1.41/containers/api3", None),
+        ("GET", "/v1.41/images/json", None),
+        ("GET", "/v1.41/images/busybox/json", None),
+        ("GET", "/v1.41/images/nosuch/json", None),
+        ("GET", "/v1.41/images/busybox/history", None),
+        ("POST", "/v1.41/images/busybox/tag?repo=other&tag=1", None),
+        ("POST", "/v1.41/images/busybox/tag?repo=UPPER&tag=1", None),
+        ("DELETE", "/v1.41/images/other:1", None),
+        ("DELETE", "/v1.41/images/nosuch", None),
+        ("GET", "/v1.41/volumes", None),
+        ("GET", "/v1.41/volumes/nosuch", None),
+        ("GET", "/v1.41/networks/nosuch", None),
+        ("GET", "/v1.41/nosuch", None),
+        ("GET", "/v1.99/version", None),
+        ("GET", "/v1.10/version", None),
+    ]
+}
+
+#[test]
+fn api_answers_have_dockers_shape() {
+    let Some(peer) = Peer::dockerd() else {
+        panic!("dockerd is not installed: run scripts/install-deps.sh test");
+    };
+    let ponton = Daemon::start();
+    let mut failures = Vec::new();
+    let calls = calls();
+    for (method, path, body) in &calls {
+        let theirs = peer.api().request(method, path, body.as_ref());
+        let mine = ponton.api().request(method, path, body.as_ref());
+        let found = answer_differences(&theirs, &mine);
+        if !found.is_empty() {
+            failures.push(format!(
+                "\n--- {method} {path} {}\n{}",
+                body.as_ref().map_or(String::new(), Value::to_string),
+                found.join("\n")
+            ));
+        }
+    }
+    println!("{} calls compared", calls.len());
+    assert!(failures.is_empty(), "{} of {} calls differ:{}", failures.len(), calls.len(), failures.concat());
+}
+
+fn answer_differences(theirs: &Answer, mine: &Answer) -> Vec<String> {
+    if theirs.status != mine.status {
+        return vec![format!(
+            "status {} ({}) against our {} ({})",
+            theirs.status,
+            theirs.text(),
+            mine.status,
+            mine.text()
+        )];
+    }
+    let (Ok(a), Ok(b)) = (serde_json::from_slice(&theirs.body), serde_json::from_slice(&mine.body)) else {
+        let (a, b) = (placeholders(&theirs.text()), placeholders(&mine.text()));
+        return if a == b { vec![] } else { vec![format!("{a:?} against our {b:?}")] };
+    };
+    let mut found = Vec::new();
+    json_differences(&mut Vec::new(), &a, &b, &mut found);
+    found
+}
+
+/// Keys that only ours has are what later API versions added; a key that only theirs has is a difference.
+fn json_differences(path: &mut Vec<String>, theirs: &Value, mine: &Value, found: &mut Vec<String>) {
+    if may_differ(path) {
+        return;
+    }
+    match (theirs, mine) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().collect();
+            for key in keys {
+                path.push(key.clone());
+                match b.get(key) {
+                    Some(value) => json_differences(path, &a[key], value, found),
+                    None if may_differ(path) => {}
+                    None => found.push(format!("{}: {} is missing in ours", path.join("."), a[key])),
+                }
+                path.pop();
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                path.push(index.to_string());
+                json_differences(path, a, b, found);
+                path.pop();
+            }
+        }
+        (Value::String(a), Value::String(b)) if placeholders(a) == placeholders(b) => {}
+        (a, b) if a == b => {}
+        (a, b) => found.push(format!("{}: {a} against our {b}", path.join("."))),
+    }
+}
+
+fn may_differ(path: &[String]) -> bool {
+    MAY_DIFFER.iter().any(|(pattern, _)| {
+        let parts: Vec<&str> = pattern.split('.').collect();
+        parts.len() == path.len() && parts.iter().zip(path).all(|(p, k)| *p == "*" || p == k)
+    })
+}

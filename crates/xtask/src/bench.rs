@@ -1,0 +1,305 @@
+//! `make bench`: Ponton beside Debian's dockerd, in one run, as ratios of medians.
+//!
+//! Both engines run in network namespaces and directories of their own, on the same disk, one after the other for each
+//! measurement, so that what else the machine does falls on both alike. No test depends on these figures.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use ponton_testkit::{Api, Daemon, Peer, daemon, image, leak};
+use serde_json::json;
+
+/// One line of the table.
+struct Row {
+    what: &'static str,
+    unit: &'static str,
+    ponton: f64,
+    dockerd: f64,
+    /// What is aimed at, in words.
+    aim: &'static str,
+}
+
+/// One engine, and the client that is measured with it.
+struct Engine<'a> {
+    api: Api,
+    client: Box<dyn Fn(&[&str]) -> Command + Sync + 'a>,
+    memory: Box<dyn Fn() -> u64 + Sync + 'a>,
+}
+
+type Benchmark = fn(&Engine, &Engine, &mut Vec<Row>);
+
+const BENCHMARKS: &[(&str, Benchmark)] =
+    &[("run", run_true), ("exec", exec_true), ("many", many), ("images", images)];
+
+pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
+    let binaries = std::fs::canonicalize(binaries).expect("the directory of the binaries");
+    let wanted = |name: &str| only.is_empty() || only.contains(&name);
+    assert_eq!(
+        binaries,
+        daemon::binaries().canonicalize().expect("binaries"),
+        "set PONTON_BIN_DIR to measure others"
+    );
+    let mut rows = Vec::new();
+    {
+        let peer = Peer::dockerd().expect("dockerd is installed");
+        let ponton = Daemon::start();
+        let theirs = Engine {
+            api: peer.api(),
+            client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
+            memory: Box::new(|| leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"]))),
+        };
+        let ours = Engine {
+            api: ponton.api(),
+            client: Box::new(|args| client(&binaries.join("ponton"), &ponton.host(), args)),
+            memory: Box::new(|| {
+                leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"]))
+            }),
+        };
+        for (name, benchmark) in BENCHMARKS {
+            if wanted(name) {
+                eprintln!("bench: {name}");
+                benchmark(&ours, &theirs, &mut rows);
+            }
+        }
+    }
+    if wanted("start") {
+        eprintln!("bench: start");
+        start_up(&mut rows);
+    }
+    print(&rows);
+    ExitCode::SUCCESS
+}
+
+/// A client's command, started directly: what enters namespaces would be measured too.
+fn client(program: &Path, host: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env("DOCKER_HOST", host).env("PONTON_HOST", host);
+    command
+}
+
+/// Processes of an engine: those of these names whose command line names its directory.
+fn engine_processes(dir: &str, names: &[&str]) -> Vec<u32> {
+    let mut pids = leak::processes_naming(dir);
+    pids.retain(|pid| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        names.iter().any(|name| comm.starts_with(name))
+    });
+    pids
+}
+
+fn timed(mut command: Command) -> f64 {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let begin = Instant::now();
+    let output = command.output().expect("spawn");
+    let elapsed = begin.elapsed();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    elapsed.as_secs_f64() * 1e3
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Runs both alternately and gives the two medians, in ms.
+fn alternate(times: usize, ours: &Engine, theirs: &Engine, args: &[&str]) -> (f64, f64) {
+    for engine in [ours, theirs] {
+        timed((engine.client)(args));
+    }
+    let (mut mine, mut peer) = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        mine.push(timed((ours.client)(args)));
+        peer.push(timed((theirs.client)(args)));
+    }
+    (median(mine), median(peer))
+}
+
+fn run_true(ours: &Engine, theirs: &Engine, rows: &mut Vec<Row>) {
+    let (ponton, dockerd) = alternate(30, ours, theirs, &["run", "--rm", "busybox", "true"]);
+    rows.push(Row { what: "run --rm busybox true, bridge", unit: "ms", ponton, dockerd, aim: "15x" });
+    let (ponton, dockerd) =
+        alternate(30, ours, theirs, &["run", "--rm", "--network", "none", "busybox", "true"]);
+    rows.push(Row { what: "run --rm busybox true, none", unit: "ms", ponton, dockerd, aim: "20x" });
+}
+
+fn exec_true(ours: &Engine, theirs: &Engine, rows: &mut Vec<Row>) {
+    for engine in [ours, theirs] {
+        timed((engine.client)(&["run", "-d", "--name", "bench-exec", "busybox", "sleep", "100000"]));
+    }
+    let (ponton, dockerd) = alternate(30, ours, theirs, &["exec", "bench-exec", "true"]);
+    rows.push(Row { what: "exec true", unit: "ms", ponton, dockerd, aim: "10x" });
+    for engine in [ours, theirs] {
+        timed((engine.client)(&["rm", "-f", "bench-exec"]));
+    }
+}
+
+/// 200 containers, 8 at a time: started, their memory, removed.
+fn many(ours: &Engine, theirs: &Engine, rows: &mut Vec<Row>) {
+    let measure = |engine: &Engine| {
+        let before = (engine.memory)();
+        let begin = Instant::now();
+        eight_at_a_time(|n| {
+            timed((engine.client)(&["run", "-d", "--name", &format!("m{n}"), "busybox", "sleep", "100000"]));
+        });
+        let started = begin.elapsed();
+        settle(engine);
+        let grown = (engine.memory)().saturating_sub(before);
+        let begin = Instant::now();
+        eight_at_a_time(|n| {
+            timed((engine.client)(&["rm", "-f", &format!("m{n}")]));
+        });
+        (started.as_secs_f64(), begin.elapsed().as_secs_f64(), grown as f64 / 200.0 / 1024.0 / 1024.0)
+    };
+    let (mine, peer) = (measure(ours), measure(theirs));
+    rows.push(Row {
+        what: "200 containers started, 8 at a time",
+        unit: "s",
+        ponton: mine.0,
+        dockerd: peer.0,
+        aim: "15x",
+    });
+    rows.push(Row {
+        what: "200 containers removed, 8 at a time",
+        unit: "s",
+        ponton: mine.1,
+        dockerd: peer.1,
+        aim: "15x",
+    });
+    rows.push(Row {
+        what: "memory of one more idle container",
+        unit: "MiB",
+        ponton: mine.2,
+        dockerd: peer.2,
+        aim: "<= 0.1 MiB",
+    });
+}
+
+fn eight_at_a_time(work: impl Fn(usize) + Sync) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if n >= 200 {
+                        return;
+                    }
+                    work(n);
+                }
+            });
+        }
+    });
+}
+
+/// Waits until the engine's memory changes by less than 1 % in half a second, five seconds at most.
+fn settle(engine: &Engine) {
+    let mut last = (engine.memory)();
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = (engine.memory)();
+        if now.abs_diff(last) < last / 100 {
+            return;
+        }
+        last = now;
+    }
+}
+
+/// import and load of an image of 1 GB and 75,000 entries.
+fn images(ours: &Engine, theirs: &Engine, rows: &mut Vec<Row>) {
+    let tar = image::project().join(".cache/images/big.tar");
+    let tar = tar.to_string_lossy();
+    let archive = image::project().join(".cache/images/big-saved.tar");
+    let archive_name = archive.to_string_lossy();
+    let (mut import, mut load) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    let mut grown = 0;
+    for _ in 0..3 {
+        for (engine, times) in [(theirs, &mut import.1), (ours, &mut import.0)] {
+            drop_caches();
+            times.push(timed((engine.client)(&["import", &tar, "big:1"])));
+        }
+        if !Path::new(&*archive_name).exists() {
+            timed((theirs.client)(&["save", "-o", &archive_name, "big:1"]));
+        }
+        for engine in [theirs, ours] {
+            timed((engine.client)(&["rmi", "big:1"]));
+        }
+        for (engine, times) in [(theirs, &mut load.1), (ours, &mut load.0)] {
+            drop_caches();
+            let before = (engine.memory)();
+            times.push(timed((engine.client)(&["load", "-q", "-i", &archive_name])));
+            grown = grown.max((ours.memory)().saturating_sub(before));
+            timed((engine.client)(&["rmi", "big:1"]));
+        }
+    }
+    let s = |values| median(values) / 1e3;
+    rows.push(Row {
+        what: "import of 1 GB, 75,000 entries",
+        unit: "s",
+        ponton: s(import.0),
+        dockerd: s(import.1),
+        aim: "3x",
+    });
+    rows.push(Row {
+        what: "load of 1 GB, 75,000 entries",
+        unit: "s",
+        ponton: s(load.0),
+        dockerd: s(load.1),
+        aim: "3x",
+    });
+    let _ = theirs.api.get("/_ping");
+}
+
+/// What was written earlier must not be written back in somebody else's time.
+fn drop_caches() {
+    let _ = Command::new("sync").status();
+}
+
+/// From exec of the daemon to its first answer with 100 stopped containers, and its idle memory then.
+fn start_up(rows: &mut Vec<Row>) {
+    let mut ponton = Daemon::start();
+    let mut peer = Peer::dockerd().expect("dockerd");
+    for api in [ponton.api(), peer.api()] {
+        for n in 0..100 {
+            api.post(&format!("/containers/create?name=s{n}"), &json!({"Image": "busybox", "Cmd": ["true"]}))
+                .expect(201);
+        }
+    }
+    let (mut mine, mut theirs, mut memory) = (Vec::new(), Vec::new(), (0.0, 0.0));
+    for _ in 0..5 {
+        ponton.stop();
+        peer.stop();
+        mine.push(ponton.time_to_first_answer().as_secs_f64() * 1e3);
+        theirs.push(peer.time_to_first_answer().as_secs_f64() * 1e3);
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
+    memory.0 += mib(leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"])));
+    memory.1 += mib(leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"])));
+    rows.push(Row {
+        what: "daemon to its first answer, 100 stopped containers",
+        unit: "ms",
+        ponton: median(mine),
+        dockerd: median(theirs),
+        aim: "<= 20 ms",
+    });
+    rows.push(Row {
+        what: "idle memory (PSS)",
+        unit: "MiB",
+        ponton: memory.0,
+        dockerd: memory.1,
+        aim: "<= 15 MiB",
+    });
+}
+
+fn print(rows: &[Row]) {
+    println!("| what | unit | ponton | dockerd 20.10 | ratio | aim |");
+    println!("| --- | --- | ---: | ---: | ---: | --- |");
+    for row in rows {
+        let ratio = row.dockerd / row.ponton;
+        println!(
+            "| {} | {} | {:.3} | {:.3} | {ratio:.1} | {} |",
+            row.what, row.unit, row.ponton, row.dockerd, row.aim
+        );
+    }
+}

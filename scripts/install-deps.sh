@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs what building and testing need on a plain Debian 12.
+#   install-deps.sh build        a C compiler, make
+#   install-deps.sh demo         what `make demo` makes its image of and fetches pages with
+#   install-deps.sh test         the peers that the tests compare with, and the clients
+# Nothing is done for what is there already.
+set -euo pipefail
+
+packages=()
+need() { # need PACKAGE COMMAND
+	command -v "$2" >/dev/null 2>&1 || packages+=("$1")
+}
+
+for set in "$@"; do
+	case $set in
+	build)
+		need gcc cc
+		need make make
+		;;
+	demo)
+		need busybox-static busybox
+		need debootstrap debootstrap
+		need curl curl
+		;;
+	test)
+		need busybox-static busybox
+		need docker.io dockerd
+		need docker-compose docker-compose
+		need iproute2 ip
+		need nftables nft
+		need procps ps
+		need xz-utils xz
+		need zstd zstd
+		need bzip2 bzip2
+		need skopeo skopeo
+		need python3 python3
+		/usr/bin/python3 -c 'import docker' 2>/dev/null || packages+=(python3-docker)
+		;;
+	*)
+		echo "install-deps.sh: unknown set '$set' (build, demo, test)" >&2
+		exit 2
+		;;
+	esac
+done
+
+[ ${#packages[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" != 0 ]; then
+	echo "these packages are missing, and installing them needs root: ${packages[*]}" >&2
+	exit 1
+fi
+echo "installing ${packages[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
