@@ -9,10 +9,12 @@ pub mod event;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
+pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
 
 pub use error::{Error, Result};
