@@ -45,6 +45,12 @@ impl Context {
         }
     }
 
+    /// The client, if a daemon answers.
+    pub(crate) async fn client_if_running(&self) -> Result<&Client, Error> {
+        self.client.connect().await?;
+        Ok(&self.client)
+    }
+
     async fn start_daemon(&self) -> Result<(), Error> {
         let mut daemon = spawn_daemon()?;
         output::complain(&format!("Started the Ponton daemon (its log is {DAEMON_LOG})"));

@@ -7,24 +7,28 @@ use std::fmt::Write as _;
 use crate::value;
 
 /// Says why a value is not one for its flag.
-pub(crate) type Check = fn(&str) -> Result<(), String>;
+pub type Check = fn(&str) -> Result<(), String>;
+
+/// Names that docker keeps for old scripts.
+const OLD_NAMES: [(&str, &str); 3] =
+    [("net", "network"), ("net-alias", "network-alias"), ("dns-opt", "dns-option")];
 
 /// One flag of a command.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flag {
-    pub(crate) long: &'static str,
-    pub(crate) short: Option<char>,
-    pub(crate) kind: Kind,
+pub struct Flag {
+    pub long: &'static str,
+    pub short: Option<char>,
+    pub kind: Kind,
     /// Shown in the help, e.g. `string`, `bytes`.
-    pub(crate) value: &'static str,
-    pub(crate) default: &'static str,
+    pub value: &'static str,
+    pub default: &'static str,
     check: Check,
-    pub(crate) help: &'static str,
-    pub(crate) hidden: bool,
+    pub help: &'static str,
+    pub hidden: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Takes a value only after `=`.
     Switch,
     /// The last value counts.
@@ -38,52 +42,52 @@ impl Flag {
         Self { long, short: None, kind, value, default: "", check, help, hidden: false }
     }
 
-    pub(crate) const fn switch(long: &'static str, help: &'static str) -> Self {
+    pub const fn switch(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::Switch, "", value::check_bool, help)
     }
 
-    pub(crate) const fn text(long: &'static str, help: &'static str) -> Self {
+    pub const fn text(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "string", |_| Ok(()), help)
     }
 
-    pub(crate) const fn list(long: &'static str, help: &'static str) -> Self {
+    pub const fn list(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::Many, "list", |_| Ok(()), help)
     }
 
-    pub(crate) const fn int(long: &'static str, help: &'static str) -> Self {
+    pub const fn int(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "int", value::check_int, help)
     }
 
-    pub(crate) const fn bytes(long: &'static str, help: &'static str) -> Self {
+    pub const fn bytes(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "bytes", value::check_bytes, help)
     }
 
-    pub(crate) const fn duration(long: &'static str, help: &'static str) -> Self {
+    pub const fn duration(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "duration", value::check_duration, help)
     }
 
-    pub(crate) const fn short(mut self, letter: char) -> Self {
+    pub const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
         self
     }
 
-    pub(crate) const fn default(mut self, text: &'static str) -> Self {
+    pub const fn default(mut self, text: &'static str) -> Self {
         self.default = text;
         self
     }
 
-    pub(crate) const fn named(mut self, value: &'static str) -> Self {
+    pub const fn named(mut self, value: &'static str) -> Self {
         self.value = value;
         self
     }
 
-    pub(crate) const fn check(mut self, check: Check) -> Self {
+    pub const fn check(mut self, check: Check) -> Self {
         self.check = check;
         self
     }
 
     /// Left out of the help.
-    pub(crate) const fn hidden(mut self) -> Self {
+    pub const fn hidden(mut self) -> Self {
         self.hidden = true;
         self
     }
@@ -101,7 +105,7 @@ impl Flag {
 
 /// What the user gave.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Flags {
+pub struct Flags {
     given: BTreeMap<&'static str, Vec<String>>,
     table: Vec<&'static [Flag]>,
 }
@@ -112,18 +116,18 @@ impl Flags {
     }
 
     /// Whether the flag was given at all.
-    pub(crate) fn is_set(&self, long: &str) -> bool {
+    pub fn is_set(&self, long: &str) -> bool {
         debug_assert!(self.find(long).is_some(), "--{long} is not in the command's table");
         self.given.contains_key(long)
     }
 
     /// A switch.
-    pub(crate) fn on(&self, long: &str) -> bool {
+    pub fn on(&self, long: &str) -> bool {
         value::parse_bool(self.text(long)).unwrap_or(false)
     }
 
     /// The value or the default (which is empty unless the table has another).
-    pub(crate) fn text(&self, long: &str) -> &str {
+    pub fn text(&self, long: &str) -> &str {
         match self.given.get(long).and_then(|values| values.last()) {
             Some(value) => value,
             None => self.find(long).map_or("", |flag| flag.default),
@@ -131,48 +135,48 @@ impl Flags {
     }
 
     /// The value if the flag was given.
-    pub(crate) fn given(&self, long: &str) -> Option<&str> {
+    pub fn given(&self, long: &str) -> Option<&str> {
         self.is_set(long).then(|| self.text(long))
     }
 
-    pub(crate) fn all(&self, long: &str) -> &[String] {
+    pub fn all(&self, long: &str) -> &[String] {
         debug_assert!(self.find(long).is_some(), "--{long} is not in the command's table");
         self.given.get(long).map_or(&[], Vec::as_slice)
     }
 
     /// A number, checked while parsing; 0 if it was not given and has no default.
-    pub(crate) fn int(&self, long: &str) -> i64 {
+    pub fn int(&self, long: &str) -> i64 {
         value::parse_int(self.text(long)).unwrap_or(0)
     }
 
     /// A number if it was given.
-    pub(crate) fn given_int(&self, long: &str) -> Option<i64> {
+    pub fn given_int(&self, long: &str) -> Option<i64> {
         self.given(long).and_then(|text| value::parse_int(text).ok())
     }
 
     /// A size, checked while parsing.
-    pub(crate) fn bytes(&self, long: &str) -> i64 {
+    pub fn bytes(&self, long: &str) -> i64 {
         value::parse_bytes(self.text(long)).unwrap_or(0)
     }
 
     /// Nanoseconds, checked while parsing.
-    pub(crate) fn duration_ns(&self, long: &str) -> i64 {
+    pub fn duration_ns(&self, long: &str) -> i64 {
         value::parse_duration(self.text(long)).unwrap_or(0)
     }
 }
 
 /// Flags and what is left of the command line.
 #[derive(Debug, Default)]
-pub(crate) struct Parsed {
-    pub(crate) flags: Flags,
-    pub(crate) arguments: Vec<String>,
+pub struct Parsed {
+    pub flags: Flags,
+    pub arguments: Vec<String>,
     /// `--help` was among them.
-    pub(crate) help: bool,
+    pub help: bool,
 }
 
 /// Parses a command line. With `interspersed`, flags may follow arguments; without, the first argument
 /// ends them (`run busybox ls -l`).
-pub(crate) fn parse(
+pub fn parse(
     table: &[&'static [Flag]],
     words: &[String],
     interspersed: bool,
@@ -213,6 +217,7 @@ fn parse_long(parsed: &mut Parsed, rest: &str, words: &mut Words<'_>) -> Result<
     if name.is_empty() || name.starts_with('-') {
         return Err(format!("bad flag syntax: --{rest}"));
     }
+    let name = OLD_NAMES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
     let Some(flag) = parsed.flags.find(name) else {
         if name == "help" {
             parsed.help = true;
@@ -265,7 +270,7 @@ fn keep(parsed: &mut Parsed, flag: &'static Flag, value: &str) -> Result<(), Str
 }
 
 /// The table as the help shows it, sorted by name, in columns of at most `width`.
-pub(crate) fn help(table: &[Flag], width: usize) -> String {
+pub fn help(table: &[Flag], width: usize) -> String {
     let mut flags: Vec<&Flag> = table.iter().filter(|flag| !flag.hidden).collect();
     flags.sort_by_key(|flag| flag.long);
     let left = |flag: &Flag| {

@@ -36,3 +36,9 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Error> {
     io::stdin().read_line(&mut answer).map_err(|source| Error::file("read", "/dev/stdin", source))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
+
+/// Writes to standard error as it is.
+pub(crate) fn complain_raw(text: &str) {
+    // As above.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

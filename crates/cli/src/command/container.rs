@@ -21,8 +21,10 @@ pub(crate) use attach::ATTACH;
 pub(crate) use cp::CP;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
-pub(crate) use lifecycle::{COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT};
-pub(crate) use list::PS;
+pub(crate) use lifecycle::{
+    COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy, save,
+};
+pub(crate) use list::{PS, filters};
 pub(crate) use logs::LOGS;
 pub(crate) use run::RUN;
 pub(crate) use start::START;

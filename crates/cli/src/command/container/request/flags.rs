@@ -57,7 +57,6 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::list("device-write-iops", "Limit of writes a second to a device (path:rate)"),
     Flag::switch("disable-content-trust", "Accepted for docker's sake").default("true").hidden(),
     Flag::list("dns", "Use a DNS server").check(value::check_address),
-    Flag::list("dns-opt", "Set an option of the resolver").hidden(),
     Flag::list("dns-option", "Set an option of the resolver"),
     Flag::list("dns-search", "Search names in a domain"),
     Flag::text("domainname", "Domain of the container's name"),
