@@ -138,7 +138,6 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &container::ATTACH,
     &container::COMMIT,
     &completion::COMMAND,
-    &container::CP,
     &container::CREATE,
     &container::DIFF,
     &system::EVENTS,

@@ -1,7 +1,6 @@
 //! `ponton container …`, and the same commands without the noun.
 
 mod attach;
-mod cp;
 mod create;
 mod exec;
 mod lifecycle;
@@ -18,7 +17,6 @@ mod update;
 use super::Command;
 
 pub(crate) use attach::ATTACH;
-pub(crate) use cp::CP;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
 pub(crate) use lifecycle::{
@@ -39,7 +37,6 @@ use super::prune::CONTAINER_PRUNE;
 pub(crate) static COMMANDS: &[&Command] = &[
     &ATTACH,
     &COMMIT,
-    &CP,
     &CREATE,
     &DIFF,
     &EXEC,

@@ -81,11 +81,10 @@ fn pieces(text: &str) -> Result<Vec<Piece>, Reason> {
 
 /// The tokens from `at` to `}}`; where the text goes on, and whether its blanks are trimmed.
 fn tokens(text: &str, mut at: usize) -> Result<(Vec<Token>, usize, bool), Reason> {
-    let unclosed = || format!("{}: unclosed action", line(text, at.min(text.len())));
     let mut tokens = Vec::new();
     loop {
         let rest = &text[at..];
-        let Some(letter) = rest.chars().next() else { return Err(unclosed()) };
+        let Some(letter) = rest.chars().next() else { return Err(format!("{}: unclosed action", line(text, at))) };
         if rest.starts_with("}}") {
             return Ok((tokens, at + 2, false));
         }
