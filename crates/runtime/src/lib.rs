@@ -10,8 +10,10 @@
 pub mod apply;
 mod error;
 pub mod host;
+pub mod init;
 pub mod open;
 pub mod plan;
+pub mod seccomp;
 pub mod shim;
 pub mod user;
 

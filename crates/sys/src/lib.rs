@@ -14,6 +14,7 @@ pub mod pidfd;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
 
 pub use error::{Error, Result};
