@@ -66,10 +66,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn assemble(
-        config: EngineConfig,
-        notices: mpsc::UnboundedSender<crate::shim::Notice>,
-    ) -> Result<Self> {
+    fn assemble(config: EngineConfig, notices: mpsc::UnboundedSender<crate::shim::Notice>) -> Result<Self> {
         crate::shim::make_private(&config.exec_root)?;
         let store = Store::open(&config.data_root)?;
         for name in ["containers", "volumes", "snapshots"] {

@@ -124,7 +124,8 @@ impl Engine {
         }
         crate::container::detach_keys(Some(&request.detach_keys))?;
         let id = crate::id::generate()?;
-        let action = format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
+        let action =
+            format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
         container.execs.insert(id.clone(), request);
         let attributes = [("execID", id.as_str())];
         crate::container::emit(self, &container.id, &container.view(), &action, &attributes);
@@ -162,9 +163,8 @@ impl Engine {
             Some(connection) => connection.fd.try_clone().ok(),
             None => None,
         };
-        let started = container
-            .change(move |task| task.exec(exec_id, request.console_size, connection).boxed())
-            .await;
+        let started =
+            container.change(move |task| task.exec(exec_id, request.console_size, connection).boxed()).await;
         match (started, told) {
             (Err(error), Some(fd)) => tell_failure(fd, info.tty, &error).await,
             (started, _) => started,
@@ -286,13 +286,8 @@ impl Task {
             None => (Vec::new(), None),
         };
         let fds: Vec<_> = socket.iter().map(|fd| (FdRole::Attach, fd.as_fd())).collect();
-        let message = ExecMessage {
-            container: container.id.clone(),
-            exec: id.clone(),
-            process,
-            stdio,
-            attach: specs,
-        };
+        let message =
+            ExecMessage { container: container.id.clone(), exec: id.clone(), process, stdio, attach: specs };
         let asked = Request::Exec(Box::new(message));
         // An exit that comes before the answer was read waits in the queue behind this job.
         match run.shim.call(&asked, &fds).await {

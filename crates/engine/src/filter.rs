@@ -14,7 +14,10 @@ pub(crate) fn time(text: &str, now: Timestamp) -> Result<Timestamp> {
         return Timestamp::from_nanosecond((seconds * 1e9) as i128).map_err(|_| invalid());
     }
     if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
-        return time.to_zoned(jiff::tz::TimeZone::system()).map(|time| time.timestamp()).map_err(|_| invalid());
+        return time
+            .to_zoned(jiff::tz::TimeZone::system())
+            .map(|time| time.timestamp())
+            .map_err(|_| invalid());
     }
     let duration = ponton_api::unit::parse_duration(text).map_err(|_| invalid())?;
     let nanoseconds = now.as_nanosecond() - i128::from(duration);

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use ponton_api::container::Config;
 use ponton_api::filters::Filters;
-use ponton_api::image::{
-    DeleteResponseItem, HistoryItem, Inspect, Metadata, PruneResponse, RootFs, Summary,
-};
+use ponton_api::image::{DeleteResponseItem, HistoryItem, Inspect, Metadata, PruneResponse, RootFs, Summary};
 use ponton_api::stream::{JsonMessage, ProgressDetail};
 use ponton_image::{Image, ImportOptions, Progress, Removed, User};
 use ponton_oci::digest::ImageId;
@@ -31,9 +29,7 @@ impl Engine {
             None => None,
         };
         let platform = match request.platform.as_deref().filter(|platform| !platform.is_empty()) {
-            Some(platform) => {
-                Some(platform.parse().map_err(|error| Error::invalid(format!("{error}")))?)
-            }
+            Some(platform) => Some(platform.parse().map_err(|error| Error::invalid(format!("{error}")))?),
             None => None,
         };
         let options = ImportOptions {
@@ -90,7 +86,9 @@ impl Engine {
                 self.image_event("load", &id, &name);
                 let text = match image.references.as_slice() {
                     [] => format!("Loaded image ID: {id}\n"),
-                    names => names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect(),
+                    names => {
+                        names.iter().map(|name| format!("Loaded image: {}\n", name.familiar())).collect()
+                    }
                 };
                 Some(JsonMessage { stream: text, ..JsonMessage::default() })
             }
@@ -125,7 +123,9 @@ impl Engine {
             None => None,
         };
         let dangling = match filters.contains("dangling") {
-            true => Some(filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?),
+            true => {
+                Some(filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?)
+            }
             false => None,
         };
         Ok(images
@@ -137,7 +137,7 @@ impl Engine {
                     && dangling.is_none_or(|dangling| image.references.is_empty() == dangling)
                     && filters.matches_labels("label", &labels(image))
                     && filters.matches("reference", |wanted| {
-                        image.references.iter().any(|name| reference_matches(name.familiar(), wanted))
+                        image.references.iter().any(|name| reference_matches(&name.familiar(), wanted))
                     })
             })
             .map(summary)
@@ -239,7 +239,8 @@ impl Engine {
         filters
             .check_known(&["dangling", "label", "label!", "until"])
             .map_err(|error| Error::invalid(error.to_string()))?;
-        let dangling = filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?;
+        let dangling =
+            filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?;
         let until = match filters.get("until").next() {
             Some(text) => Some(crate::filter::time(text, Timestamp::now())?.as_second()),
             None => None,
@@ -320,11 +321,21 @@ fn labels(image: &Image) -> BTreeMap<String, String> {
 }
 
 fn tags(image: &Image) -> Vec<String> {
-    image.references.iter().filter(|name| name.digest().is_none()).map(|name| name.familiar().to_string()).collect()
+    image
+        .references
+        .iter()
+        .filter(|name| name.digest().is_none())
+        .map(|name| name.familiar().to_string())
+        .collect()
 }
 
 fn digests(image: &Image) -> Vec<String> {
-    image.references.iter().filter(|name| name.digest().is_some()).map(|name| name.familiar().to_string()).collect()
+    image
+        .references
+        .iter()
+        .filter(|name| name.digest().is_some())
+        .map(|name| name.familiar().to_string())
+        .collect()
 }
 
 fn summary(image: &Image) -> Summary {
@@ -374,9 +385,14 @@ mod tests {
 
     #[test]
     fn references_match_patterns() {
-        for (pattern, expected) in
-            [("busybox", true), ("busybox:*", true), ("busy*", true), ("b?sybox:latest", true), ("box", false), ("*/*", false)]
-        {
+        for (pattern, expected) in [
+            ("busybox", true),
+            ("busybox:*", true),
+            ("busy*", true),
+            ("b?sybox:latest", true),
+            ("box", false),
+            ("*/*", false),
+        ] {
             assert_eq!(reference_matches("busybox:latest", pattern), expected, "{pattern}");
         }
     }

@@ -64,16 +64,15 @@ impl Engine {
 
     /// Brings one container's state up to date.
     async fn take_up(self: &Arc<Self>, container: &Arc<Container>, found: Option<Found>) {
-        let taken = container
-            .change(move |task| async move { task.take_up(found).await }.boxed())
-            .await;
+        let taken = container.change(move |task| async move { task.take_up(found).await }.boxed()).await;
         if let Err(error) = taken {
             tracing::error!(error = chain(&error), container = container.id, "recover container");
         }
     }
 
     async fn recover_networks(self: &Arc<Self>, containers: &[Arc<Container>]) {
-        let living: Vec<_> = containers.iter().filter_map(|container| container.view().endpoint.clone()).collect();
+        let living: Vec<_> =
+            containers.iter().filter_map(|container| container.view().endpoint.clone()).collect();
         if living.is_empty() && !self.network_is_set_up() {
             return;
         }
@@ -122,7 +121,8 @@ impl Engine {
                 tracing::warn!(error = chain(&error), key, "remove orphaned snapshot");
             }
         }
-        for directory in [self.config().data_root.join("containers"), self.shims.state_directory().to_owned()] {
+        for directory in [self.config().data_root.join("containers"), self.shims.state_directory().to_owned()]
+        {
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
             for entry in entries.flatten() {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };

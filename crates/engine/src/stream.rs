@@ -78,9 +78,8 @@ pub(crate) fn written(work: impl FnOnce(&mut Writer) -> Result<()> + Send + 'sta
     let (chunks, receiver) = mpsc::channel(CHUNKS);
     let mut writer = Writer { chunks, current: Vec::with_capacity(CHUNK) };
     tokio::task::spawn_blocking(move || {
-        let done = work(&mut writer).and_then(|()| {
-            writer.flush().map_err(|error| Error::failed("send to the client", error))
-        });
+        let done = work(&mut writer)
+            .and_then(|()| writer.flush().map_err(|error| Error::failed("send to the client", error)));
         if let Err(error) = done {
             // A client that has gone needs no error.
             let _ = writer.chunks.blocking_send(Err(error));

@@ -24,12 +24,10 @@ impl Engine {
     /// The engine and its host.
     pub async fn info(self: &Arc<Self>) -> Result<Info> {
         let views: Vec<_> = self.all().iter().map(|container| container.view()).collect();
-        let count = |wanted: fn(&State) -> bool| {
-            views.iter().filter(|view| wanted(&view.life.state)).count() as i64
-        };
-        let running = count(|state| {
-            matches!(state, State::Running { paused: false, .. } | State::Restarting { .. })
-        });
+        let count =
+            |wanted: fn(&State) -> bool| views.iter().filter(|view| wanted(&view.life.state)).count() as i64;
+        let running =
+            count(|state| matches!(state, State::Running { paused: false, .. } | State::Restarting { .. }));
         let paused = count(|state| matches!(state, State::Running { paused: true, .. }));
         let kernel = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();

@@ -27,7 +27,9 @@ impl Engine {
             .check_known(&["dangling", "driver", "label", "name"])
             .map_err(|error| Error::invalid(error.to_string()))?;
         let dangling = match filters.contains("dangling") {
-            true => Some(filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?),
+            true => {
+                Some(filters.boolean("dangling", true).map_err(|error| Error::invalid(error.to_string()))?)
+            }
             false => None,
         };
         let mut volumes = Vec::new();
@@ -154,7 +156,12 @@ impl Engine {
     /// A container that uses a volume.
     fn volume_user(&self, name: &str) -> Option<String> {
         let uses = |container: &Arc<crate::container::Container>| {
-            container.view().settings.mounts.iter().any(|mount| mount.r#type == "volume" && mount.name == name)
+            container
+                .view()
+                .settings
+                .mounts
+                .iter()
+                .any(|mount| mount.r#type == "volume" && mount.name == name)
         };
         self.all().into_iter().find(uses).map(|container| container.id.clone())
     }

@@ -24,7 +24,8 @@ impl Engine {
         let (engine, path) = (Arc::clone(self), path.to_owned());
         blocking(move || {
             let root = engine.root_of(&container)?;
-            let stat = copy::stat(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))?;
+            let stat =
+                copy::stat(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))?;
             Ok(api_stat(stat))
         })
         .await

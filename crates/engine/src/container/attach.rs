@@ -84,8 +84,7 @@ impl Engine {
 
     /// Writes what was logged so far.
     async fn replay(self: &Arc<Self>, name: &str, request: &AttachRequest, fd: OwnedFd) -> Result<OwnedFd> {
-        let wanted =
-            LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
+        let wanted = LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
         let mut logs = self.logs(name, wanted).await?.stream;
         let failed = |error: std::io::Error| Error::failed("write to an attached client", error);
         let connection = crate::poll::register(fd, tokio::io::Interest::WRITABLE).map_err(failed)?;
@@ -156,9 +155,10 @@ pub(crate) fn detach_keys(keys: Option<&str>) -> Result<Vec<u8>> {
 
 /// The bytes of keys such as `ctrl-p,q`.
 pub(super) fn parse_detach_keys(keys: &str) -> Result<Vec<u8>> {
-    keys.split(',').map(key).collect::<Option<_>>().ok_or_else(|| {
-        Error::invalid(format!("Invalid detach keys ({keys}) provided"))
-    })
+    keys.split(',')
+        .map(key)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::invalid(format!("Invalid detach keys ({keys}) provided")))
 }
 
 fn key(key: &str) -> Option<u8> {

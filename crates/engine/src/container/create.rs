@@ -144,7 +144,8 @@ fn check_platform(platform: Option<&str>, image: &ImageConfig) -> Result<()> {
     let mut parts = platform.split('/');
     let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
     let fits = os == image.os
-        && architecture.is_none_or(|wanted| wanted == image.architecture || wanted == alias(&image.architecture));
+        && architecture
+            .is_none_or(|wanted| wanted == image.architecture || wanted == alias(&image.architecture));
     if fits || architecture.is_none() && os == image.architecture {
         return Ok(());
     }
@@ -284,7 +285,13 @@ pub(super) fn port_requests(settings: &Settings) -> Result<Vec<PortRequest>> {
             let (container_port, protocol) = parse_port(port)?;
             if !published.contains_key(&(container_port, protocol)) {
                 let host_ip = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                requests.push(PortRequest { protocol, container_port, host_ip, host_port: 0, host_port_end: 0 });
+                requests.push(PortRequest {
+                    protocol,
+                    container_port,
+                    host_ip,
+                    host_port: 0,
+                    host_port_end: 0,
+                });
             }
         }
     }

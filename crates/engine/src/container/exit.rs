@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use ponton_sys::pidfd;
 use ponton_runtime::shim::protocol::{Adopt, Exit, FdRole, Reply, Request, Status, Stdio};
+use ponton_sys::pidfd;
 
 use super::Task;
 use super::task::Run;
@@ -69,7 +69,11 @@ impl Task {
         match self.adopt(run).await {
             Ok(run) => self.run = Some(run),
             Err(error) => {
-                tracing::error!(error = chain(&error), container = self.id(), "find a successor for a lost shim");
+                tracing::error!(
+                    error = chain(&error),
+                    container = self.id(),
+                    "find a successor for a lost shim"
+                );
             }
         }
     }

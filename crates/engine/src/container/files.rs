@@ -67,8 +67,7 @@ fn hosts(settings: &Settings, endpoint: &EndpointRecord) -> String {
 fn resolv_conf(settings: &Settings, host: &str) -> String {
     let config = &settings.host_config;
     let given = |list: &Option<Vec<String>>| list.clone().filter(|list| !list.is_empty());
-    let (dns, search, options) =
-        (given(&config.dns), given(&config.dns_search), given(&config.dns_options));
+    let (dns, search, options) = (given(&config.dns), given(&config.dns_search), given(&config.dns_options));
     if settings.network() == "host" && dns.is_none() && search.is_none() && options.is_none() {
         return host.to_owned();
     }
@@ -80,7 +79,10 @@ fn resolv_conf(settings: &Settings, host: &str) -> String {
     };
     let reachable = |server: &String| !server.starts_with("127.") && server != "::1";
     let mut servers = dns.unwrap_or_else(|| {
-        of_host("nameserver").into_iter().filter(|server| settings.network() == "host" || reachable(server)).collect()
+        of_host("nameserver")
+            .into_iter()
+            .filter(|server| settings.network() == "host" || reachable(server))
+            .collect()
     });
     if servers.is_empty() {
         servers = NAMESERVERS.iter().map(|&server| server.to_owned()).collect();

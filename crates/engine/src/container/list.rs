@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ponton_api::container::{
-    Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort,
-};
+use ponton_api::container::{Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort};
 use ponton_api::filters::Filters;
 
 use super::{Container, View};
@@ -17,8 +15,21 @@ use crate::request::ListOptions;
 
 /// The filters that `ps` knows.
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
-    "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
@@ -29,7 +40,8 @@ impl Engine {
         let filters = &options.filters;
         filters.check_known(FILTERS).map_err(|error| Error::invalid(error.to_string()))?;
         let wanted = Wanted::new(self, filters)?;
-        let all = options.all || options.limit > 0 || filters.contains("status") || filters.contains("exited");
+        let all =
+            options.all || options.limit > 0 || filters.contains("status") || filters.contains("exited");
         let mut containers: Vec<_> =
             self.all().into_iter().map(|container| (container.view(), container)).collect();
         containers.sort_by_key(|(view, _)| std::cmp::Reverse(view.settings.created));
@@ -121,7 +133,8 @@ impl<'a> Wanted<'a> {
             && filters.matches("name", |name| name_matches(&view.name, name))
             && filters.matches("status", |status| view.life.status() == status)
             && (self.exited.is_empty()
-                || matches!(view.life.state, State::Exited) && self.exited.contains(&view.life.last.exit_code))
+                || matches!(view.life.state, State::Exited)
+                    && self.exited.contains(&view.life.last.exit_code))
             && (!filters.contains("ancestor") || self.ancestors.contains(&settings.image))
             && filters.matches_labels("label", labels.unwrap_or(&BTreeMap::new()))
             && self.before.is_none_or(|before| settings.created < before)
@@ -135,8 +148,12 @@ impl<'a> Wanted<'a> {
                     mount.name == volume || mount.destination == volume || mount.source == volume
                 })
             })
-            && filters.matches("publish", |port| ports.iter().any(|open| is_port(port, open.public_port, &open.r#type)))
-            && filters.matches("expose", |port| ports.iter().any(|open| is_port(port, open.private_port, &open.r#type)))
+            && filters.matches("publish", |port| {
+                ports.iter().any(|open| is_port(port, open.public_port, &open.r#type))
+            })
+            && filters.matches("expose", |port| {
+                ports.iter().any(|open| is_port(port, open.private_port, &open.r#type))
+            })
             && filters.matches("health", |health| health == "none")
             && filters.matches("is-task", |task| matches!(task, "false" | "0"))
             && filters.matches("isolation", |isolation| isolation == "default")
@@ -192,7 +209,11 @@ fn ports(view: &View) -> Vec<SummaryPort> {
             let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
             let Ok(private_port) = number.parse() else { continue };
             if !ports.iter().any(|port| port.private_port == private_port && port.r#type == protocol) {
-                ports.push(SummaryPort { private_port, r#type: protocol.to_owned(), ..SummaryPort::default() });
+                ports.push(SummaryPort {
+                    private_port,
+                    r#type: protocol.to_owned(),
+                    ..SummaryPort::default()
+                });
             }
         }
     }
@@ -259,9 +280,15 @@ mod tests {
 
     #[test]
     fn names_match_with_anchors() {
-        for (wanted, expected) in
-            [("we", true), ("^we", true), ("^eb", false), ("eb$", true), ("^web$", true), ("^/web$", true), ("^we$", false)]
-        {
+        for (wanted, expected) in [
+            ("we", true),
+            ("^we", true),
+            ("^eb", false),
+            ("eb$", true),
+            ("^web$", true),
+            ("^/web$", true),
+            ("^we$", false),
+        ] {
             assert_eq!(name_matches("web", wanted), expected, "{wanted}");
         }
     }

@@ -109,10 +109,7 @@ impl Container {
     }
 
     /// Waits until `wanted` is true of it; `None` when its task ended before.
-    pub(crate) async fn wait_until(
-        &self,
-        mut wanted: impl FnMut(&View) -> bool,
-    ) -> Option<Arc<View>> {
+    pub(crate) async fn wait_until(&self, mut wanted: impl FnMut(&View) -> bool) -> Option<Arc<View>> {
         let mut watch = self.watch();
         match watch.wait_for(|view| wanted(view)).await {
             Ok(view) => Some(Arc::clone(&view)),

@@ -11,7 +11,11 @@ use crate::error::{Error, Result};
 impl Engine {
     /// The mount points of a container, sorted by destination so that one below another comes after
     /// it. Anonymous volumes get their names; nothing is made.
-    pub(super) fn mount_points(self: &Arc<Self>, config: &Config, host: &HostConfig) -> Result<Vec<MountPoint>> {
+    pub(super) fn mount_points(
+        self: &Arc<Self>,
+        config: &Config,
+        host: &HostConfig,
+    ) -> Result<Vec<MountPoint>> {
         let mut points: Vec<MountPoint> = Vec::new();
         for other in host.volumes_from.iter().flatten() {
             self.take_from(other, &mut points)?;
@@ -156,15 +160,20 @@ impl Engine {
         for point in &settings.mounts {
             if point.r#type == "volume" {
                 self.make_volume(&point.name, is_id(&point.name), None)?;
-            } else if settings.host_config.binds.iter().flatten().any(|bind| bind.starts_with(&point.source)) {
+            } else if settings.host_config.binds.iter().flatten().any(|bind| bind.starts_with(&point.source))
+            {
                 // `-v` makes a source that is missing; `--mount` was checked.
-                std::fs::create_dir_all(&point.source).or_else(|error| {
-                    let is_there = std::path::Path::new(&point.source).exists();
-                    if is_there { Ok(()) } else { Err(error) }
-                })
-                .map_err(|error| {
-                    Error::failed(format!("error while creating mount source path '{}'", point.source), error)
-                })?;
+                std::fs::create_dir_all(&point.source)
+                    .or_else(|error| {
+                        let is_there = std::path::Path::new(&point.source).exists();
+                        if is_there { Ok(()) } else { Err(error) }
+                    })
+                    .map_err(|error| {
+                        Error::failed(
+                            format!("error while creating mount source path '{}'", point.source),
+                            error,
+                        )
+                    })?;
             }
         }
         Ok(())

@@ -66,7 +66,8 @@ impl Engine {
         let directory = self.container_directory(&settings.id);
         let (hostname, hosts, resolv_conf) =
             (directory.join("hostname"), directory.join("hosts"), directory.join("resolv.conf"));
-        let init = settings.host_config.init.unwrap_or(false).then_some(self.config().runtime_binary.as_path());
+        let init =
+            settings.host_config.init.unwrap_or(false).then_some(self.config().runtime_binary.as_path());
         spec::build(&SpecInput {
             id: &settings.id,
             config: &settings.config,
@@ -148,7 +149,8 @@ impl Task {
         let spec = self.engine.spec(settings)?;
         let Some(first) = &spec.process else { return Err(Error::internal("a spec without a process")) };
         let process = spec::exec(first, &settings.config, self.engine.facts(), request);
-        let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).filter(|_| !request.privileged);
+        let policy =
+            spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).filter(|_| !request.privileged);
         let program = self.engine.seccomp_program(policy)?;
         let user = if request.user.is_empty() { &settings.config.user } else { &request.user };
         let input = process_input(user, policy, program.as_deref());

@@ -39,7 +39,9 @@ impl Engine {
 
     /// Removes the containers that do not run.
     pub async fn prune(self: &Arc<Self>, filters: Filters) -> Result<PruneResponse> {
-        filters.check_known(&["label", "label!", "until"]).map_err(|error| Error::invalid(error.to_string()))?;
+        filters
+            .check_known(&["label", "label!", "until"])
+            .map_err(|error| Error::invalid(error.to_string()))?;
         let until = match filters.get("until").next() {
             Some(text) => Some(crate::filter::time(text, jiff::Timestamp::now())?),
             None => None,

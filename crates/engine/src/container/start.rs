@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
-use ponton_runtime::shim::protocol::{
-    Failure, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start,
-};
+use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start};
 
 use super::Task;
 use super::task::Run;
@@ -212,8 +210,7 @@ pub(crate) fn size([rows, cols]: [u32; 2]) -> Option<Size> {
 
 /// The process's own descriptor, and those of its streams.
 pub(crate) fn split(fds: Descriptors, id: &str) -> Result<(OwnedFd, Descriptors)> {
-    let (pidfd, stdio): (Vec<_>, Vec<_>) =
-        fds.into_iter().partition(|(role, _)| *role == FdRole::Pidfd);
+    let (pidfd, stdio): (Vec<_>, Vec<_>) = fds.into_iter().partition(|(role, _)| *role == FdRole::Pidfd);
     match pidfd.into_iter().next() {
         Some((_, pidfd)) => Ok((pidfd, stdio)),
         None => Err(Error::internal(format!("the shim gave no process descriptor of container {id}"))),

@@ -35,13 +35,8 @@ impl Engine {
     /// sample to compare with.
     pub async fn stats(self: &Arc<Self>, name: &str, stream: bool, one_shot: bool) -> Result<Stream<Stats>> {
         let container = self.find(name)?;
-        let mut sampling = Sampling {
-            engine: Arc::clone(self),
-            container,
-            previous: None,
-            streaming: stream,
-            ended: false,
-        };
+        let mut sampling =
+            Sampling { engine: Arc::clone(self), container, previous: None, streaming: stream, ended: false };
         if !stream && !one_shot {
             // The one sample that is told needs one to compare with.
             let first = sampling.sample().await?;
@@ -163,7 +158,8 @@ fn entries(counters: Vec<BlockIoEntry>, version_2: bool) -> Option<Vec<BlkioStat
 fn system_time() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
-    let ticks: u64 = first.split_whitespace().skip(1).take(7).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        first.split_whitespace().skip(1).take(7).filter_map(|word| word.parse::<u64>().ok()).sum();
     ticks * 10_000_000
 }
 
@@ -182,7 +178,8 @@ fn networks(pid: i32) -> Option<BTreeMap<String, NetworkStats>> {
         .skip(2)
         .filter_map(|line| {
             let (name, counters) = line.split_once(':')?;
-            let counter: Vec<u64> = counters.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let counter: Vec<u64> =
+                counters.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             let [rx_bytes, rx_packets, rx_errors, rx_dropped, ..] = counter[..] else { return None };
             let [tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = counter.get(8..)? else { return None };
             let stats = NetworkStats {

@@ -110,9 +110,7 @@ fn terminal(device: u64) -> String {
 
 fn boot_time() -> i64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    stat.lines()
-        .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-        .unwrap_or(0)
+    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// What the host's ps prints for these processes.
@@ -134,7 +132,9 @@ fn listing_by_ps(args: &[String], pids: &BTreeSet<u32>) -> Result<TopResponse> {
     };
     let processes = lines
         .filter_map(|line| fields(line, titles.len()))
-        .filter(|fields| fields.get(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid)))
+        .filter(|fields| {
+            fields.get(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid))
+        })
         .collect();
     Ok(TopResponse { titles, processes })
 }

@@ -99,8 +99,18 @@ fn change(host: &mut HostConfig, request: UpdateRequest) -> Result<()> {
         ));
     }
     take!(
-        cpu_shares, memory, nano_cpus, blkio_weight, cpu_period, cpu_quota, cpu_realtime_period,
-        cpu_realtime_runtime, cpuset_cpus, cpuset_mems, memory_reservation, memory_swap
+        cpu_shares,
+        memory,
+        nano_cpus,
+        blkio_weight,
+        cpu_period,
+        cpu_quota,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
+        cpuset_cpus,
+        cpuset_mems,
+        memory_reservation,
+        memory_swap
     );
     if request.pids_limit.is_some() {
         host.pids_limit = request.pids_limit;

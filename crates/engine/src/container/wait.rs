@@ -22,9 +22,7 @@ impl Engine {
         let name = name.to_owned();
         Ok(Box::pin(async move {
             let reached = |view: &Arc<View>| match condition {
-                WaitCondition::NotRunning => {
-                    view.exits > ended_before || view.removed || !is_busy(view)
-                }
+                WaitCondition::NotRunning => view.exits > ended_before || view.removed || !is_busy(view),
                 WaitCondition::NextExit => view.exits > ended_before || view.removed,
                 WaitCondition::Removed => view.removed,
             };

@@ -169,11 +169,7 @@ impl Shim {
     }
 
     fn gone(&self) -> Failure {
-        Failure {
-            kind: FailureKind::Internal,
-            step: None,
-            message: format!("shim {} is gone", self.number),
-        }
+        Failure { kind: FailureKind::Internal, step: None, message: format!("shim {} is gone", self.number) }
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {

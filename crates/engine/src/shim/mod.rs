@@ -71,7 +71,9 @@ impl Shims {
             if path.extension().is_none_or(|extension| extension != "sock") {
                 continue;
             }
-            let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()) else { continue };
+            let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()) else {
+                continue;
+            };
             {
                 let mut last = self.starting.lock().await;
                 *last = number.max(*last);
@@ -112,11 +114,6 @@ impl Shims {
                 tracing::error!(%error, "prepare a shim");
             }
         });
-    }
-
-    /// The shim with this number.
-    pub(crate) fn find(&self, number: u32) -> Option<Arc<Shim>> {
-        self.running().iter().find(|shim| shim.number() == number).cloned()
     }
 
     /// Forgets a shim that is gone.
@@ -184,8 +181,8 @@ impl Shims {
         let path = self.socket(number);
         let attempted = || format!("start shim {}", path.display());
         self.clear(number);
-        let listener = ponton_sys::socket::listen(&path, 16)
-            .map_err(|error| Error::failed(attempted(), error))?;
+        let listener =
+            ponton_sys::socket::listen(&path, 16).map_err(|error| Error::failed(attempted(), error))?;
         let log = File::create(self.log(number)).map_err(|error| Error::failed(attempted(), error))?;
         let child = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
             .arg0("ponton-runtime")
