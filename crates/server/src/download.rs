@@ -47,7 +47,7 @@ pub(crate) async fn download(url: &str) -> Result<ByteSource> {
 }
 
 fn failed(url: &str, cause: impl std::fmt::Display) -> Error {
-    Error::new(StatusCode::INTERNAL_SERVER_ERROR, format!("download {url}: {cause}"))
+    Error::internal(format!("download {url}: {cause}"))
 }
 
 async fn request(uri: &Uri) -> Result<Response<Incoming>> {
