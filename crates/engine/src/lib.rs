@@ -16,6 +16,7 @@ pub mod lifecycle;
 mod log;
 mod name;
 pub mod request;
+pub mod spec;
 
 pub use config::EngineConfig;
 pub use engine::Engine;
