@@ -19,8 +19,11 @@ pub enum Error {
     #[error("{0}")]
     Truncated(&'static str),
     /// It isn't JSON.
-    #[error("invalid JSON: {0}")]
+    #[error("{0}")]
     Syntax(String),
+    /// Something follows the value.
+    #[error("unexpected content after JSON")]
+    Trailing,
     /// It is JSON of another shape.
     #[error("{}", mismatch(.found, .field, .expected))]
     Type {
@@ -52,11 +55,13 @@ impl de::Error for Error {
 
 /// Reads one value that fills the whole text (white space around it is fine).
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    let value: Value = serde_json::from_slice(text).map_err(|error| match error.classify() {
+    let mut stream = serde_json::Deserializer::from_slice(text);
+    let value = Value::deserialize(&mut stream).map_err(|error| match error.classify() {
         serde_json::error::Category::Eof if text.trim_ascii().is_empty() => Error::Truncated("EOF"),
         serde_json::error::Category::Eof => Error::Truncated("unexpected EOF"),
         _ => Error::Syntax(error.to_string()),
     })?;
+    stream.end().map_err(|_| Error::Trailing)?;
     from_value(&value)
 }
 
@@ -423,6 +428,7 @@ mod tests {
         for (text, message) in cases {
             assert_eq!(read(text).unwrap_err(), message, "{text}");
         }
-        assert!(read("{} x").unwrap_err().starts_with("invalid JSON: trailing characters"));
+        assert_eq!(read("{} x").unwrap_err(), "unexpected content after JSON");
+        assert_eq!(read("{x}").unwrap_err(), "key must be a string at line 1 column 2");
     }
 }

@@ -1,1 +1,16 @@
-//! Control groups v1, v2 and hybrid.
+//! Control groups v1, v2 and hybrid: limits, stats, freeze and kill.
+//!
+//! One table (`limit.rs`) says for every resource which file of v1 and which of v2 it is, and how its
+//! value is converted; nothing else knows the difference.
+
+mod device;
+mod group;
+mod layout;
+mod limit;
+mod plan;
+mod stats;
+
+pub use group::{Cgroup, Opened, UpdateError};
+pub use layout::{Hierarchy, Layout, Version};
+pub use plan::{CgroupPlan, PlanError, plan};
+pub use stats::{BlockIoEntry, Stats};

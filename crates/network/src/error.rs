@@ -1,7 +1,7 @@
 //! What can go wrong with a network, in Docker's words where Docker has words for it.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::Protocol;
 
@@ -40,7 +40,9 @@ pub enum Error {
     #[error("Address already in use: {0}")]
     AddressInUse(Ipv4Addr),
     /// Every range of the configured pools overlaps a route of the host.
-    #[error("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}")]
+    #[error(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}"
+    )]
     PoolsExhausted(String),
     /// The kernel refused a request.
     #[error("{action} {object}: {source}")]
@@ -67,7 +69,7 @@ pub enum PortError {
         host_port: u16,
     },
     /// A program of the host uses it, or it may not be bound.
-    #[error("failed to bind host port for {host_ip}:{host_port}/{protocol}: listen {protocol}4 {host_ip}:{host_port}: bind: {source}")]
+    #[error("listen {protocol}4 {host_ip}:{host_port}: bind: {}", words(source))]
     Bind {
         /// The host's address.
         host_ip: Ipv4Addr,
@@ -79,22 +81,36 @@ pub enum PortError {
         #[source]
         source: io::Error,
     },
+    /// Asked for a port of an IPv6 address.
+    #[error("publishing a port on the IPv6 address {0} is not implemented")]
+    Ipv6(Ipv6Addr),
     /// No port of the asked range (or the ephemeral range) is free.
     #[error("all ports are allocated")]
     AllAllocated,
     /// The firewall refused the rule.
-    #[error("publish {host_ip}:{host_port}/{protocol}: {source}")]
-    Firewall {
-        /// The host's address.
-        host_ip: Ipv4Addr,
-        /// The host's port.
-        host_port: u16,
-        /// The transport protocol.
-        protocol: Protocol,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
+    #[error("publish ports by nftables: {0}")]
+    Firewall(#[source] io::Error),
+}
+
+impl PortError {
+    /// Whether another has the port, so that a different one may be free.
+    pub(crate) fn is_taken(&self) -> bool {
+        match self {
+            Self::Allocated { .. } => true,
+            Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            _ => false,
+        }
+    }
+}
+
+/// The kernel's answer as Docker's users know it.
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Names the object of a kernel request that failed.

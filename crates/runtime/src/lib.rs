@@ -1,3 +1,20 @@
 //! The OCI runtime: spec, plan, open, apply; and the shim.
+//!
+//! ```text
+//!   oci::runtime::Spec ──plan──► Plan ──open──► Opened ──apply──► Started{pid, pidfd}
+//!                        pure         parent:          parent and child:
+//!                                     paths become     clone, then only descriptors
+//!                                     descriptors      are moved into place
+//! ```
 
+pub mod apply;
+mod error;
+pub mod host;
+pub mod init;
+pub mod open;
+pub mod plan;
+pub mod seccomp;
 pub mod shim;
+pub mod user;
+
+pub use error::Error;

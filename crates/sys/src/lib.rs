@@ -1,5 +1,20 @@
 //! The kernel, spoken to directly: the only crate that has unsafe code.
+//!
+//! What rustix wraps safely is used from there; here is the rest, one module for each thing of the
+//! kernel. Nothing here knows what a container is.
 
+pub mod clone;
+mod error;
 pub mod event;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod path;
+pub mod pidfd;
+pub mod process;
 pub mod pty;
+pub mod seccomp;
+pub mod signal;
 pub mod socket;
+
+pub use error::{Error, Result};

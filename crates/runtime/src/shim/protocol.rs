@@ -39,10 +39,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The plan of a container.
-pub type Plan = serde_json::Value;
-/// The plan of a further process in a running container.
-pub type ProcessPlan = serde_json::Value;
+use crate::plan::{Plan, ProcessPlan};
 
 /// The version of the protocol that this build speaks.
 pub const VERSION: u32 = 1;
@@ -58,14 +55,14 @@ pub const IN_MEMFD: &[u8] = b"memfd";
 
 /// A message from the daemon to the shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ToShim {
+pub struct ToShim<R = Request> {
     /// Chosen by the sender; the answer repeats it.
     pub id: u64,
     /// What the message's descriptors are, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fds: Vec<FdRole>,
-    /// What is asked.
-    pub request: Request,
+    /// What is asked; senders borrow it.
+    pub request: R,
 }
 
 /// A message from the shim to the daemon.

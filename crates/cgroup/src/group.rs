@@ -1,0 +1,438 @@
+//! Groups in the kernel: made, joined, read, frozen, killed, removed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ponton_oci::runtime::Resources;
+use ponton_sys::{Error, Result, pidfd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::layout::{Layout, Version};
+use crate::plan::{CgroupPlan, GroupPlan, PlanError, Write};
+
+/// A control group, in every hierarchy that it may be in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    path: String,
+    pub(crate) directories: Vec<Directory>,
+}
+
+/// The group's directory in one hierarchy; it may not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) mount: PathBuf,
+    pub(crate) version: Version,
+    pub(crate) controllers: Vec<String>,
+}
+
+/// A control group that exists, with what a process needs to join it.
+#[derive(Debug)]
+pub struct Opened {
+    cgroup: Cgroup,
+    tasks: Vec<OwnedFd>,
+    directory: Option<OwnedFd>,
+}
+
+/// A limit could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// It cannot be.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The kernel refused it.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+}
+
+impl Opened {
+    /// For `CLONE_INTO_CGROUP`, where the group is in a v2 hierarchy.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.directory.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the calling process, which must have one thread, into the v1 groups. A process that
+    /// moves itself by `tasks` spares the kernel its global lock: microseconds instead of some 10 ms.
+    pub fn join(&self) -> Result<()> {
+        for tasks in &self.tasks {
+            rustix::io::write(tasks, b"0").map_err(Error::of("join cgroup", &self.cgroup.path))?;
+        }
+        Ok(())
+    }
+
+    /// The group.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+}
+
+impl CgroupPlan {
+    /// Makes the group and sets its limits. On an error nothing is left.
+    pub fn create(&self) -> Result<Opened> {
+        let cgroup = self.cgroup();
+        let made = self.groups.iter().try_for_each(|group| make(group, self.path()));
+        made.and_then(|()| cgroup.open()).inspect_err(|_| {
+            // What failed is told; that the rest could not be removed says nothing more.
+            let _ = cgroup.remove();
+        })
+    }
+
+    /// The group that the plan is for.
+    pub fn cgroup(&self) -> Cgroup {
+        let directories = self.groups.iter().map(|group| Directory {
+            path: group.mount.join(self.path()),
+            mount: group.mount.clone(),
+            version: group.version,
+            controllers: group.controllers.clone(),
+        });
+        Cgroup { path: self.path().to_owned(), directories: directories.collect() }
+    }
+}
+
+impl Cgroup {
+    /// The group `path`, which may not exist.
+    pub fn new(layout: &Layout, path: &str) -> Self {
+        let path = path.trim_matches('/');
+        let directories = layout.hierarchies.iter().map(|hierarchy| Directory {
+            path: hierarchy.mount.join(path),
+            mount: hierarchy.mount.clone(),
+            version: hierarchy.version,
+            controllers: hierarchy.controllers.clone(),
+        });
+        Self { path: path.to_owned(), directories: directories.collect() }
+    }
+
+    /// Its path below each hierarchy's root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Opens the directories that exist, so that a process can join.
+    pub fn open(&self) -> Result<Opened> {
+        let mut opened = Opened { cgroup: self.clone(), tasks: Vec::new(), directory: None };
+        for directory in &self.directories {
+            let (path, flags) = match directory.version {
+                Version::V1 => (directory.path.join("tasks"), OFlags::WRONLY),
+                Version::V2 => (directory.path.clone(), OFlags::PATH | OFlags::DIRECTORY),
+            };
+            match rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(fd) if directory.version == Version::V1 => opened.tasks.push(fd),
+                Ok(fd) => opened.directory = Some(fd),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Error::new("open", path.display(), errno)),
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Whether it exists in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.directories.iter().any(|directory| directory.path.exists())
+    }
+
+    pub(crate) fn with(&self, controller: &str) -> Option<&Directory> {
+        self.directories.iter().find(|directory| {
+            directory.controllers.iter().any(|name| name == controller)
+                || (directory.version == Version::V2 && controller == "freezer")
+        })
+    }
+
+    /// The processes in it, groups below it included.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let Some(directory) = self.directories.iter().find(|directory| directory.path.exists()) else {
+            return Ok(Vec::new());
+        };
+        let mut pids = Vec::new();
+        for path in tree(&directory.path)? {
+            let file = path.join("cgroup.procs");
+            match fs::read_to_string(&file) {
+                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(Error::new("read", file.display(), error)),
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Stops all its processes; returns when they are stopped.
+    pub fn freeze(&self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    /// Lets its processes go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let Some(directory) = self.with("freezer") else {
+            return Err(Error::new("freeze", &self.path, Errno::OPNOTSUPP));
+        };
+        let (file, value) = match directory.version {
+            Version::V1 => ("freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
+            Version::V2 => ("cgroup.freeze", if frozen { "1" } else { "0" }),
+        };
+        let path = directory.path.join(file);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            // v1 has to be told again while processes fork.
+            write(&path, value)?;
+            if self.is_frozen()? == frozen {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::new("freeze", path.display(), Errno::TIMEDOUT));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all its processes are stopped.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Some(directory) = self.with("freezer") else { return Ok(false) };
+        let (file, word) = match directory.version {
+            Version::V1 => ("freezer.state", "FROZEN"),
+            Version::V2 => ("cgroup.events", "frozen 1"),
+        };
+        let path = directory.path.join(file);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().any(|line| line == word)),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(Error::new("read", path.display(), error)),
+        }
+    }
+
+    /// Kills all its processes, frozen ones too. They may still be ending when this returns.
+    pub fn kill_all(&self) -> Result<()> {
+        let v2 = self.directories.iter().find(|directory| directory.version == Version::V2);
+        if let Some(directory) = v2 {
+            let path = directory.path.join("cgroup.kill");
+            if path.exists() {
+                return write(&path, "1");
+            }
+        }
+        // Nothing can fork away from the kill while the group is frozen.
+        let frozen = self.freeze().is_ok();
+        let killed = self.kill_each();
+        if frozen {
+            self.thaw()?;
+        }
+        killed
+    }
+
+    fn kill_each(&self) -> Result<()> {
+        for pid in self.pids()? {
+            let gone = |error: &Error| error.errno() == Some(Errno::SRCH.raw_os_error());
+            match pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), KILL)) {
+                Err(error) if !gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes it and the groups below it. `EBUSY` while there are processes in it; what does not
+    /// exist is no error.
+    pub fn remove(&self) -> Result<()> {
+        let mut first_error = Ok(());
+        for directory in &self.directories {
+            let removed = remove_tree(&directory.path);
+            first_error = first_error.and(removed);
+        }
+        first_error
+    }
+
+    /// How often the kernel killed one of its processes for the memory limit.
+    pub fn oom_kills(&self) -> Result<u64> {
+        let Some(directory) = self.with("memory") else { return Ok(0) };
+        let path = directory.path.join(match directory.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        });
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text
+                .lines()
+                .find_map(|line| line.strip_prefix("oom_kill "))
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0)),
+            Err(error) if is_gone(&error) => Ok(0),
+            Err(error) => Err(Error::new("read", path.display(), error)),
+        }
+    }
+
+    /// Changes limits of a group that exists; what `resources` does not name stays.
+    pub fn update(&self, layout: &Layout, resources: &Resources) -> Result<(), UpdateError> {
+        let plan = crate::plan(layout, &self.path, resources)?;
+        let opened_pids = self.pids()?;
+        for group in &plan.groups {
+            let directory = group.mount.join(&self.path);
+            if !group.writes.is_empty() && !directory.exists() {
+                // A controller that the container was not in so far: its processes move there.
+                make(group, &self.path)?;
+                for pid in &opened_pids {
+                    write(&directory.join("cgroup.procs"), &pid.to_string())?;
+                }
+                continue;
+            }
+            update_group(&directory, &group.writes)?;
+        }
+        Ok(())
+    }
+}
+
+const KILL: i32 = 9;
+
+/// Writes in order; one that was refused is tried again after the others: of two limits that bound
+/// each other (memory, and memory with swap) the right one has to go first.
+fn update_group(directory: &Path, writes: &[Write]) -> Result<()> {
+    let mut again = Vec::new();
+    for item in writes {
+        if write(&directory.join(&item.file), &item.value).is_err() {
+            again.push(item);
+        }
+    }
+    again.into_iter().try_for_each(|item| write(&directory.join(&item.file), &item.value))
+}
+
+/// Makes one hierarchy's directory, and its parents, and writes its limits.
+fn make(group: &GroupPlan, path: &str) -> Result<()> {
+    let directory = group.mount.join(path);
+    match fs::create_dir(&directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => make_parents(group, path)?,
+        Err(error) => return Err(Error::new("mkdir", directory.display(), error)),
+    }
+    match group.version {
+        Version::V1 if group.controllers.iter().any(|name| name == "cpuset") => {
+            fill_cpuset(&group.mount, path)?;
+        }
+        Version::V1 => {}
+        Version::V2 => enable_controllers(group, path)?,
+    }
+    let mut last: Option<(&str, OwnedFd)> = None;
+    for Write { file, value } in &group.writes {
+        let name = directory.join(file);
+        let fd = match last.take() {
+            Some((open, fd)) if open == file => fd,
+            _ => open_for_write(&name)?,
+        };
+        rustix::io::write(&fd, value.as_bytes())
+            .map_err(Error::of(format!("write {value:?} to"), name.display()))?;
+        last = Some((file, fd));
+    }
+    if let Some(rules) = &group.devices {
+        crate::device::attach(&directory, rules)?;
+    }
+    Ok(())
+}
+
+fn make_parents(group: &GroupPlan, path: &str) -> Result<()> {
+    let directory = group.mount.join(path);
+    fs::create_dir_all(&directory).map_err(Error::of("mkdir", directory.display()))
+}
+
+/// v2: a controller is there for a group if each group above it passes it on.
+fn enable_controllers(group: &GroupPlan, path: &str) -> Result<()> {
+    let wanted: Vec<&str> = group
+        .controllers
+        .iter()
+        .map(String::as_str)
+        .filter(|name| ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"].contains(name))
+        .collect();
+    let has = |directory: &Path| -> Vec<String> {
+        let text = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+        text.split_whitespace().map(String::from).collect()
+    };
+    let leaf = group.mount.join(path);
+    let there = has(&leaf);
+    if wanted.iter().all(|name| there.iter().any(|have| have == name)) {
+        return Ok(());
+    }
+    let mut directory = group.mount.clone();
+    for part in path.split('/') {
+        let there = has(&directory);
+        for name in wanted.iter().filter(|name| there.iter().any(|have| have == *name)) {
+            write(&directory.join("cgroup.subtree_control"), &format!("+{name}"))?;
+        }
+        directory.push(part);
+    }
+    Ok(())
+}
+
+/// v1: a cpuset without CPUs and memory nodes takes no process; new ones start empty.
+fn fill_cpuset(mount: &Path, path: &str) -> Result<()> {
+    let mut directory = mount.to_path_buf();
+    for part in path.split('/') {
+        let parent = directory.clone();
+        directory.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = directory.join(file);
+            let value = fs::read_to_string(&own).map_err(Error::of("read", own.display()))?;
+            if value.trim().is_empty() {
+                let above = parent.join(file);
+                let value = fs::read_to_string(&above).map_err(Error::of("read", above.display()))?;
+                write(&own, value.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_for_write(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::of("open", path.display()))
+}
+
+fn write(path: &Path, value: &str) -> Result<()> {
+    let fd = open_for_write(path)?;
+    rustix::io::write(&fd, value.as_bytes())
+        .map(drop)
+        .map_err(Error::of(format!("write {value:?} to"), path.display()))
+}
+
+/// The directory and all below it, parents first.
+fn tree(top: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![top.to_path_buf()];
+    let mut next = 0;
+    while let Some(directory) = found.get(next).cloned() {
+        next += 1;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(Error::new("read", directory.display(), error)),
+        };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn remove_tree(top: &Path) -> Result<()> {
+    match fs::remove_dir(top) {
+        Ok(()) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
+        // Not empty shows as EBUSY too: look for groups below.
+        Err(_) => {}
+    }
+    for directory in tree(top)?.iter().rev() {
+        match fs::remove_dir(directory) {
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(Error::new("rmdir", directory.display(), error)),
+        }
+    }
+    Ok(())
+}
+
+/// The group was removed meanwhile.
+pub(crate) fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}

@@ -1,0 +1,124 @@
+//! Where the host's hierarchies are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ponton_sys::{Error, Result};
+
+/// Which kernel interface a hierarchy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// One hierarchy for one or some controllers (cgroup-v1/cgroups.rst).
+    V1,
+    /// One hierarchy for all (cgroup-v2.rst).
+    V2,
+}
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Its interface.
+    pub version: Version,
+    /// Its controllers.
+    pub controllers: Vec<String>,
+}
+
+/// The hierarchies that containers are put in. Hybrid hosts have v1 hierarchies with controllers
+/// and a v2 one without: that one is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The hierarchies, each with at least one controller.
+    pub hierarchies: Vec<Hierarchy>,
+    /// The kernel accounts swap, so that it can be limited.
+    pub swap_accounting: bool,
+}
+
+impl Layout {
+    /// Reads it from the mount table of the calling process.
+    pub fn detect() -> Result<Self> {
+        let path = "/proc/self/mountinfo";
+        let table = fs::read_to_string(path).map_err(Error::of("read", path))?;
+        let mut layout = Self::from_mountinfo(&table, |mount| {
+            fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
+        });
+        layout.swap_accounting = layout.with("memory").is_some_and(|memory| match memory.version {
+            Version::V1 => memory.mount.join("memory.memsw.limit_in_bytes").exists(),
+            Version::V2 => Path::new("/proc/swaps").exists(),
+        });
+        Ok(layout)
+    }
+
+    /// The layout that a mount table shows; `controllers` reads those of a v2 hierarchy.
+    fn from_mountinfo(table: &str, controllers: impl Fn(&Path) -> String) -> Self {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for line in table.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let mut right = right.split(' ');
+            let (version, names) = match right.next() {
+                Some("cgroup") => (Version::V1, right.nth(1).unwrap_or_default().replace(',', " ")),
+                Some("cgroup2") => (Version::V2, controllers(&mount)),
+                _ => continue,
+            };
+            let controllers: Vec<String> = names
+                .split_whitespace()
+                .filter(|name| CONTROLLERS.contains(name))
+                .map(String::from)
+                .collect();
+            let known = |hierarchy: &Hierarchy| hierarchy.controllers == controllers;
+            if !controllers.is_empty() && !hierarchies.iter().any(known) {
+                hierarchies.push(Hierarchy { mount, version, controllers });
+            }
+        }
+        Self { hierarchies, swap_accounting: false }
+    }
+
+    /// The hierarchy with this controller, if the kernel has it.
+    pub fn with(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
+    }
+
+    /// Whether all controllers are in one v2 hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V2)
+    }
+}
+
+/// The controllers that are used.
+const CONTROLLERS: [&str; 13] = [
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "io", "pids", "hugetlb", "net_cls",
+    "net_prio", "rdma",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn hybrid_uses_the_v1_hierarchies_that_have_controllers() {
+        let layout = Layout::from_mountinfo(HYBRID, |_| String::new());
+        let mounts: Vec<_> = layout.hierarchies.iter().map(|h| h.mount.to_str().unwrap()).collect();
+        assert_eq!(mounts, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory"]);
+        assert_eq!(layout.with("cpuacct").unwrap().version, Version::V1);
+        assert!(!layout.is_v2());
+    }
+
+    #[test]
+    fn v2_has_one_hierarchy() {
+        let table = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+        let layout = Layout::from_mountinfo(table, |_| "cpuset cpu io memory pids".into());
+        assert!(layout.is_v2());
+        assert_eq!(layout.with("memory").unwrap().mount, Path::new("/sys/fs/cgroup"));
+    }
+}

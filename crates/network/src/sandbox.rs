@@ -1,0 +1,219 @@
+//! Sandboxes: network namespaces ready for a container, made ahead by one thread.
+//!
+//! Making one costs the kernel about two milliseconds, most of it under its global lock for links;
+//! a container that finds one ready waits for none of it. Spare ones are held by a descriptor and by
+//! nothing else: with the last descriptor or process the kernel removes the namespace and the veth
+//! pair with it, so a daemon that is killed leaves none behind.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use ponton_sys::namespace::{self, Kinds};
+
+use crate::driver::{EndpointPlan, InterfacePlan, NetworkPlan};
+use crate::error::kernel;
+use crate::id;
+use crate::link::{self, Veth};
+use crate::netlink::Socket;
+use crate::state::{Shared, Task};
+use crate::{Error, MacAddress};
+
+/// What every namespace of a container starts with, under `/proc/sys/net`. The two of IPv4 are
+/// Docker's: no capability is needed for ports under 1024 or for ping, which harm no one outside.
+const SYSCTLS: [(&str, &str); 3] = [
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
+];
+
+/// A network namespace that a container can join.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) netns: OwnedFd,
+    pub(crate) interface: Option<Interface>,
+}
+
+/// Its `eth0`.
+#[derive(Clone, Debug)]
+pub(crate) struct Interface {
+    /// The name of the host's end of the pair.
+    pub(crate) host_name: String,
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) mac: MacAddress,
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    shared: Arc<Shared>,
+    route: Socket,
+    host: OwnedFd,
+    /// The index of the bridge, once it is there.
+    bridge: Option<u32>,
+}
+
+impl Maker {
+    /// For the network namespace of the calling thread.
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, Error> {
+        let route = Socket::open(None).map_err(kernel("open", "rtnetlink socket"))?;
+        let host = namespace::own("net").map_err(|error| kernel("open", error.object)(error.source))?;
+        Ok(Self { shared, route, host, bridge: None })
+    }
+
+    /// Makes what is asked for, and keeps the stock of spare ones full, until the daemon ends.
+    pub(crate) fn run(mut self) {
+        while let Some(task) = self.shared.next_task() {
+            match task {
+                Task::Make(job) => {
+                    let made = self.make(&job.plan);
+                    // Whoever asked may have gone; the sandbox goes with it.
+                    if let Err(std::sync::mpsc::SendError(Ok(sandbox))) = job.reply.send(made) {
+                        self.shared.discard(sandbox);
+                    }
+                }
+                Task::Refill(plan) => {
+                    let made = self.make(&plan);
+                    self.shared.stock(&plan, made);
+                }
+                Task::Recover(reply) => drop(reply.send(self.recover())),
+            }
+        }
+    }
+
+    /// Puts the bridge, if it is there or needed, and its rules and ports into the state that the
+    /// living endpoints ask for.
+    fn recover(&mut self) -> Result<(), Error> {
+        let name = &self.shared.config().bridge;
+        let found = link::find(&mut self.route, name).map_err(kernel("find", name))?;
+        if found.is_some() || self.shared.has_interfaces() {
+            self.bridge = None;
+            self.bridge()?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, plan: &EndpointPlan) -> Result<Sandbox, Error> {
+        let (netns, mut inside) = self.namespace()?;
+        let interface = plan.interface.map(|plan| {
+            let bridge = self.bridge()?;
+            let ipv4 = self.shared.allocate(plan.ipv4)?;
+            self.connect(bridge, &netns, &mut inside, plan, ipv4).inspect_err(|_| {
+                self.shared.release(ipv4);
+                // It may be gone: look for it the next time.
+                self.bridge = None;
+            })
+        });
+        Ok(Sandbox { netns, interface: interface.transpose()? })
+    }
+
+    /// A new namespace with its loopback up, and a socket that works inside it.
+    fn namespace(&self) -> Result<(OwnedFd, Socket), Error> {
+        let from_sys = |error: ponton_sys::Error| Error::Kernel {
+            action: "create",
+            object: "network namespace".to_owned(),
+            source: error.source,
+        };
+        namespace::unshare(Kinds::NETWORK).map_err(from_sys)?;
+        let made = Self::furnish();
+        namespace::join(self.host.as_fd(), Kinds::NETWORK).map_err(from_sys)?;
+        let (netns, mut inside) = made.map_err(kernel("set up", "network namespace"))?;
+        link::set_loopback_up(&mut inside).map_err(kernel("set up", "lo"))?;
+        Ok((netns, inside))
+    }
+
+    /// What must be done by a thread inside: /proc/sys/net shows its own namespace to each.
+    fn furnish() -> io::Result<(OwnedFd, Socket)> {
+        for (file, value) in SYSCTLS {
+            write_sysctl(&format!("net/{file}"), value)?;
+        }
+        let netns = namespace::own("net").map_err(|error| error.source)?;
+        Ok((netns, Socket::open(None)?))
+    }
+
+    fn connect(
+        &mut self,
+        bridge: u32,
+        netns: &OwnedFd,
+        inside: &mut Socket,
+        plan: InterfacePlan,
+        ipv4: Ipv4Addr,
+    ) -> Result<Interface, Error> {
+        let NetworkPlan { subnet, gateway, mtu, .. } = self.shared.network_plan();
+        let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+        let host_name = format!("veth{}", &id::random()[..7]);
+        let mac = plan.mac.unwrap_or(MacAddress::of(ipv4));
+        let veth = Veth { host_name: &host_name, bridge, netns: netns.as_fd(), mac, mtu, has_ipv6 };
+        link::create_veth(&mut self.route, &veth).map_err(kernel("create veth", &host_name))?;
+        link::configure_peer(inside, ipv4, subnet.prefix, gateway)
+            .map_err(kernel("configure eth0 with", ipv4.to_string()))?;
+        Ok(Interface { host_name, ipv4, mac })
+    }
+
+    /// The index of the bridge; makes it, with all that its network needs, where it isn't there.
+    fn bridge(&mut self) -> Result<u32, Error> {
+        if let Some(index) = self.bridge {
+            return Ok(index);
+        }
+        let index = self.make_bridge()?;
+        self.bridge = Some(index);
+        Ok(index)
+    }
+
+    fn make_bridge(&mut self) -> Result<u32, Error> {
+        self.shared.choose_subnet(&mut self.route)?;
+        let plan = self.shared.network_plan();
+        let name = plan.bridge.as_str();
+        let mut found = link::find(&mut self.route, name).map_err(kernel("find", name))?;
+        if found.is_none() {
+            // Of its own and not of the gateway's address, which other hosts' bridges have too.
+            let mac = MacAddress([0x02, 0x42, id::byte(), id::byte(), id::byte(), id::byte()]);
+            link::create_bridge(&mut self.route, name, mac, plan.mtu)
+                .map_err(kernel("create bridge", name))?;
+            found = link::find(&mut self.route, name).map_err(kernel("find", name))?;
+        }
+        let index =
+            found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
+        for (file, value) in &plan.sysctls {
+            write_sysctl(file, value).map_err(kernel("write /proc/sys", file))?;
+        }
+        // Rules first: there is no moment at which the bridge carries packets without them.
+        self.shared.reset_firewall()?;
+        link::configure(&mut self.route, index, plan.gateway, plan.subnet.prefix)
+            .map_err(kernel("configure bridge", name))?;
+        self.adopt_ports(index)?;
+        Ok(index)
+    }
+
+    /// Connects the living endpoints to the bridge again if they lost it (with the bridge itself,
+    /// say), and removes those of our pairs that belong to nobody.
+    fn adopt_ports(&mut self, bridge: u32) -> Result<(), Error> {
+        let (living, spare) = self.shared.host_interfaces();
+        let name = &self.shared.config().bridge;
+        let ports = link::ports(&mut self.route, bridge).map_err(kernel("list ports of", name))?;
+        for interface in living.iter().filter(|name| !ports.iter().any(|port| port.name == **name)) {
+            if let Some(lost) = link::find(&mut self.route, interface).map_err(kernel("find", interface))? {
+                link::set_master(&mut self.route, lost.index, bridge)
+                    .map_err(kernel("connect to the bridge", interface))?;
+            }
+        }
+        let is_stale =
+            |name: &String| name.starts_with("veth") && !living.contains(name) && !spare.contains(name);
+        for port in ports.iter().filter(|port| is_stale(&port.name)) {
+            link::delete(&mut self.route, port.index).map_err(kernel("delete", &port.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file under `/proc/sys`; one of IPv6 only where the kernel has IPv6.
+fn write_sysctl(file: &str, value: &str) -> io::Result<()> {
+    let path = Path::new("/proc/sys").join(file);
+    match fs::write(&path, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file.starts_with("net/ipv6") => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,204 @@
+//! The plan of a container: everything that will be done to the kernel, in order, as data.
+//!
+//! [`plan`] computes it from an OCI spec without touching anything; [`open`](crate::open) and
+//! [`apply`](crate::apply) carry it out, one [`Step`] after another. All that can be wrong for a
+//! logical reason is found here, and the error names the field. Printed, it has one line a step:
+//!
+//! ```text
+//! #1 cgroup  create   ponton/4f1c      memory.limit_in_bytes=536870912   resources
+//! #2 clone   init     new=mnt,uts,ipc,pid,cgroup join=net                namespaces
+//! #3 rootfs  overlay  lower=2 -> /                                       root
+//! #4 mount   proc     -> /proc         nosuid,nodev,noexec               mounts[0]
+//! ```
+
+mod mount;
+mod process;
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ponton_cgroup::CgroupPlan;
+use ponton_oci::runtime::{DeviceType, NamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+
+pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source};
+pub use process::{
+    CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, plan_process,
+};
+
+/// Everything that will be done to start a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The container's id.
+    pub id: String,
+    /// What is done, in order; the last one executes the program.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What.
+    pub action: Action,
+    /// The field of the spec that asks for it.
+    pub cause: String,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Make the container's control group and set its limits.
+    Cgroup(CgroupPlan),
+    /// Make the first process, in these namespaces.
+    Clone {
+        /// Namespaces that are made.
+        new: Vec<NamespaceType>,
+        /// Namespaces that are joined.
+        join: Vec<Join>,
+    },
+    /// Mount the root file system; its target is `/`.
+    Rootfs(MountPlan),
+    /// Mount onto a path of the container.
+    Mount(MountPlan),
+    /// Change the attributes of what is mounted at a path of the container.
+    Attributes {
+        /// The path in the container.
+        target: String,
+        /// The change.
+        attributes: Attributes,
+    },
+    /// Make device files and links.
+    Devices {
+        /// The device files.
+        nodes: Vec<DeviceNode>,
+        /// Symbolic links, path to content.
+        links: Vec<(String, String)>,
+    },
+    /// Show the terminal as `/dev/console`.
+    Console,
+    /// Hide paths: directories behind an empty one, files behind `/dev/null`.
+    Mask {
+        /// The paths in the container; those that do not exist are passed over.
+        paths: Vec<String>,
+    },
+    /// Make paths read-only.
+    ReadOnly {
+        /// The paths in the container; those that do not exist are passed over.
+        paths: Vec<String>,
+    },
+    /// Make the root file system the root, and let the host's go.
+    Pivot,
+    /// Set names of the host.
+    Hostname {
+        /// The host name; empty leaves it.
+        hostname: String,
+        /// The NIS domain name; empty leaves it.
+        domainname: String,
+    },
+    /// Set kernel parameters of the container's namespaces.
+    Sysctl {
+        /// Name with dots or slashes, to value.
+        values: BTreeMap<String, String>,
+    },
+    /// Become the container's program.
+    Exec(ProcessPlan),
+}
+
+/// A namespace that is joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Its kind.
+    pub r#type: NamespaceType,
+    /// Its file; none when its descriptor is passed to [`open`](crate::open::open).
+    pub path: Option<PathBuf>,
+}
+
+/// A device file that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// The path in the container.
+    pub path: String,
+    /// Character, block or fifo.
+    pub r#type: DeviceType,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// What the spec does not say.
+#[derive(Clone, Debug, Default)]
+pub struct PlanInput<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The directory that a relative `root.path` and relative bind sources start from.
+    pub bundle: Option<&'a Path>,
+    /// The root file system, as a snapshotter tells it; none stands for `root.path`.
+    pub rootfs: &'a [RootMount],
+    /// The network namespace to join is passed as a descriptor.
+    pub netns: bool,
+    /// What the spec's process does not say.
+    pub process: ProcessInput<'a>,
+}
+
+/// The spec asks for something that makes no sense, or that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A field has a value that it cannot have.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// Its path in the spec, `mounts[2].options`.
+        field: String,
+        /// Why not.
+        message: String,
+    },
+    /// A field asks for what is not built yet.
+    #[error("{field}: not implemented: {message}")]
+    NotImplemented {
+        /// Its path in the spec.
+        field: String,
+        /// What.
+        message: String,
+    },
+}
+
+impl Plan {
+    /// The path of the container's control group below each hierarchy's root, if it has one.
+    pub fn cgroup(&self) -> Option<&str> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Cgroup(plan) => Some(plan.path()),
+            _ => None,
+        })
+    }
+
+    /// Whether a pid namespace is made, so that nothing in the container outlives its first process.
+    pub fn own_pid_namespace(&self) -> bool {
+        self.steps.iter().any(
+            |step| matches!(&step.action, Action::Clone { new, .. } if new.contains(&NamespaceType::Pid)),
+        )
+    }
+
+    /// The program that is executed.
+    pub fn process(&self) -> Option<&ProcessPlan> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Exec(process) => Some(process),
+            _ => None,
+        })
+    }
+}
+
+/// Computes what has to be done for `spec` on `host`.
+pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, PlanError> {
+    let _ = (spec, host, input);
+    Err(PlanError::NotImplemented { field: "spec".into(), message: "planning".into() })
+}

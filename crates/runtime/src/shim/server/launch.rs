@@ -1,0 +1,132 @@
+//! Starts processes: their standard streams, then the runtime's open and apply.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use ponton_sys::pty;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use crate::apply::{self, Started};
+use crate::host::Host;
+use crate::open::{self, Descriptors, Target};
+use crate::plan::{Plan, ProcessPlan};
+use crate::shim::protocol::{Failure, FailureKind, Stdio};
+
+/// A process that executes its program, and our ends of its streams.
+pub(super) struct Launched {
+    pub(super) started: Started,
+    pub(super) streams: Streams,
+}
+
+/// Our ends of a process's standard streams, all nonblocking. With a terminal the input is a dup of
+/// the one output.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    pub(super) input: Option<OwnedFd>,
+    pub(super) outputs: [Option<OwnedFd>; 2],
+}
+
+/// The process's ends.
+struct Ends {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    /// With a terminal there is one end only.
+    stderr: Option<OwnedFd>,
+}
+
+/// Starts a container.
+pub(super) fn container(
+    plan: Plan,
+    netns: Option<OwnedFd>,
+    stdio: &Stdio,
+    host: &Host,
+) -> Result<Launched, Failure> {
+    let opened = open::open(plan, Descriptors { netns }, host)?;
+    let master = if stdio.terminal { opened.terminal()? } else { None };
+    let (streams, ends) =
+        streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    let started = apply::start(opened, &ends.as_stdio())?;
+    Ok(Launched { started, streams })
+}
+
+/// Starts a further process in a running container.
+pub(super) fn process(
+    process: ProcessPlan,
+    target: Target<'_>,
+    stdio: &Stdio,
+    host: &Host,
+) -> Result<Launched, Failure> {
+    let opened = open::open_process(process, target, host)?;
+    let master = if stdio.terminal { opened.terminal()? } else { None };
+    let (streams, ends) =
+        streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    let started = apply::exec(opened, &ends.as_stdio())?;
+    Ok(Launched { started, streams })
+}
+
+/// A failure of our own side.
+pub(super) fn failure(attempted: &str, error: &io::Error) -> Failure {
+    Failure { kind: FailureKind::Internal, step: None, message: format!("{attempted}: {error}") }
+}
+
+impl Ends {
+    fn as_stdio(&self) -> apply::Stdio<'_> {
+        apply::Stdio {
+            stdin: self.stdin.as_fd(),
+            stdout: self.stdout.as_fd(),
+            stderr: self.stderr.as_ref().unwrap_or(&self.stdout).as_fd(),
+        }
+    }
+}
+
+/// `master` is a terminal of the container's own devpts, if it has one.
+fn streams(stdio: &Stdio, master: Option<OwnedFd>) -> io::Result<(Streams, Ends)> {
+    if stdio.terminal {
+        return terminal_streams(stdio, master);
+    }
+    let (input, stdin) = if stdio.stdin {
+        let (stdin, input) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&input, true)?;
+        (Some(input), stdin)
+    } else {
+        (None, rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    };
+    let (first, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (second, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&first, true)?;
+    rustix::io::ioctl_fionbio(&second, true)?;
+    let streams = Streams { input, outputs: [Some(first), Some(second)] };
+    Ok((streams, Ends { stdin, stdout, stderr: Some(stderr) }))
+}
+
+fn terminal_streams(stdio: &Stdio, master: Option<OwnedFd>) -> io::Result<(Streams, Ends)> {
+    let pty::Terminal { master, peer } = match master {
+        Some(master) => pty::from_master(master)?,
+        None => pty::open()?,
+    };
+    if let Some(size) = stdio.size {
+        pty::set_size(&master, size.rows, size.cols)?;
+    }
+    let input = if stdio.stdin { Some(master.try_clone()?) } else { None };
+    let streams = Streams { input, outputs: [Some(master), None] };
+    Ok((streams, Ends { stdin: peer.try_clone()?, stdout: peer, stderr: None }))
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        let kind = match &error {
+            crate::Error::CommandNotFound { .. } => FailureKind::CommandNotFound,
+            crate::Error::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
+            crate::Error::NotFound { .. } => FailureKind::NotFound,
+            crate::Error::Plan(_) => FailureKind::Invalid,
+            crate::Error::Step { .. } => FailureKind::StartFailed,
+        };
+        let step = error.step().map(str::to_owned);
+        let message = match &error {
+            crate::Error::Step { source, .. } => source.to_string(),
+            error => error.to_string(),
+        };
+        Self { kind, step, message }
+    }
+}

@@ -1,0 +1,114 @@
+//! Taking a connection out of HTTP and giving it to the engine.
+//!
+//! ```text
+//! client                         daemon
+//!   POST /containers/x/attach ──►
+//!          (Upgrade: tcp)
+//!                             ◄── HTTP/1.1 101 UPGRADED     (200 OK if no upgrade was asked for)
+//!   raw bytes               ◄──► the container's own stdio, in frames unless it has a terminal
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use hyper::header::{CONNECTION, HeaderMap, UPGRADE};
+use ponton_api::version::{self, ApiVersion};
+use ponton_engine::request::AttachConnection;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tracing::warn;
+
+use crate::answer;
+
+/// The stream as it is: a terminal's.
+pub(crate) const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
+/// Standard output and error in frames.
+pub(crate) const MULTIPLEXED_STREAM: &str = "application/vnd.docker.multiplexed-stream";
+
+/// Clients since this version are told whether a stream has frames.
+const TOLD_OF_FRAMES: ApiVersion = ApiVersion::new(1, 42);
+
+/// What an attach's or a log's stream is called.
+pub(crate) fn stream_type(tty: bool, version: ApiVersion) -> &'static str {
+    if tty || version < TOLD_OF_FRAMES { RAW_STREAM } else { MULTIPLEXED_STREAM }
+}
+
+/// When the client is told that the connection is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Before the engine gets it: output may follow at once.
+    AnswerFirst,
+    /// When the engine has it: nothing is written before the client does more, such as to start the
+    /// container, and by then the attach must be in place.
+    EngineFirst,
+}
+
+/// Gives the connection to the engine.
+pub(crate) type HandOver = Box<
+    dyn FnOnce(AttachConnection) -> Pin<Box<dyn Future<Output = ponton_engine::Result<()>> + Send>> + Send,
+>;
+
+/// A request that takes its connection over.
+pub(crate) struct Hijack {
+    pub(crate) upgrade: bool,
+    pub(crate) content_type: &'static str,
+    pub(crate) order: Order,
+    pub(crate) hand_over: HandOver,
+}
+
+impl Hijack {
+    /// The client asked for an upgrade.
+    pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+        let has = |name, wanted: &str| {
+            headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+        };
+        has(UPGRADE, "tcp") && has(CONNECTION, "upgrade")
+    }
+
+    /// Answers, and hands the connection over. `preamble` is what the client sent after its request.
+    pub(crate) async fn take_over(self, stream: UnixStream, preamble: Bytes) {
+        let head = self.head();
+        if let Err(error) = self.hand_over_with(head, stream, preamble).await {
+            // The client has its answer or is gone: there is nobody to tell but the log.
+            warn!(%error, "hand a client's connection to its container");
+        }
+    }
+
+    fn head(&self) -> String {
+        let (status, upgrade) = match self.upgrade {
+            true => ("101 UPGRADED", "Connection: Upgrade\r\nUpgrade: tcp\r\n"),
+            false => ("200 OK", ""),
+        };
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {}\r\n{upgrade}Api-Version: {}\r\nDocker-Experimental: false\r\n\
+             Ostype: linux\r\nServer: {}\r\n\r\n",
+            self.content_type,
+            version::MAX,
+            answer::SERVER,
+        )
+    }
+
+    async fn hand_over_with(self, head: String, mut stream: UnixStream, preamble: Bytes) -> io::Result<()> {
+        if self.order == Order::AnswerFirst {
+            stream.write_all(head.as_bytes()).await?;
+        }
+        let stream = stream.into_std()?;
+        let own = match self.order {
+            Order::AnswerFirst => None,
+            Order::EngineFirst => Some(stream.try_clone()?),
+        };
+        let connection = AttachConnection { fd: OwnedFd::from(stream), preamble: preamble.to_vec() };
+        (self.hand_over)(connection).await.map_err(io::Error::other)?;
+        if let Some(own) = own {
+            UnixStream::from_std(own)?.write_all(head.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! `/networks/…`: those that are there by default.
+
+use hyper::Response;
+use ponton_api::network::PruneResponse;
+
+use crate::answer::{self, Body};
+use crate::call::Call;
+use crate::error::Result;
+use crate::router::routes;
+
+routes! {
+    GET "/networks" => list,
+    GET "/networks/{name}" => inspect,
+    POST "/networks/prune" => prune,
+}
+
+async fn list(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.network_list(call.query()?.filters()?).await?))
+}
+
+async fn inspect(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.network_inspect(call.name()).await?))
+}
+
+/// Nothing to do: the networks that there are can't be removed.
+async fn prune(call: Call) -> Result<Response<Body>> {
+    call.query()?.filters()?;
+    Ok(answer::ok(&PruneResponse::default()))
+}

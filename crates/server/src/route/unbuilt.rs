@@ -1,0 +1,83 @@
+//! What Docker's API has and Ponton has not: each says so, by name.
+
+use hyper::Response;
+
+use crate::answer::Body;
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::router::routes;
+
+/// A handler that refuses.
+macro_rules! unbuilt {
+    ($($name:ident $what:literal;)*) => {$(
+        async fn $name(_call: Call) -> Result<Response<Body>> {
+            Err(Error::not_implemented(concat!($what, " is not implemented")))
+        }
+    )*};
+}
+
+unbuilt! {
+    build "building images";
+    commit "committing a container to an image";
+    registry "talking to registries (login, search, push, distribution)";
+    network "making, changing and removing networks";
+    attach_ws "attaching by WebSocket";
+    session "BuildKit's session";
+    swarm "swarm mode";
+    plugin "plugins";
+}
+
+routes! {
+    POST "/build" => build,
+    POST "/build/prune" => build,
+    POST "/build/cancel" => build,
+    POST "/commit" => commit,
+    POST "/auth" => registry,
+    GET "/images/search" => registry,
+    POST "/images/{name*}/push" => registry,
+    GET "/distribution/{name*}/json" => registry,
+    POST "/networks/create" => network,
+    POST "/networks/{name}/connect" => network,
+    POST "/networks/{name}/disconnect" => network,
+    DELETE "/networks/{name}" => network,
+    GET "/containers/{name}/attach/ws" => attach_ws,
+    POST "/session" => session,
+    POST "/grpc" => session,
+    GET "/swarm" => swarm,
+    GET "/swarm/unlockkey" => swarm,
+    POST "/swarm/{name}" => swarm,
+    GET "/nodes" => swarm,
+    GET "/nodes/{name}" => swarm,
+    DELETE "/nodes/{name}" => swarm,
+    POST "/nodes/{name}/update" => swarm,
+    GET "/services" => swarm,
+    POST "/services/create" => swarm,
+    GET "/services/{name}" => swarm,
+    DELETE "/services/{name}" => swarm,
+    POST "/services/{name}/update" => swarm,
+    GET "/services/{name}/logs" => swarm,
+    GET "/tasks" => swarm,
+    GET "/tasks/{name}" => swarm,
+    GET "/tasks/{name}/logs" => swarm,
+    GET "/secrets" => swarm,
+    POST "/secrets/create" => swarm,
+    GET "/secrets/{name}" => swarm,
+    DELETE "/secrets/{name}" => swarm,
+    POST "/secrets/{name}/update" => swarm,
+    GET "/configs" => swarm,
+    POST "/configs/create" => swarm,
+    GET "/configs/{name}" => swarm,
+    DELETE "/configs/{name}" => swarm,
+    POST "/configs/{name}/update" => swarm,
+    GET "/plugins" => plugin,
+    GET "/plugins/privileges" => plugin,
+    POST "/plugins/pull" => plugin,
+    POST "/plugins/create" => plugin,
+    GET "/plugins/{name*}/json" => plugin,
+    DELETE "/plugins/{name*}" => plugin,
+    POST "/plugins/{name*}/enable" => plugin,
+    POST "/plugins/{name*}/disable" => plugin,
+    POST "/plugins/{name*}/push" => plugin,
+    POST "/plugins/{name*}/set" => plugin,
+    POST "/plugins/{name*}/upgrade" => plugin,
+}

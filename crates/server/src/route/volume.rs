@@ -1,0 +1,39 @@
+//! `/volumes/…`.
+
+use hyper::{Response, StatusCode};
+use ponton_api::volume::CreateRequest;
+
+use crate::answer::{self, Body};
+use crate::call::Call;
+use crate::error::Result;
+use crate::router::routes;
+
+routes! {
+    GET "/volumes" => list,
+    POST "/volumes/create" => create,
+    POST "/volumes/prune" => prune,
+    GET "/volumes/{name}" => inspect,
+    DELETE "/volumes/{name}" => remove,
+}
+
+async fn list(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.volume_list(call.query()?.filters()?).await?))
+}
+
+async fn inspect(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.volume_inspect(call.name()).await?))
+}
+
+async fn create(mut call: Call) -> Result<Response<Body>> {
+    let request: CreateRequest = call.json().await?;
+    Ok(answer::json(StatusCode::CREATED, &call.engine.volume_create(request).await?))
+}
+
+async fn remove(call: Call) -> Result<Response<Body>> {
+    call.engine.volume_remove(call.name(), call.query()?.boolean("force")).await?;
+    Ok(answer::no_content())
+}
+
+async fn prune(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.volume_prune(call.query()?.filters()?).await?))
+}

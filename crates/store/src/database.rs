@@ -1,0 +1,186 @@
+//! The one SQLite database, `meta.db`.
+//!
+//! ```text
+//! images            id (of its configuration)  manifest?  size  created_at
+//!   image_references  name ──> image  tagged_at        docker.io/library/busybox:latest
+//!   image_layers      image ──> chain_id  position     lowest is 0
+//! layers            chain_id  diff_id  parent?  blob?  media_type  blob_size  size
+//! containers        id  name (unique)  created_at  config (JSON)  state (JSON)
+//! volumes           name  driver  created_at  anonymous  record (JSON)
+//! ```
+//!
+//! Times are nanoseconds since the epoch, sizes are bytes, digests are text. The journal is a WAL
+//! with `synchronous=NORMAL`: a killed process loses nothing, a power cut may lose the last changes
+//! but never damages what was before. The WAL is folded into the database by a thread of its own,
+//! so that no writer waits for the disk.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Result};
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    manifest TEXT,
+    size INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE image_references (
+    name TEXT PRIMARY KEY,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    tagged_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_references_by_image ON image_references(image);
+CREATE TABLE layers (
+    chain_id TEXT PRIMARY KEY,
+    diff_id TEXT NOT NULL,
+    parent TEXT REFERENCES layers(chain_id),
+    blob TEXT,
+    media_type TEXT NOT NULL,
+    blob_size INTEGER NOT NULL,
+    size INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layers_by_parent ON layers(parent);
+CREATE INDEX layers_by_blob ON layers(blob);
+CREATE TABLE image_layers (
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    chain_id TEXT NOT NULL REFERENCES layers(chain_id),
+    PRIMARY KEY (image, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_layers_by_chain_id ON image_layers(chain_id);
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    config TEXT NOT NULL,
+    state TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    driver TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    anonymous INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// After so many changes the WAL is folded into the database.
+const CHANGES_PER_CHECKPOINT: u32 = 500;
+/// A WAL longer than this is begun anew.
+const FRAMES_MAX: i64 = 2000;
+/// Other programs (`sqlite3 meta.db`) may hold a lock for this long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Mutex<Connection>,
+    changes: AtomicU32,
+    checkpoint: SyncSender<()>,
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut connection = connect(path).map_err(Error::database("open", path.display()))?;
+        prepare_schema(&mut connection, path)?;
+        let (checkpoint, due) = sync_channel(1);
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn({
+                let path = path.clone();
+                move || checkpoint_when_due(&path, &due)
+            })
+            .map_err(Error::io("start a thread for", &path))?;
+        Ok(Self { connection: Mutex::new(connection), changes: AtomicU32::new(0), checkpoint })
+    }
+
+    /// The connection, to read.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock was held rolled its transaction back; the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change, whole or not at all.
+    pub(crate) fn change<T>(
+        &self,
+        operation: &'static str,
+        object: impl ToString,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.lock();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(Error::database(operation, object.to_string()))?;
+        let done = change(&transaction)?;
+        transaction.commit().map_err(Error::database(operation, object))?;
+        drop(connection);
+        if self.changes.fetch_add(1, Ordering::Relaxed) % CHANGES_PER_CHECKPOINT == CHANGES_PER_CHECKPOINT - 1
+        {
+            // Full means that one is due already.
+            let _ = self.checkpoint.try_send(());
+        }
+        Ok(done)
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
+         PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;
+         PRAGMA journal_size_limit=1048576; PRAGMA cache_size=-1024;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
+    let failed = || Error::database("prepare the schema of", path.display());
+    let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0)).map_err(failed())?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => {
+            let transaction = connection.transaction().map_err(failed())?;
+            transaction.execute_batch(SCHEMA).map_err(failed())?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed())?;
+            transaction.commit().map_err(failed())
+        }
+        other => Err(Error::Version {
+            path: path.to_owned(),
+            found: other.to_string(),
+            supported: crate::LAYOUT_VERSION,
+        }),
+    }
+}
+
+/// Folds the WAL into the database whenever it is asked to, until the store is closed.
+fn checkpoint_when_due(path: &Path, due: &Receiver<()>) {
+    while due.recv().is_ok() {
+        let done = connect(path).and_then(|connection| {
+            let frames = checkpoint(&connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+            // Under constant writing the passive one never gets to the end of the WAL; what is
+            // left now is short, so that writers wait for little.
+            if frames > FRAMES_MAX {
+                checkpoint(&connection, "PRAGMA wal_checkpoint(RESTART)")?;
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            tracing::warn!(path = %path.display(), %error, "checkpoint the database");
+        }
+    }
+}
+
+/// Folds the WAL in; says how many frames (pages) it has.
+fn checkpoint(connection: &Connection, statement: &str) -> rusqlite::Result<i64> {
+    connection.query_row(statement, (), |row| row.get(1))
+}

@@ -1,0 +1,115 @@
+//! The calling process: its program, its descriptors, its end.
+#![allow(unsafe_code, reason = "system calls that no crate wraps safely")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::{Error, Result};
+
+/// A list of C strings as execve wants it, made before the clone.
+#[derive(Debug)]
+pub struct CStrings {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl CStrings {
+    /// A list of these strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// Executes a program; returns only when it failed.
+pub fn execve(path: &CStr, args: &CStrings, env: &CStrings) -> rustix::io::Errno {
+    // SAFETY: both lists end with a null pointer and their strings live as long as they do.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}
+
+/// Makes `fds` the standard input, output and error.
+pub fn set_stdio(fds: [BorrowedFd<'_>; 3]) -> Result<()> {
+    for (number, fd) in (0..).zip(fds) {
+        let failed = if fd.as_raw_fd() == number {
+            // SAFETY: no memory is passed; dup2 of a descriptor to itself would leave close-on-exec.
+            unsafe { libc::fcntl(number, libc::F_SETFD, 0) < 0 }
+        } else {
+            // SAFETY: no memory is passed; 0, 1 and 2 are not owned by any OwnedFd.
+            unsafe { libc::dup2(fd.as_raw_fd(), number) < 0 }
+        };
+        if failed {
+            return Err(Error::new("dup2", number, std::io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+/// Makes every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    // SAFETY: no memory is passed and nothing is closed now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(Error::new("close_range", first, std::io::Error::last_os_error()))
+}
+
+/// Gives the process a new session keyring, so that it does not share its parent's
+/// (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
+pub fn join_new_session_keyring(name: &CStr) -> Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the name is a C string that lives during the call.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if result >= 0 {
+        return Ok(());
+    }
+    Err(Error::new("keyctl", name.to_string_lossy(), std::io::Error::last_os_error()))
+}
+
+/// Sets a resource limit of the calling process by its number (setrlimit(2)).
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` lives during the call; no old limit is asked for.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::from_ref(&limit),
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(Error::new("prlimit64", resource, std::io::Error::last_os_error()))
+}
+
+/// Resets the classic signals to their default, and blocks none: what an execve keeps of a daemon's habits.
+pub fn reset_signals() -> Result<()> {
+    // SAFETY: sigset_t and sigaction are plain data; SIG_DFL needs no handler; the set lives during
+    // the call. KILL and STOP cannot be changed, and are passed over.
+    unsafe {
+        for signal in 1..=31 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) != 0 {
+            return Err(Error::new("sigprocmask", "none", std::io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+/// Ends the process at once: no destructors, no buffers.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
