@@ -9,6 +9,7 @@
 //! beyond its id.
 
 mod addresses;
+mod conntrack;
 mod driver;
 mod error;
 mod firewall;
@@ -69,6 +70,10 @@ impl Network {
     /// Makes the endpoint of a container. On error nothing of it stays behind.
     pub fn attach(&self, request: &EndpointRequest) -> Result<Endpoint, Error> {
         let (name, plan) = self.plan_endpoint(request)?;
+        // A container has one endpoint. One that its caller forgot is not kept from starting again.
+        if let Some(former) = self.shared.endpoint(&request.container_id) {
+            self.detach(&former)?;
+        }
         let endpoint_id = id::random();
         let publish_error = |source| Error::Publish {
             container: request.container_name.clone(),
@@ -97,7 +102,10 @@ impl Network {
             ports,
             endpoint_id: endpoint_id.clone(),
         };
-        self.shared.insert(&record).map_err(publish_error)?;
+        // A second descriptor, so that `detach` decides when the kernel starts to remove it. Without
+        // it the namespace goes with the container's last process.
+        let held = netns.as_ref().and_then(|netns| netns.try_clone().ok());
+        self.shared.insert(&record, held).map_err(publish_error)?;
         Ok(Endpoint { record, netns, reservations })
     }
 
@@ -111,8 +119,8 @@ impl Network {
     }
 
     /// Takes an endpoint away: rules, ports and address at once. The namespace and its links go when
-    /// the last holder of its descriptor and the last process in it are gone; the kernel removes
-    /// them in the background, many together. An endpoint that is not known is no error.
+    /// the last holder of its descriptor and the last process in it are gone; they are removed in the
+    /// background, many together. An endpoint that is not known is no error.
     pub fn detach(&self, record: &EndpointRecord) -> Result<(), Error> {
         self.shared.remove(record).map(drop)
     }
