@@ -4,7 +4,7 @@
 //! An entry is made by its name in a directory that is held open, exclusively and without following
 //! a link; its metadata are set through its own descriptor.
 
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ponton_sys::path::Root;
@@ -364,8 +364,12 @@ impl Applier {
         self.tree.forget();
         for (path, time) in std::mem::take(&mut self.times) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
-            // What was replaced later is not there any more.
-            let Ok(directory) = self.tree.root().open_path(as_path(&path), flags) else { continue };
+            let directory = match self.tree.root().open_path(as_path(&path), flags) {
+                Ok(directory) => directory,
+                // It was replaced later.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) => return Err(Error::io("open directory", &path)(error.source)),
+            };
             set_times(directory.as_fd(), time).map_err(Error::io("set times of", &path))?;
         }
         Ok(())

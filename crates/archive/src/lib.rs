@@ -21,6 +21,9 @@ pub mod recipe;
 mod tree;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 /// What was attempted on which entry, and why it failed.

@@ -36,6 +36,9 @@ pub enum Error {
         /// The network's id.
         network_id: String,
     },
+    /// The bridge has as many interfaces as the kernel allows (`BR_MAX_PORTS`).
+    #[error("bridge {0} is full: the kernel allows 1023 interfaces on one bridge")]
+    BridgeFull(String),
     /// Another endpoint has the address.
     #[error("Address already in use: {0}")]
     AddressInUse(Ipv4Addr),

@@ -9,6 +9,7 @@
 //! beyond its id.
 
 mod addresses;
+mod conntrack;
 mod driver;
 mod error;
 mod firewall;
@@ -69,6 +70,10 @@ impl Network {
     /// Makes the endpoint of a container. On error nothing of it stays behind.
     pub fn attach(&self, request: &EndpointRequest) -> Result<Endpoint, Error> {
         let (name, plan) = self.plan_endpoint(request)?;
+        // A container has one endpoint. One that its caller forgot is not kept from starting again.
+        if let Some(former) = self.shared.endpoint(&request.container_id) {
+            self.detach(&former)?;
+        }
         let endpoint_id = id::random();
         let publish_error = |source| Error::Publish {
             container: request.container_name.clone(),

@@ -228,7 +228,8 @@ pub(crate) fn set_loopback_up(socket: &mut Socket) -> io::Result<()> {
     socket.request(vec![set_up(LOOPBACK_INDEX)])
 }
 
-/// Gives `eth0` of the namespace of `socket` its address and the default route.
+/// Sets up the loopback interface of the namespace of `socket`, and `eth0` with its address and the
+/// default route.
 pub(crate) fn configure_peer(
     socket: &mut Socket,
     address: Ipv4Addr,
@@ -240,7 +241,12 @@ pub(crate) fn configure_peer(
     let route = [AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
     let route =
         Message::new(RTM_NEWROUTE, CREATE | EXCLUSIVE, &route).attribute(RTA_GATEWAY, &gateway.octets());
-    socket.request(vec![add_address(link.index, address, prefix), set_up(link.index), route])
+    socket.request(vec![
+        set_up(LOOPBACK_INDEX),
+        add_address(link.index, address, prefix),
+        set_up(link.index),
+        route,
+    ])
 }
 
 /// Makes a link a port of a bridge.

@@ -14,7 +14,7 @@ use crate::firewall::{Firewall, Forward};
 use crate::netlink::Socket;
 use crate::port::Ports;
 use crate::sandbox::Sandbox;
-use crate::{EndpointRecord, Error, NetworkConfig, PortError, Subnet, link};
+use crate::{EndpointRecord, Error, NetworkConfig, PortError, Protocol, Subnet, link};
 
 /// What the thread is to do next.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Task {
     Make(Job),
     /// Somebody waits for the host to be put right after a restart.
     Recover(mpsc::Sender<Result<(), Error>>),
+    /// UDP connections to these ports must find their way anew.
+    Forget(Vec<Forward>),
     /// A spare one is missing.
     Refill(EndpointPlan),
 }
@@ -40,6 +42,13 @@ struct Stock {
     spare: VecDeque<Sandbox>,
     /// How many there shall be: none until the first is asked for, or after making one failed.
     target: usize,
+}
+
+impl Stock {
+    fn with_address(&mut self, address: Ipv4Addr) -> Option<Sandbox> {
+        let has = |sandbox: &Sandbox| sandbox.interface.as_ref().is_some_and(|i| i.ipv4 == address);
+        self.spare.iter().position(has).and_then(|place| self.spare.remove(place))
+    }
 }
 
 #[derive(Debug)]
@@ -113,6 +122,10 @@ impl Shared {
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointRecord> {
         lock(&self.state).endpoints.values().cloned().collect()
+    }
+
+    pub(crate) fn endpoint(&self, container_id: &str) -> Option<EndpointRecord> {
+        lock(&self.state).endpoints.get(container_id).cloned()
     }
 
     // The thread's side.
@@ -225,13 +238,29 @@ impl Shared {
                 return Ok(sandbox);
             }
         }
+        // A spare one may have just the address that is asked for.
+        let asked = plan.interface.and_then(|interface| interface.ipv4);
+        let spare =
+            asked.and_then(|address| state.stocks.iter_mut().find_map(|stock| stock.with_address(address)));
         drop(state);
+        match spare {
+            Some(sandbox) if sandbox.fits(&plan) => return Ok(sandbox),
+            Some(sandbox) => self.discard(sandbox),
+            None => {}
+        }
         self.ask(|reply| Task::Make(Job { plan, reply }))?
     }
 
     /// Has the thread put the host right.
     pub(crate) fn recover(&self, living: &[EndpointRecord]) -> Result<(), Error> {
         let mut state = lock(&self.state);
+        // Should the bridge be gone, its network goes on with the addresses that are in use.
+        let in_use =
+            living.iter().find_map(|record| Some((Subnet::of(record.ipv4?, record.prefix), record.gateway?)));
+        if let Some((subnet, gateway)) = in_use {
+            state.addresses = Addresses::new(subnet, gateway);
+            state.gateway = gateway;
+        }
         for record in living {
             record.ipv4.map(|address| state.addresses.claim(address));
             record.ports.iter().for_each(|binding| state.ports.claim(binding));
@@ -276,21 +305,23 @@ impl Shared {
         published.map_err(|error| {
             self.forget(record);
             PortError::Firewall(error)
-        })
+        })?;
+        self.forget_connections(forwards);
+        Ok(())
     }
 
     /// Takes the endpoint's rules away and forgets it. False where it was not known.
     pub(crate) fn remove(&self, record: &EndpointRecord) -> Result<bool, Error> {
         // Held over both, so that no reset in between brings the rules back.
         let mut firewall = lock(&self.firewall);
-        let Some(known) = lock(&self.state).endpoints.get(&record.container_id).cloned() else {
-            return Ok(false);
-        };
+        let Some(known) = self.endpoint(&record.container_id) else { return Ok(false) };
         if known.endpoint_id != record.endpoint_id {
             return Ok(false);
         }
-        let unpublished = firewall.unpublish(&forwards(&known));
+        let forwards = forwards(&known);
+        let unpublished = firewall.unpublish(&forwards);
         self.forget(&known);
+        self.forget_connections(forwards);
         unpublished.map_err(kernel("take ports away from nftables table", "ip ponton")).map(|()| true)
     }
 
@@ -300,6 +331,14 @@ impl Shared {
         record.ports.iter().for_each(|binding| state.ports.release(binding));
         if let Some(address) = record.ipv4 {
             state.addresses.release(address);
+        }
+    }
+
+    /// Has the thread do it, where there is UDP.
+    fn forget_connections(&self, forwards: Vec<Forward>) {
+        if forwards.iter().any(|forward| forward.binding.protocol == Protocol::Udp) {
+            lock(&self.state).urgent.push_back(Task::Forget(forwards));
+            self.wake.notify_one();
         }
     }
 

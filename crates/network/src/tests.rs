@@ -189,6 +189,17 @@ fn udp_is_published_too() {
         let (length, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"question");
         assert_eq!(from.to_string(), "127.0.0.1:5353");
+        // The same client finds the next container at the port.
+        network.detach(&dns.record).unwrap();
+        drop(dns);
+        let port = publish(Protocol::Udp, [0, 0, 0, 0], 5353, 53);
+        let next = network.attach(&request("next", vec![port])).unwrap();
+        let server = inside(netns(&next), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());
+        server.set_nonblocking(true).unwrap();
+        wait_until("a question", || {
+            client.send_to(b"question", (Ipv4Addr::LOCALHOST, 5353)).unwrap();
+            server.recv_from(&mut buffer).is_ok()
+        });
     });
 }
 
@@ -248,6 +259,17 @@ fn addresses_can_be_asked_for() {
         wanted.container_id = "late".to_owned();
         assert!(matches!(network.attach(&wanted), Err(Error::AddressInUse(_))));
         assert_eq!(endpoint.record.prefix, 16);
+        let plain = network.attach(&request("plain", vec![])).unwrap();
+        let spare = plain.record.ipv4.unwrap().to_bits() + 1;
+        wait_until("spare ones", || host.ports().len() == 4);
+        wanted.container_id = "spare".to_owned();
+        wanted.ipv4 = Some(spare.into());
+        assert_eq!(network.attach(&wanted).unwrap().record.mac, wanted.mac);
+        wanted.ipv4 = Some((spare + 1).into());
+        wanted.mac = None;
+        let again = network.attach(&wanted).unwrap();
+        assert_eq!(again.record.mac, wanted.ipv4.map(MacAddress::of));
+        assert_eq!(network.endpoints("bridge").len(), 3, "a container has one endpoint");
     });
 }
 
