@@ -96,8 +96,8 @@ pub struct ProcessInput<'a> {
     pub user: Option<&'a str>,
     /// The file of the compiled seccomp filter; to be given where the spec has a policy.
     pub seccomp: Option<&'a Path>,
-    /// Flags of the policy, `SECCOMP_FILTER_FLAG_LOG`.
-    pub seccomp_flags: &'a [String],
+    /// Flags of the policy, `SECCOMP_FILTER_FLAG_*` ([`seccomp::flags`](crate::seccomp::flags)).
+    pub seccomp_flags: u32,
 }
 
 /// Computes what has to be done for `process`.
@@ -143,7 +143,7 @@ pub fn plan_process(
         rlimits: process.rlimits.iter().enumerate().map(rlimit).collect::<Result<_, _>>()?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        seccomp: input.seccomp.map(|path| seccomp(path, input.seccomp_flags)).transpose()?,
+        seccomp: input.seccomp.map(|path| SeccompPlan { path: path.to_owned(), flags: input.seccomp_flags }),
     })
 }
 
@@ -160,19 +160,6 @@ fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
         Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
         None => Ok(()),
     }
-}
-
-fn seccomp(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
-    let mut bits = 0;
-    for flag in flags {
-        bits |= match flag.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1,
-            "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-            _ => return Err(PlanError::not_implemented("linux.seccomp.flags", format!("{flag:?}"))),
-        };
-    }
-    Ok(SeccompPlan { path: path.to_owned(), flags: bits })
 }
 
 fn capabilities(sets: &Capabilities, host: &Host) -> Result<CapabilitySets, PlanError> {
