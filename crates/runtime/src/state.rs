@@ -217,7 +217,7 @@ impl Directory {
         let process = ProcessInput {
             user: None,
             seccomp: filter.as_deref(),
-            seccomp_flags: policy.map(seccomp::flags).transpose()?.unwrap_or(0),
+            seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
         };
         let input = PlanInput { id: &self.id, bundle: Some(bundle), rootfs: &[], netns: false, process };
         Ok(plan::plan(spec, host, &input).map_err(Error::from)?)

@@ -51,7 +51,7 @@ pub(crate) fn run(root: &Path, args: Args) -> Result<ExitCode, Failure> {
     let input = ProcessInput {
         user: args.user.as_deref(),
         seccomp: filter.as_deref(),
-        seccomp_flags: policy.as_ref().map(seccomp::flags).transpose()?.unwrap_or(0),
+        seccomp_flags: policy.as_ref().map_or(&[], |policy| &policy.flags),
     };
     let plan = plan_process(&process, &host, &input).map_err(Error::from)?;
     let pidfd = pidfd::open(record.pid)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::{Capabilities, Process, Rlimit};
+use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp};
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -96,8 +96,8 @@ pub struct ProcessInput<'a> {
     pub user: Option<&'a str>,
     /// The file of the compiled seccomp filter; to be given where the spec has a policy.
     pub seccomp: Option<&'a Path>,
-    /// Flags of the policy, `SECCOMP_FILTER_FLAG_*` ([`seccomp::flags`](crate::seccomp::flags)).
-    pub seccomp_flags: u32,
+    /// Flags of the policy, `SECCOMP_FILTER_FLAG_LOG`.
+    pub seccomp_flags: &'a [String],
 }
 
 /// Computes what has to be done for `process`.
@@ -143,7 +143,7 @@ pub fn plan_process(
         rlimits: process.rlimits.iter().enumerate().map(rlimit).collect::<Result<_, _>>()?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        seccomp: input.seccomp.map(|path| SeccompPlan { path: path.to_owned(), flags: input.seccomp_flags }),
+        seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
     })
 }
 
@@ -160,6 +160,13 @@ fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
         Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
         None => Ok(()),
     }
+}
+
+fn seccomp_plan(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
+    let policy = Seccomp { flags: flags.to_vec(), ..Seccomp::default() };
+    let flags = crate::seccomp::flags(&policy)
+        .map_err(|error| PlanError::invalid("linux.seccomp.flags", error.to_string()))?;
+    Ok(SeccompPlan { path: path.to_owned(), flags })
 }
 
 fn capabilities(sets: &Capabilities, host: &Host) -> Result<CapabilitySets, PlanError> {
