@@ -22,7 +22,7 @@ pub struct ProcessPlan {
     pub cwd: String,
     /// Who it is.
     pub user: UserPlan,
-    /// What it may do; none leaves everything.
+    /// What it may do; none is nothing.
     pub capabilities: Option<CapabilitySets>,
     /// Its resource limits.
     pub rlimits: Vec<RlimitPlan>,
