@@ -99,15 +99,22 @@ pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String
                 .map_err(|error| Error::invalid(error.to_string().replace("failed to parse template", "template parsing error")))?;
             let mut text = String::new();
             for document in documents {
-                let executed = template.execute(&parse(document)?).map_err(|error| {
-                    Error::invalid(error.to_string().replace("failed to execute template", "template parsing error"))
-                })?;
+                let executed = template.execute(&parse(document)?).map_err(|error| raw_error(&error))?;
                 text.push_str(&executed);
                 text.push('\n');
             }
             Ok(text)
         }
     }
+}
+
+/// The error of a template as docker words it for raw JSON.
+fn raw_error(error: &Error) -> Error {
+    let text = error.to_string().replace("failed to execute template", "template parsing error");
+    Error::invalid(match text.split_once("can't evaluate field ") {
+        Some((before, field)) => format!("{before}map has no entry for key {field:?}"),
+        None => text,
+    })
 }
 
 /// The first characters of an id, without the algorithm of a digest.
