@@ -38,7 +38,7 @@ impl List<'_> {
                 let mut text = String::new();
                 for object in objects {
                     // Go's encoder makes lists safe for HTML, whoever reads them.
-                    let line = object.sorted().to_json();
+                    let line = object.printable().to_json();
                     let line = line.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
                     let _ = writeln!(text, "{line}");
                 }
@@ -135,6 +135,11 @@ pub(crate) fn ellipsis(text: &str, width: usize) -> String {
 pub(crate) fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let pairs: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
+}
+
+/// What `{{.Label "name"}}` looks in.
+pub(crate) fn label_map<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Data {
+    Data::Map(labels.into_iter().map(|(key, value)| (key.clone(), Data::from(value.as_str()))).collect())
 }
 
 /// The instant of `seconds` since 1970 as Go prints it in this time zone.
