@@ -5,6 +5,14 @@
 //! speaks to the kernel itself, by rtnetlink and nfnetlink; it forks nothing, and of the host's
 //! firewall it touches only its own table.
 //!
+//! What changes on the host with the first container on `bridge`: the bridge, the table `ip ponton`,
+//! and `net.ipv4.ip_forward=1`. A host whose own firewall drops what it forwards (Docker's daemon sets
+//! the policy of iptables' FORWARD so) must accept packets from and to the bridge itself; ports reached
+//! from the host's own addresses need no such rule. Ports are published on IPv4 addresses.
+//!
+//! A new namespace has `net.ipv4.ip_unprivileged_port_start=0`, `net.ipv4.ping_group_range` open to
+//! all groups, and IPv6 off.
+//!
 //! It is not for name resolution or for files such as `/etc/hosts`, and it knows no container
 //! beyond its id.
 
@@ -102,7 +110,10 @@ impl Network {
             ports,
             endpoint_id: endpoint_id.clone(),
         };
-        self.shared.insert(&record).map_err(publish_error)?;
+        // A second descriptor, so that `detach` decides when the kernel starts to remove it. Without
+        // it the namespace goes with the container's last process.
+        let held = netns.as_ref().and_then(|netns| netns.try_clone().ok());
+        self.shared.insert(&record, held).map_err(publish_error)?;
         Ok(Endpoint { record, netns, reservations })
     }
 
@@ -116,8 +127,8 @@ impl Network {
     }
 
     /// Takes an endpoint away: rules, ports and address at once. The namespace and its links go when
-    /// the last holder of its descriptor and the last process in it are gone; the kernel removes
-    /// them in the background, many together. An endpoint that is not known is no error.
+    /// the last holder of its descriptor and the last process in it are gone; they are removed in the
+    /// background, many together. An endpoint that is not known is no error.
     pub fn detach(&self, record: &EndpointRecord) -> Result<(), Error> {
         self.shared.remove(record).map(drop)
     }

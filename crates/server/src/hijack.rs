@@ -130,7 +130,7 @@ mod tests {
             let pairs = pairs.iter().map(|(name, value)| {
                 (hyper::header::HeaderName::from_static(name), HeaderValue::from_static(value))
             });
-            Hijack::is_upgrade(&HeaderMap::from_iter(pairs))
+            Hijack::is_upgrade(&pairs.collect())
         };
         assert!(asks(&[("upgrade", "tcp"), ("connection", "keep-alive, Upgrade")]));
         assert!(!asks(&[("upgrade", "tcp")]));

@@ -1,4 +1,5 @@
 //! The API over a real socket: what a client sees of HTTP itself, whatever the engine answers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
