@@ -145,7 +145,9 @@ impl Child<'_> {
     }
 
     fn root(&self) -> Result<&Root, sys::Error> {
-        self.root.as_ref().ok_or_else(|| sys::Error::new("open", "the root before it is mounted", Errno::NOENT))
+        self.root
+            .as_ref()
+            .ok_or_else(|| sys::Error::new("open", "the root before it is mounted", Errno::NOENT))
     }
 
     fn enter(&self, new: &[NamespaceType], join: &[(Kinds, OwnedFd)]) -> Result<(), sys::Error> {

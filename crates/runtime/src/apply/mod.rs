@@ -56,11 +56,7 @@ pub fn start(opened: Opened, stdio: &Stdio<'_>) -> Result<Started, Error> {
 
 /// As [`start`], but the child stops before its program, until a byte can be read from `gate`: the
 /// container is made, and does not run yet. Returns when it has got there.
-pub fn create(
-    mut opened: Opened,
-    stdio: &Stdio<'_>,
-    gate: Option<BorrowedFd<'_>>,
-) -> Result<Started, Error> {
+pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>>) -> Result<Started, Error> {
     const STEP: &str = "clone init (linux.namespaces)";
     let (flags, pid_namespace) = clone_flags(&opened);
     let console = container::clone_console(&opened.plan, stdio);

@@ -57,9 +57,11 @@ fn refuse_link(root: &Root, plan: &MountPlan) -> Result<(), sys::Error> {
         return Ok(());
     }
     match root.lstat(&plan.target) {
-        Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::Directory => {
-            Err(sys::Error::new("mount", format!("{} is not a directory of the image", plan.target), Errno::NOTDIR))
-        }
+        Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::Directory => Err(sys::Error::new(
+            "mount",
+            format!("{} is not a directory of the image", plan.target),
+            Errno::NOTDIR,
+        )),
         _ => Ok(()),
     }
 }

@@ -81,7 +81,8 @@ fn own_stdio(uid: u32) -> Result<(), sys::Error> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for stream in streams {
         let status = rustix::fs::fstat(stream).map_err(sys::Error::of("fstat", "standard stream"))?;
-        let is_null = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && status.st_rdev == null;
+        let is_null =
+            FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && status.st_rdev == null;
         if is_null || status.st_uid == uid {
             continue;
         }
@@ -141,7 +142,8 @@ fn become_user(uid: u32, gid: u32, groups: &[u32], sets: &CapabilitySets) -> Res
 
 /// Whether the program is there, before the container counts as made.
 fn look_for(program: &Program) -> Result<(), Error> {
-    let mut errnos = program.candidates.iter().map(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK));
+    let mut errnos =
+        program.candidates.iter().map(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK));
     let name = program.plan.args.first().map_or("", String::as_str);
     if errnos.clone().any(|found| found.is_ok()) {
         return Ok(());
@@ -182,7 +184,9 @@ fn not_executed(name: &str, path: Option<&std::ffi::CStr>, errno: Errno) -> Erro
     });
     let exists = found.is_some_and(|found| found.is_ok());
     match errno {
-        _ if is_directory => Error::CommandNotExecutable { message: format!("exec: {name:?}: is a directory") },
+        _ if is_directory => {
+            Error::CommandNotExecutable { message: format!("exec: {name:?}: is a directory") }
+        }
         Errno::NOENT if !name.contains('/') && !exists => {
             Error::CommandNotFound { message: format!("exec: {name:?}: executable file not found in $PATH") }
         }
@@ -190,9 +194,9 @@ fn not_executed(name: &str, path: Option<&std::ffi::CStr>, errno: Errno) -> Erro
         Errno::NOENT if exists => {
             Error::CommandNotFound { message: format!("exec {name}: no such file or directory") }
         }
-        Errno::NOENT => {
-            Error::CommandNotFound { message: format!("exec: {name:?}: stat {name}: no such file or directory") }
-        }
+        Errno::NOENT => Error::CommandNotFound {
+            message: format!("exec: {name:?}: stat {name}: no such file or directory"),
+        },
         Errno::NOTDIR => {
             Error::CommandNotExecutable { message: format!("exec: {name:?}: stat {name}: not a directory") }
         }

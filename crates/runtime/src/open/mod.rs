@@ -104,9 +104,7 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
                 Ready::Nothing
             }
             Action::Clone { join, .. } => open_namespaces(step, join, &mut netns)?,
-            Action::Rootfs(plan) | Action::Mount(plan) => {
-                Ready::Mount(mount::open(plan).map_err(failed)?)
-            }
+            Action::Rootfs(plan) | Action::Mount(plan) => Ready::Mount(mount::open(plan).map_err(failed)?),
             Action::Mask { .. } => open_mask().map_err(failed)?,
             Action::Exec(process) => {
                 let root = rootfs(&ready).map(|fd| fd.try_clone_to_owned()).transpose();

@@ -67,7 +67,8 @@ pub(super) fn open(plan: &MountPlan) -> Result<MountSource, sys::Error> {
 }
 
 fn c_path(path: &Path) -> Result<CString, sys::Error> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| sys::Error::new("open", path.display(), Errno::INVAL))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| sys::Error::new("open", path.display(), Errno::INVAL))
 }
 
 /// Makes the file system of a plan, with its attributes.
@@ -136,7 +137,10 @@ fn configure(mount: &OwnedFd, plan: &MountPlan) -> Result<(), sys::Error> {
     sys::mount::change(mount.as_fd(), own, false)
 }
 
-fn change_propagation(mount: &OwnedFd, Propagation { flag, recursive }: Propagation) -> Result<(), sys::Error> {
+fn change_propagation(
+    mount: &OwnedFd,
+    Propagation { flag, recursive }: Propagation,
+) -> Result<(), sys::Error> {
     sys::mount::change(mount.as_fd(), Change { propagation: flag, ..Change::default() }, recursive)
 }
 

@@ -74,7 +74,8 @@ fn read_filter(seccomp: &SeccompPlan) -> Result<(Filter, u32), Error> {
 
 /// Looks the user up in the container's files, and adds `HOME` where it is missing.
 pub(crate) fn finish_identity(plan: &ProcessPlan, root: &Root) -> Result<Identity, Error> {
-    let mut env: Vec<CString> = plan.env.iter().map(|variable| c_string(variable)).collect::<Result<_, _>>()?;
+    let mut env: Vec<CString> =
+        plan.env.iter().map(|variable| c_string(variable)).collect::<Result<_, _>>()?;
     let has_home = plan.env.iter().any(|variable| variable.starts_with("HOME="));
     let (uid, gid, mut additional_gids, home) = match &plan.user.name {
         Some(name) => {
