@@ -334,12 +334,12 @@ impl Expression<'_> {
             }
             Self::Network { offset, subnet } => {
                 let message = load_payload(message, false, offset, 4, KEY);
-                let message = mask(message, &subnet.mask().to_be_bytes());
+                let message = mask(message, subnet.mask().to_be_bytes());
                 compare(message, true, &subnet.address.octets())
             }
             Self::Ct { key, bits, set } => {
                 let message = expression(message, "ct", |m| m.number_be(1, KEY).number_be(2, key));
-                compare(mask(message, &bits.to_ne_bytes()), !set, &[0; 4])
+                compare(mask(message, bits.to_ne_bytes()), !set, &[0; 4])
             }
             Self::LocalDestination => {
                 // Result 3: the type of the address; flag 2: of the destination.
@@ -380,12 +380,12 @@ fn load_payload(message: Message, transport: bool, offset: u32, length: u32, reg
     })
 }
 
-fn mask(message: Message, mask: &[u8; 4]) -> Message {
+fn mask(message: Message, mask: [u8; 4]) -> Message {
     expression(message, "bitwise", |m| {
         m.number_be(1, KEY)
             .number_be(2, KEY)
             .number_be(3, 4)
-            .nest(4, |m| m.attribute(DATA_VALUE, mask))
+            .nest(4, |m| m.attribute(DATA_VALUE, &mask))
             .nest(5, |m| m.attribute(DATA_VALUE, &[0; 4]))
     })
 }

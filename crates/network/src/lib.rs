@@ -102,7 +102,10 @@ impl Network {
             ports,
             endpoint_id: endpoint_id.clone(),
         };
-        self.shared.insert(&record).map_err(publish_error)?;
+        // A second descriptor, so that `detach` decides when the kernel starts to remove it. Without
+        // it the namespace goes with the container's last process.
+        let held = netns.as_ref().and_then(|netns| netns.try_clone().ok());
+        self.shared.insert(&record, held).map_err(publish_error)?;
         Ok(Endpoint { record, netns, reservations })
     }
 
@@ -116,8 +119,8 @@ impl Network {
     }
 
     /// Takes an endpoint away: rules, ports and address at once. The namespace and its links go when
-    /// the last holder of its descriptor and the last process in it are gone; the kernel removes
-    /// them in the background, many together. An endpoint that is not known is no error.
+    /// the last holder of its descriptor and the last process in it are gone; they are removed in the
+    /// background, many together. An endpoint that is not known is no error.
     pub fn detach(&self, record: &EndpointRecord) -> Result<(), Error> {
         self.shared.remove(record).map(drop)
     }

@@ -204,7 +204,7 @@ impl Socket {
     }
 
     fn receive(&self) -> io::Result<Vec<(u32, Reply)>> {
-        let mut buffer = [0; 32 * 1024];
+        let mut buffer = vec![0; 32 * 1024];
         let (_, length) = retry(|| net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))?;
         let mut bytes = buffer.get(..length).ok_or_else(|| io::Error::other("netlink message truncated"))?;
         let mut replies = Vec::new();

@@ -46,7 +46,9 @@ impl Ports {
             match self.reserve_one(request) {
                 Ok(one) => reserved.push(one),
                 Err(error) => {
-                    reserved.iter().for_each(|(binding, _)| self.release(binding));
+                    for (binding, _) in &reserved {
+                        self.release(binding);
+                    }
                     return Err(error);
                 }
             }

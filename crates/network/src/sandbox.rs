@@ -94,6 +94,7 @@ impl Maker {
                     let made = self.make(&plan);
                     self.shared.stock(&plan, made);
                 }
+                Task::Bury(dead) => drop(dead),
                 Task::Forget(forwards) => {
                     if let Err(error) = conntrack::forget(&forwards) {
                         tracing::warn!(%error, "old UDP connections may miss a published port");

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -16,6 +18,11 @@ use crate::port::Ports;
 use crate::sandbox::Sandbox;
 use crate::{EndpointRecord, Error, NetworkConfig, PortError, Protocol, Subnet, link};
 
+/// How many namespaces of dead endpoints are kept to be removed together, and how long without
+/// anything else to do.
+const DEAD_AT_MOST: usize = 16;
+const DEAD_AT_LONGEST: Duration = Duration::from_millis(50);
+
 /// What the thread is to do next.
 #[derive(Debug)]
 pub(crate) enum Task {
@@ -25,6 +32,9 @@ pub(crate) enum Task {
     Recover(mpsc::Sender<Result<(), Error>>),
     /// UDP connections to these ports must find their way anew.
     Forget(Vec<Forward>),
+    /// These namespaces are to go. The kernel removes a namespace in about a millisecond, under its
+    /// lock for links, and many together in hardly more.
+    Bury(Vec<OwnedFd>),
     /// A spare one is missing.
     Refill(EndpointPlan),
 }
@@ -60,6 +70,10 @@ struct State {
     endpoints: BTreeMap<String, EndpointRecord>,
     stocks: [Stock; 2],
     urgent: VecDeque<Task>,
+    /// The namespaces of the endpoints that this daemon made, by the endpoint's id.
+    netns: BTreeMap<String, OwnedFd>,
+    /// Those of endpoints that are gone, to be let go together.
+    dead: Vec<OwnedFd>,
     closing: bool,
 }
 
@@ -95,6 +109,8 @@ impl Shared {
             endpoints: BTreeMap::new(),
             stocks: [stock(Some(InterfacePlan::default())), stock(None)],
             urgent: VecDeque::new(),
+            netns: BTreeMap::new(),
+            dead: Vec::new(),
             closing: false,
         };
         Ok(Self {
@@ -140,10 +156,22 @@ impl Shared {
             if let Some(task) = state.urgent.pop_front() {
                 return Some(task);
             }
+            if state.dead.len() >= DEAD_AT_MOST {
+                return Some(Task::Bury(std::mem::take(&mut state.dead)));
+            }
             if let Some(stock) = state.stocks.iter().find(|stock| stock.spare.len() < stock.target) {
                 return Some(Task::Refill(stock.plan.clone()));
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.dead.is_empty() {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.wake.wait_timeout(state, DEAD_AT_LONGEST);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if timeout.timed_out() {
+                return Some(Task::Bury(std::mem::take(&mut state.dead)));
+            }
         }
     }
 
@@ -287,8 +315,13 @@ impl Shared {
     }
 
     /// Remembers the endpoint, then leads its ports to it. On error it is forgotten again.
-    pub(crate) fn insert(&self, record: &EndpointRecord) -> Result<(), PortError> {
-        lock(&self.state).endpoints.insert(record.container_id.clone(), record.clone());
+    pub(crate) fn insert(&self, record: &EndpointRecord, netns: Option<OwnedFd>) -> Result<(), PortError> {
+        let mut state = lock(&self.state);
+        state.endpoints.insert(record.container_id.clone(), record.clone());
+        if let Some(netns) = netns {
+            state.netns.insert(record.endpoint_id.clone(), netns);
+        }
+        drop(state);
         let forwards = forwards(record);
         if forwards.is_empty() {
             return Ok(());
@@ -331,6 +364,10 @@ impl Shared {
         record.ports.iter().for_each(|binding| state.ports.release(binding));
         if let Some(address) = record.ipv4 {
             state.addresses.release(address);
+        }
+        if let Some(netns) = state.netns.remove(&record.endpoint_id) {
+            state.dead.push(netns);
+            self.wake.notify_one();
         }
     }
 

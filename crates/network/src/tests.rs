@@ -40,7 +40,7 @@ impl Host {
     }
 
     /// The names of all ports of the bridge.
-    fn ports(&self) -> Vec<String> {
+    fn ports() -> Vec<String> {
         let mut route = Socket::open(None).unwrap();
         let Some(bridge) = link::find(&mut route, "ponton0").unwrap() else { return Vec::new() };
         let ports = link::ports(&mut route, bridge.index).unwrap();
@@ -48,7 +48,7 @@ impl Host {
     }
 
     /// Another machine, 10.9.0.2, on a wire to this one, 10.9.0.1.
-    fn neighbour(&self) -> OwnedFd {
+    fn neighbour() -> OwnedFd {
         let netns = namespace::new_netns().unwrap();
         let mut route = Socket::open(None).unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -139,7 +139,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let all = publish(Protocol::Tcp, [0, 0, 0, 0], 8080, 80);
         let web = network.attach(&request("web", vec![all])).unwrap();
@@ -161,7 +161,7 @@ fn a_published_port_is_reached_from_everywhere() {
 #[test]
 fn a_port_of_one_address_is_not_reached_at_another() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let local = publish(Protocol::Tcp, [127, 0, 0, 1], 8080, 80);
         let web = network.attach(&request("web", vec![local])).unwrap();
@@ -206,7 +206,7 @@ fn udp_is_published_too() {
 #[test]
 fn containers_reach_out_and_each_other_but_are_not_reached_uninvited() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let a = network.attach(&request("a", vec![])).unwrap();
         let b = network.attach(&request("b", vec![])).unwrap();
@@ -261,7 +261,7 @@ fn addresses_can_be_asked_for() {
         assert_eq!(endpoint.record.prefix, 16);
         let plain = network.attach(&request("plain", vec![])).unwrap();
         let spare = plain.record.ipv4.unwrap().to_bits() + 1;
-        wait_until("spare ones", || host.ports().len() == 4);
+        wait_until("spare ones", || Host::ports().len() == 4);
         wanted.container_id = "spare".to_owned();
         wanted.ipv4 = Some(spare.into());
         assert_eq!(network.attach(&wanted).unwrap().record.mac, wanted.mac);
@@ -286,7 +286,7 @@ fn none_has_loopback_only_and_host_has_no_namespace() {
             assert!(link::find(&mut Socket::open(None).unwrap(), "eth0").unwrap().is_none());
         });
         assert!(network.attach(&of("host")).unwrap().netns.is_none());
-        assert!(host.ports().is_empty());
+        assert!(Host::ports().is_empty());
         let mut route = Socket::open(None).unwrap();
         assert!(link::find(&mut route, "ponton0").unwrap().is_none(), "no bridge without need");
     });
@@ -318,7 +318,7 @@ fn the_next_daemon_takes_over_the_living_and_clears_the_rest() {
         drop(network);
         let next = host.network();
         next.recover(std::slice::from_ref(&living.record)).unwrap();
-        assert_eq!(host.ports(), [living.record.host_interface.clone()]);
+        assert_eq!(Host::ports().as_slice(), std::slice::from_ref(&living.record.host_interface));
         let server = serve(netns(&living), 80, 1);
         assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_some());
         server.join().unwrap();
@@ -342,7 +342,9 @@ fn rules_and_bridge_come_back_when_somebody_removed_them() {
         let servers = [serve(netns(&first), 80, 1), serve(netns(&second), 80, 1)];
         assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_some());
         assert!(ask(Ipv4Addr::LOCALHOST, 8081).is_some());
-        servers.into_iter().for_each(|server| server.join().unwrap());
+        for server in servers {
+            server.join().unwrap();
+        }
         drop(network);
         let mut route = Socket::open(None).unwrap();
         let bridge = link::find(&mut route, "ponton0").unwrap().unwrap();
@@ -360,11 +362,11 @@ fn nothing_is_left_of_a_daemon_and_its_containers() {
     on_a_host(|host| {
         let network = host.network();
         let endpoint = network.attach(&request("a", vec![])).unwrap();
-        wait_until("two spare ones and one in use", || host.ports().len() == 3);
+        wait_until("two spare ones and one in use", || Host::ports().len() == 3);
         network.detach(&endpoint.record).unwrap();
         drop(endpoint);
-        wait_until("the spare ones", || host.ports().len() == 2);
+        wait_until("the spare ones", || Host::ports().len() == 2);
         drop(network);
-        wait_until("nothing", || host.ports().is_empty());
+        wait_until("nothing", || Host::ports().is_empty());
     });
 }
