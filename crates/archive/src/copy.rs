@@ -139,19 +139,15 @@ impl Place {
         let shown = |path: &[u8]| format!("/{}", String::from_utf8_lossy(path));
         let parent = canonical_path(root, &self.parent).map_err(Error::io("resolve", &self.shown))?;
         let own = [parent.as_slice(), b"/", &self.name].concat();
-        match root.open_path(as_path(&own), OFlags::PATH) {
-            Ok(file) => {
-                let path = canonical_path(root, &file).map_err(Error::io("resolve", &self.shown))?;
-                Ok(shown(&path))
-            }
-            Err(_) => {
-                let text = rustix::fs::readlinkat(&self.parent, self.name.as_slice(), Vec::new())
-                    .map_err(Error::io("read link", &self.shown))?
-                    .into_bytes();
-                let joined = if text.starts_with(b"/") { text } else { [&parent, b"/" as &[u8], &text].concat() };
-                Ok(shown(&clean(&joined)))
-            }
+        if let Ok(file) = root.open_path(as_path(&own), OFlags::PATH) {
+            let path = canonical_path(root, &file).map_err(Error::io("resolve", &self.shown))?;
+            return Ok(shown(&path));
         }
+        let text = rustix::fs::readlinkat(&self.parent, self.name.as_slice(), Vec::new())
+            .map_err(Error::io("read link", &self.shown))?
+            .into_bytes();
+        let joined = if text.starts_with(b"/") { text } else { [&parent, b"/" as &[u8], &text].concat() };
+        Ok(shown(&clean(&joined)))
     }
 }
 

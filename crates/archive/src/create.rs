@@ -160,7 +160,10 @@ impl<W: Write> Creator<W> {
     }
 }
 
-fn xattrs_of(file: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn xattrs_of(file: &OwnedFd) -> Result<Xattrs, Errno> {
     const MAX: usize = 1 << 16;
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut names = vec![0u8; 1024];

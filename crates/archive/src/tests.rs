@@ -370,7 +370,7 @@ impl Random {
     fn archive(&mut self) -> Vec<u8> {
         let kinds = [Kind::Regular, Kind::Directory, Kind::Symlink, Kind::HardLink, Kind::Fifo, Kind::Char];
         let mut writer = Writer::new(Vec::new());
-        for _ in 0..1 + self.below(12) {
+        for _ in 0..=self.below(12) {
             let kind = kinds[self.below(kinds.len() as u64) as usize];
             let mut header = entry(&self.path(), kind);
             let target = match self.below(3) {
@@ -412,7 +412,7 @@ fn random_damage_never_panics() {
     let mut random = Random(42);
     for _ in 0..2000 {
         let mut archive = random.archive();
-        for _ in 0..1 + random.below(6) {
+        for _ in 0..=random.below(6) {
             let place = random.below(archive.len() as u64) as usize;
             archive[place] = random.below(256) as u8;
         }

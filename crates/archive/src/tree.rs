@@ -110,7 +110,7 @@ impl Tree {
 pub(crate) fn canonical_path(root: &Root, file: impl AsFd) -> Result<Vec<u8>, Errno> {
     let read = |descriptor: BorrowedFd<'_>| {
         let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
-        rustix::fs::readlinkat(CWD, link, Vec::new()).map(|path| path.into_bytes())
+        rustix::fs::readlinkat(CWD, link, Vec::new()).map(std::ffi::CString::into_bytes)
     };
     let base = read(root.as_fd())?;
     let path = read(file.as_fd())?;

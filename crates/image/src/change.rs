@@ -47,7 +47,7 @@ pub fn apply(line: &str, config: &mut ContainerConfig) -> Result<()> {
             }
             config.volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
         }
-        "USER" => config.user = rest.to_owned(),
+        "USER" => rest.clone_into(&mut config.user),
         "WORKDIR" => config.working_dir = join(&config.working_dir, rest),
         "STOPSIGNAL" => config.stop_signal = Some(rest.to_owned()),
         "ONBUILD" => {

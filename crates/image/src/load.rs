@@ -309,22 +309,23 @@ impl Contents {
                 self.oci_images(&index, &references, depth + 1, wanted)?;
             } else if media_type::is_manifest(&descriptor.media_type) {
                 let manifest = Manifest::from_slice(bytes).map_err(failed)?;
-                self.oci_image(&manifest, references, wanted);
+                push_image(&manifest, references, wanted);
             }
         }
         Ok(())
     }
+}
 
-    fn oci_image(&self, manifest: &Manifest, references: Vec<Reference>, wanted: &mut Vec<Wanted>) {
-        let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm(), digest.hex());
-        let config = path(&manifest.config.digest);
-        let layers: Vec<String> = manifest.layers.iter().map(|layer| path(&layer.digest)).collect();
-        // The same image under another name.
-        if let Some(known) = wanted.iter_mut().find(|known| known.config == config && known.layers == layers) {
-            known.references.extend(references);
-        } else {
-            wanted.push(Wanted { config, layers, references });
-        }
+/// Adds the image of an OCI manifest.
+fn push_image(manifest: &Manifest, references: Vec<Reference>, wanted: &mut Vec<Wanted>) {
+    let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm(), digest.hex());
+    let config = path(&manifest.config.digest);
+    let layers: Vec<String> = manifest.layers.iter().map(|layer| path(&layer.digest)).collect();
+    // The same image under another name.
+    if let Some(known) = wanted.iter_mut().find(|known| known.config == config && known.layers == layers) {
+        known.references.extend(references);
+    } else {
+        wanted.push(Wanted { config, layers, references });
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn run<T>(
         let (home, empty) = channel();
         let (to_consumer, queue) = channel();
         let (to_hasher, hashed) = channel();
-        scope.spawn(move || read_all(input, home, &empty, &to_consumer, &to_hasher));
+        scope.spawn(move || read_all(input, &home, &empty, &to_consumer, &to_hasher));
         let hasher = scope.spawn(move || hash_all(&hashed));
         let mut chunks = Chunks { queue, current: None, position: 0, passed: 0, progress };
         let consumed = consume(&mut chunks).and_then(|value| {
@@ -111,7 +111,7 @@ pub(crate) fn run<T>(
 
 fn read_all(
     input: &mut (dyn Read + Send),
-    home: Sender<Vec<u8>>,
+    home: &Sender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
     to_consumer: &Sender<io::Result<Arc<Chunk>>>,
     to_hasher: &Sender<Arc<Chunk>>,

@@ -100,18 +100,12 @@ impl Images {
         for name in names {
             let id: ImageId = self.store.images().resolve(name)?;
             let reference = Reference::parse(name).ok().filter(|name| known.get(name) == Some(&id));
-            let place = match images.iter_mut().find(|(record, _)| record.id == id) {
-                Some(place) => place,
-                None => {
-                    let record = self.store.images().get(&id)?;
-                    let record = record.ok_or_else(|| Error::NotFound(name.clone()))?;
-                    images.push((record, Vec::new()));
-                    let last = images.len() - 1;
-                    &mut images[last]
-                }
-            };
-            if let Some(reference) = reference.filter(|reference| !place.1.contains(reference)) {
-                place.1.push(reference);
+            if let Some((_, references)) = images.iter_mut().find(|(record, _)| record.id == id) {
+                references.extend(reference.filter(|reference| !references.contains(reference)));
+            } else {
+                let record = self.store.images().get(&id)?;
+                let record = record.ok_or_else(|| Error::NotFound(name.clone()))?;
+                images.push((record, reference.into_iter().collect()));
             }
         }
         Ok(images)

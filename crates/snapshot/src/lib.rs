@@ -16,6 +16,8 @@
 //! This crate knows nothing of images: which layers may go is the caller's decision.
 
 mod overlay;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::io;

@@ -59,6 +59,7 @@ impl Overlay {
                 .create(&directory)
                 .map_err(Error::io("create directory", &directory))?;
         }
+        spread_children(root);
         let mut overlay = Self {
             root: root.to_owned(),
             trash,
@@ -370,6 +371,18 @@ fn write_lower(directory: &Path, lower: &[u64]) -> Result<()> {
     let text: Vec<String> = lower.iter().map(u64::to_string).collect();
     let path = directory.join("lower");
     fs::write(&path, text.join(" ")).map_err(Error::io("write", &path))
+}
+
+/// Tells ext4 that the directories below have nothing to do with each other, so that each tree gets
+/// groups of inodes of its own. Otherwise a new tree is made among the inodes of trees deleted a
+/// moment ago, which ext4 looks at one by one before it passes them by: five times slower.
+///
+/// Other file systems don't know the flag and need nothing.
+fn spread_children(directory: &Path) {
+    let Ok(file) = File::open(directory) else { return };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+        let _ = rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::TOPDIR);
+    }
 }
 
 fn sync_file_system(directory: &Path) -> Result<()> {

@@ -158,7 +158,11 @@ fn new_tmpfs(destination: &str, words: &[String]) -> Result<Mount> {
     for word in words.iter().filter(|word| !word.is_empty()) {
         let opposite = check_tmpfs_option(word)?;
         // The last word of a kind wins, and only it is left.
-        options.retain(|known| known != word && Some(known.as_str()) != opposite.as_deref());
+        let key = word.split_once('=').map(|(key, _)| key);
+        options.retain(|known| {
+            let is_same_key = key.is_some() && known.split_once('=').map(|(key, _)| key) == key;
+            known != word && Some(known.as_str()) != opposite.as_deref() && !is_same_key
+        });
         options.push(word.clone());
     }
     Ok(Mount {
