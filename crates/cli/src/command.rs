@@ -138,6 +138,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &container::ATTACH,
     &container::COMMIT,
     &completion::COMMAND,
+    &container::CP,
     &container::CREATE,
     &container::DIFF,
     &system::EVENTS,

@@ -38,7 +38,7 @@ impl List<'_> {
                 let mut text = String::new();
                 for object in objects {
                     // Go's encoder makes lists safe for HTML, whoever reads them.
-                    let line = object.sorted().to_json();
+                    let line = object.printable().to_json();
                     let line = line.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
                     let _ = writeln!(text, "{line}");
                 }
@@ -99,15 +99,22 @@ pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String
                 .map_err(|error| Error::invalid(error.to_string().replace("failed to parse template", "template parsing error")))?;
             let mut text = String::new();
             for document in documents {
-                let executed = template.execute(&parse(document)?).map_err(|error| {
-                    Error::invalid(error.to_string().replace("failed to execute template", "template parsing error"))
-                })?;
+                let executed = template.execute(&parse(document)?).map_err(|error| raw_error(&error))?;
                 text.push_str(&executed);
                 text.push('\n');
             }
             Ok(text)
         }
     }
+}
+
+/// The error of a template as docker words it for raw JSON.
+fn raw_error(error: &Error) -> Error {
+    let text = error.to_string().replace("failed to execute template", "template parsing error");
+    Error::invalid(match text.split_once("can't evaluate field ") {
+        Some((before, field)) => format!("{before}map has no entry for key {field:?}"),
+        None => text,
+    })
 }
 
 /// The first characters of an id, without the algorithm of a digest.
@@ -128,6 +135,11 @@ pub(crate) fn ellipsis(text: &str, width: usize) -> String {
 pub(crate) fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let pairs: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
+}
+
+/// What `{{.Label "name"}}` looks in.
+pub(crate) fn label_map<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Data {
+    Data::Map(labels.into_iter().map(|(key, value)| (key.clone(), Data::from(value.as_str()))).collect())
 }
 
 /// The instant of `seconds` since 1970 as Go prints it in this time zone.

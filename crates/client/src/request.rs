@@ -135,7 +135,8 @@ impl<'a> Request<'a> {
             Content::Stream(body, kind) => (Bytes::new(), Some(body), Some(kind)),
             Content::Broken(message) => return Err(Error::Request { path, message }),
         };
-        if once.is_some() {
+        // These cannot be repeated, or have no body that would say what is wrong with the version.
+        if once.is_some() || method == Method::HEAD {
             client.negotiate().await?;
         }
         loop {
@@ -156,7 +157,8 @@ impl<'a> Request<'a> {
                 .body(body)
                 .map_err(|source| Error::Request { path: path.clone(), message: source.to_string() })?;
             let response = client.exchange(request).await?;
-            if response.status() != StatusCode::BAD_REQUEST || client.read_version().settled {
+            let now = client.read_version();
+            if response.status() != StatusCode::BAD_REQUEST || now.settled && now.number == version {
                 return Ok(response);
             }
             match refused_version(response).await {

@@ -1,6 +1,7 @@
 //! `ponton container …`, and the same commands without the noun.
 
 mod attach;
+mod cp;
 mod create;
 mod exec;
 mod lifecycle;
@@ -17,6 +18,7 @@ mod update;
 use super::Command;
 
 pub(crate) use attach::ATTACH;
+pub(crate) use cp::CP;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
 pub(crate) use lifecycle::{
@@ -37,6 +39,7 @@ use super::prune::CONTAINER_PRUNE;
 pub(crate) static COMMANDS: &[&Command] = &[
     &ATTACH,
     &COMMIT,
+    &CP,
     &CREATE,
     &DIFF,
     &EXEC,

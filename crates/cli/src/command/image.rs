@@ -17,7 +17,7 @@ use crate::format::{Column, List, Row, ellipsis, short_id};
 use crate::output;
 
 pub(crate) use list::IMAGES;
-pub(crate) use transfer::{IMPORT, LOAD, PULL, SAVE, pull};
+pub(crate) use transfer::{IMPORT, LOAD, PULL, SAVE, chunks, pull};
 
 /// The commands of the noun.
 pub(crate) static COMMANDS: &[&Command] =

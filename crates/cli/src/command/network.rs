@@ -5,7 +5,7 @@ use super::inspect::NETWORK_INSPECT;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, labels, short_id};
+use crate::format::{Column, List, Row, label_map, labels, short_id};
 use crate::{output, value};
 
 /// The commands of the noun.
@@ -47,6 +47,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
             ("IPv4", network.enable_ipv4.to_string().into()),
             ("IPv6", network.enable_ipv6.to_string().into()),
             ("Internal", network.internal.to_string().into()),
+            ("Label", label_map(&network.labels)),
             ("Labels", labels(&network.labels).into()),
             ("Name", network.name.clone().into()),
             ("Scope", network.scope.clone().into()),

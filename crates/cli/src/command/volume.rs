@@ -10,7 +10,7 @@ use super::prune::VOLUME_PRUNE;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, labels};
+use crate::format::{Column, List, Row, label_map, labels};
 use crate::{output, value};
 
 /// The commands of the noun.
@@ -49,6 +49,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
             ("Availability", "N/A".into()),
             ("Driver", volume.driver.clone().into()),
             ("Group", "N/A".into()),
+            ("Label", label_map(volume.labels.iter().flatten())),
             ("Labels", labels(volume.labels.iter().flatten()).into()),
             ("Links", or_none(usage.map(|usage| usage.ref_count.to_string())).into()),
             ("Mountpoint", volume.mountpoint.clone().into()),
@@ -70,7 +71,7 @@ static CREATE: Command =
             Flag::text("driver", "Driver of the volume").short('d').default("local"),
             Flag::list("label", "Set a label").check(value::check_label),
             Flag::text("name", "Name of the volume").hidden(),
-            Flag::list("opt", "Option of the driver").short('o').named("map").check(value::check_pair),
+            Flag::list("opt", "Option of the driver").short('o').named("map"),
         ]])
         .arguments(Arguments::Between(0, 1), Complete::Nothing);
 

@@ -105,10 +105,11 @@ impl Data {
         }
     }
 
-    /// With the members of the outermost object in the order of their names.
-    pub(crate) fn sorted(self) -> Self {
+    /// A line of a list as it is printed whole: in the order of the names, without what is only asked for.
+    pub(crate) fn printable(self) -> Self {
         match self {
             Self::Struct(mut members) => {
+                members.retain(|(_, value)| !matches!(value, Self::Map(_)));
                 members.sort_by(|left, right| left.0.cmp(&right.0));
                 Self::Struct(members)
             }
@@ -244,7 +245,9 @@ impl fmt::Display for Data {
             Self::Map(members) => {
                 f.write_str("map[")?;
                 for (index, (key, value)) in Self::sorted_members(members).into_iter().enumerate() {
-                    write!(f, "{}{key}:{value}", if index > 0 { " " } else { "" })?;
+                    write!(f, "{}{key}:", if index > 0 { " " } else { "" })?;
+                    // The only nothings in Docker's maps are lists of ports.
+                    if *value == Self::Null { f.write_str("[]")? } else { write!(f, "{value}")? }
                 }
                 f.write_str("]")
             }

@@ -120,7 +120,7 @@ mod tests {
             ("{{if and (gt .Size 2) (not .None)}}yes{{end}}", "yes"),
             ("{{with .Labels}}{{.a}}{{end}}", "1"),
             ("{{join .Env \",\"}}", "X=1,Y=2"),
-            ("{{.Names | upper | printf \"%s-%d\" \"x\"}}", "x-WEB%!d(MISSING)"),
+            ("{{.Names | upper | printf \"%s-%d %d\" \"x\"}}", "x-%!d(string=WEB) %!d(MISSING)"),
             ("{{printf \"%-6s|%q|%v|%5d|%.1f|%t\" .Names .Names .Env .Size 1.25 true}}", "web   |\"web\"|[X=1 Y=2]|    3|1.2|true"),
             ("{{len .Env}} {{len .Names}}", "2 3"),
             ("{{split \"a/b\" \"/\"}}", "[a b]"),

@@ -29,13 +29,13 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     let container = client.container_inspect(name).await?;
     let id = container.id.as_str();
     if !container.state.running {
-        return Err(Error::invalid("cannot attach to a stopped container, start it first"));
+        return Err(Error::invalid("You cannot attach to a stopped container, start it first"));
     }
     if container.state.paused {
-        return Err(Error::invalid("cannot attach to a paused container, unpause it first"));
+        return Err(Error::invalid("You cannot attach to a paused container, unpause it first"));
     }
     if container.state.restarting {
-        return Err(Error::invalid("cannot attach to a restarting container, wait until it is running"));
+        return Err(Error::invalid("You cannot attach to a restarting container, wait until it is running"));
     }
     let tty = container.config.tty;
     let stdin = !call.flags.on("no-stdin") && container.config.open_stdin;

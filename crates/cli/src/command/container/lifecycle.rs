@@ -200,7 +200,7 @@ async fn port(call: Invocation) -> Result<u8, Error> {
         }
         let bindings = ports.get(&format!("{number}/{protocol}")).cloned().flatten();
         let bindings = bindings.filter(|bindings| !bindings.is_empty()).ok_or_else(|| {
-            Error::invalid(format!("Error: No public port '{number}/{protocol}' published for {}", call.arguments[0]))
+            Error::invalid(format!("Error: No public port '{wanted}' published for {}", call.arguments[0]))
         })?;
         for binding in bindings {
             output::print_line(&address(&binding.host_ip, &binding.host_port))?;

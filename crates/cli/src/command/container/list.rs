@@ -8,7 +8,7 @@ use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::data::Data;
-use crate::format::{Column, List, Row, ellipsis, labels, short_id};
+use crate::format::{Column, List, Row, ellipsis, label_map, labels, short_id};
 use crate::{output, value};
 
 /// `ponton ps`.
@@ -109,6 +109,7 @@ fn row(container: &Summary, whole: bool, now: i64) -> Row {
         ("CreatedAt", crate::format::go_time(container.created).into()),
         ("ID", if whole { container.id.clone() } else { short_id(&container.id) }.into()),
         ("Image", image(container, whole).into()),
+        ("Label", label_map(&container.labels)),
         ("Labels", labels(&container.labels).into()),
         ("LocalVolumes", volumes.to_string().into()),
         ("Mounts", mounts.join(",").into()),
@@ -147,43 +148,46 @@ fn size(container: &Summary) -> String {
     }
 }
 
-/// `0.0.0.0:8080-8081->80-81/tcp, 90/udp`: neighbours are joined.
+/// `90-91/udp, 0.0.0.0:80-81->80-81/tcp, 0.0.0.0:8080->80/tcp`: neighbours that have the same port on both
+/// sides are joined, those that have different ones come last.
 fn ports(ports: &[SummaryPort]) -> String {
-    struct Run<'a> {
-        ip: &'a str,
-        protocol: &'a str,
-        first: (u16, u16),
-        last: (u16, u16),
-    }
     let mut sorted: Vec<&SummaryPort> = ports.iter().collect();
-    sorted.sort_by_key(|port| (port.private_port, port.ip.clone(), port.public_port, port.r#type.clone()));
-    // Published ports that are neighbours on both sides, and exposed ports that are neighbours, form runs.
-    let mut runs: Vec<Run<'_>> = Vec::new();
+    sorted.sort_by(|left, right| {
+        let key = |port: &SummaryPort| (port.private_port, port.ip.clone(), port.public_port, port.r#type.clone());
+        key(left).cmp(&key(right))
+    });
+    let mut runs: Vec<(&str, &str, u16, u16)> = Vec::new();
+    let (mut texts, mut mapped) = (Vec::new(), Vec::new());
     for port in sorted {
-        let here = (port.public_port, port.private_port);
-        let next = |run: &Run<'_>| {
-            let public = if here.0 == 0 { run.last.0 == 0 } else { run.last.0 != 0 && run.last.0 + 1 == here.0 };
-            run.ip == port.ip
-                && run.protocol == port.r#type
-                && public
-                && run.last.1 + 1 == here.1
-                && (here.0 == 0 || here.0 == here.1 && run.last.0 == run.last.1)
-        };
-        match runs.iter_mut().find(|run| next(run)) {
-            Some(run) => run.last = here,
-            None => runs.push(Run { ip: &port.ip, protocol: &port.r#type, first: here, last: here }),
+        let here = port.private_port;
+        if !port.ip.is_empty() && port.public_port != here {
+            mapped.push(format!("{}:{}->{here}/{}", bracketed(&port.ip), port.public_port, port.r#type));
+            continue;
+        }
+        match runs.iter_mut().find(|run| run.0 == port.ip && run.1 == port.r#type) {
+            Some(run) if run.3 + 1 == here => run.3 = here,
+            Some(run) => {
+                texts.push(run_text(*run));
+                *run = (run.0, run.1, here, here);
+            }
+            None => runs.push((&port.ip, &port.r#type, here, here)),
         }
     }
-    let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    let texts = runs.iter().map(|run| {
-        let private = range(run.first.1, run.last.1);
-        if run.first.0 == 0 {
-            return format!("{private}/{}", run.protocol);
-        }
-        let ip = if run.ip.contains(':') { format!("[{}]", run.ip) } else { run.ip.to_owned() };
-        format!("{ip}:{}->{private}/{}", range(run.first.0, run.last.0), run.protocol)
-    });
-    texts.collect::<Vec<_>>().join(", ")
+    texts.extend(runs.into_iter().map(run_text));
+    texts.extend(mapped);
+    texts.join(", ")
+}
+
+fn run_text((ip, protocol, first, last): (&str, &str, u16, u16)) -> String {
+    let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    match ip {
+        "" => format!("{range}/{protocol}"),
+        ip => format!("{}:{range}->{range}/{protocol}", bracketed(ip)),
+    }
+}
+
+fn bracketed(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
 }
 
 #[cfg(test)]
@@ -222,7 +226,7 @@ mod tests {
             private_port: private,
             r#type: kind.to_owned(),
         };
-        assert_eq!(ports(&[port("0.0.0.0", 8080, 80, "tcp"), port("", 0, 81, "tcp")]), "0.0.0.0:8080->80/tcp, 81/tcp");
+        assert_eq!(ports(&[port("0.0.0.0", 8080, 80, "tcp"), port("", 0, 81, "tcp")]), "81/tcp, 0.0.0.0:8080->80/tcp");
         assert_eq!(ports(&[port("", 0, 90, "udp"), port("", 0, 91, "udp")]), "90-91/udp");
         assert_eq!(ports(&[port("0.0.0.0", 80, 80, "tcp"), port("::", 80, 80, "tcp")]), "0.0.0.0:80->80/tcp, [::]:80->80/tcp");
         assert_eq!(

@@ -99,6 +99,13 @@ impl State {
     fn command(&self, command: &[Operand], dot: &Data, piped: Option<Data>) -> Result<Data, Reason> {
         let Some((first, rest)) = command.split_first() else { return Ok(Data::Null) };
         let Base::Function(name) = &first.base else {
+            // Docker's `.Label "name"` is a method; here it is a map.
+            if let ([name], None) = (rest, &piped)
+                && let Ok(Data::Map(labels)) = self.operand(first, dot)
+            {
+                let arguments = [Data::Map(labels), self.operand(name, dot)?];
+                return function::call("index", &arguments).map_err(|reason| at(first, &reason));
+            }
             if !rest.is_empty() || piped.is_some() {
                 return Err(at(first, &format!("can't give argument to non-function {}", first.text)));
             }

@@ -205,6 +205,18 @@ fn verb_text(verb: char, value: &Data, precision: Option<usize>) -> String {
         ('q', Data::String(text)) => format!("{text:?}"),
         ('t', Data::Bool(value)) => value.to_string(),
         ('f', Data::Float(value)) => format!("{value:.*}", precision.unwrap_or(6)),
-        (verb, value) => format!("%!{verb}({value})"),
+        (verb, value) => format!("%!{verb}({}={value})", go_type(value)),
+    }
+}
+
+fn go_type(value: &Data) -> &'static str {
+    match value {
+        Data::Null | Data::Missing => "<nil>",
+        Data::Bool(_) => "bool",
+        Data::Int(_) => "int",
+        Data::Float(_) => "float64",
+        Data::String(_) => "string",
+        Data::Array(_) => "[]interface {}",
+        Data::Struct(_) | Data::Map(_) => "map[string]interface {}",
     }
 }
