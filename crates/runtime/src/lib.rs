@@ -15,6 +15,7 @@ pub mod open;
 pub mod plan;
 pub mod seccomp;
 pub mod shim;
+pub mod state;
 pub mod user;
 
 pub use error::Error;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::{CgroupPlan, Version};
-use ponton_oci::runtime::{Device, DeviceType, Linux, Mount, NamespaceType, Resources, Spec};
+use ponton_oci::runtime::{Device, DeviceRule, DeviceType, Linux, Mount, NamespaceType, Spec};
 
 use super::mount::parse_options;
 use super::{
@@ -91,9 +91,11 @@ impl Builder<'_> {
     fn cgroup(&mut self, linux: &Linux) -> Result<CgroupPlan, PlanError> {
         let default = format!("ponton/{}", self.input.id);
         let path = if linux.cgroups_path.is_empty() { &default } else { &linux.cgroups_path };
-        let none = Resources::default();
-        let resources = linux.resources.as_ref().unwrap_or(&none);
-        let plan = ponton_cgroup::plan(&self.host.cgroup, path, resources)
+        let mut resources = linux.resources.clone().unwrap_or_default();
+        if !resources.devices.is_empty() {
+            resources.devices.extend(default_device_rules());
+        }
+        let plan = ponton_cgroup::plan(&self.host.cgroup, path, &resources)
             .map_err(|error| PlanError::invalid(format!("linux.resources.{}", error.field), error.message))?;
         self.push("linux.resources", Action::Cgroup(plan.clone()));
         Ok(plan)
@@ -399,6 +401,24 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 ];
+
+/// What every container may use, whatever the spec forbids: the default devices, its terminals, and
+/// the making of device files (which does not mean that they can be opened).
+fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
+    let rule = |r#type, major, minor, access: &str| DeviceRule {
+        allow: true,
+        r#type,
+        major,
+        minor,
+        access: access.to_owned(),
+    };
+    let make = [DeviceType::C, DeviceType::B].map(|kind| rule(kind, None, None, "m"));
+    let terminals = [(136, None), (5, Some(2)), (5, Some(1))];
+    let terminals = terminals.map(|(major, minor)| rule(DeviceType::C, Some(major), minor, "rwm"));
+    let default = DEFAULT_DEVICES
+        .map(|(_, major, minor)| rule(DeviceType::C, Some(i64::from(major)), Some(i64::from(minor)), "rwm"));
+    make.into_iter().chain(default).chain(terminals)
+}
 
 /// runtime-linux.md, "Dev symbolic links"; and the link that makes pseudo-terminals work.
 const DEFAULT_LINKS: [(&str, &str); 6] = [

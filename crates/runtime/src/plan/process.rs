@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::{Capabilities, Process, Rlimit};
+use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp};
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -22,7 +22,7 @@ pub struct ProcessPlan {
     pub cwd: String,
     /// Who it is.
     pub user: UserPlan,
-    /// What it may do; none leaves everything.
+    /// What it may do; none is nothing.
     pub capabilities: Option<CapabilitySets>,
     /// Its resource limits.
     pub rlimits: Vec<RlimitPlan>,
@@ -143,7 +143,7 @@ pub fn plan_process(
         rlimits: process.rlimits.iter().enumerate().map(rlimit).collect::<Result<_, _>>()?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        seccomp: input.seccomp.map(|path| seccomp(path, input.seccomp_flags)).transpose()?,
+        seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
     })
 }
 
@@ -162,17 +162,11 @@ fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
     }
 }
 
-fn seccomp(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
-    let mut bits = 0;
-    for flag in flags {
-        bits |= match flag.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1,
-            "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-            _ => return Err(PlanError::not_implemented("linux.seccomp.flags", format!("{flag:?}"))),
-        };
-    }
-    Ok(SeccompPlan { path: path.to_owned(), flags: bits })
+fn seccomp_plan(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
+    let policy = Seccomp { flags: flags.to_vec(), ..Seccomp::default() };
+    let flags = crate::seccomp::flags(&policy)
+        .map_err(|error| PlanError::invalid("linux.seccomp.flags", error.to_string()))?;
+    Ok(SeccompPlan { path: path.to_owned(), flags })
 }
 
 fn capabilities(sets: &Capabilities, host: &Host) -> Result<CapabilitySets, PlanError> {

@@ -132,7 +132,7 @@ fn process_rows(process: &ProcessPlan) -> Vec<Row> {
         Some(name) => format!("user={name}"),
         None => format!("uid={} gid={}", process.user.uid, process.user.gid),
     };
-    let capabilities = process.capabilities.map_or("all".to_owned(), |sets| {
+    let capabilities = process.capabilities.map_or("none".to_owned(), |sets| {
         let count = sets.bounding.count_ones() as usize;
         if count >= CAPABILITIES.len() { "all".to_owned() } else { count.to_string() }
     });
