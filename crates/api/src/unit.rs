@@ -45,9 +45,10 @@ fn scaled(mut size: f64, base: f64, units: &[&str], digits: usize) -> String {
 fn significant(number: f64, digits: usize) -> String {
     let whole = format!("{:.0}", number.trunc()).len();
     let printed = format!("{number:.*}", digits.saturating_sub(if number < 1.0 { 0 } else { whole }));
-    match printed.contains('.') {
-        true => printed.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => printed,
+    if printed.contains('.') {
+        printed.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        printed
     }
 }
 

@@ -11,15 +11,18 @@
 //! component with `O_NOFOLLOW`. Archives are untrusted: sizes and counts in headers are bounded
 //! before they are believed.
 
-// pub mod apply;
-// pub mod compression;
-// pub mod copy;
-// pub mod create;
+pub mod apply;
+pub mod compression;
+pub mod copy;
+pub mod create;
 pub mod header;
 pub mod reader;
-// pub mod recipe;
-// mod tree;
+pub mod recipe;
+mod tree;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

@@ -83,7 +83,7 @@ impl Layout {
 
     /// Whether all controllers are in one v2 hierarchy.
     pub fn is_v2(&self) -> bool {
-        self.hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V2)
+        self.hierarchies.iter().all(|hierarchy| hierarchy.version == Version::V2)
     }
 }
 

@@ -1,33 +1,108 @@
-//! The engine's calls. (Bodies follow; what is not built says so.)
+//! The engine itself: what it is made of, how it is opened, and how things are found in it.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
-use ponton_api::container::{
-    Change, CreateRequest, CreateResponse, Inspect, PathStat, PruneResponse, Stats, Summary, TopResponse,
-    UpdateRequest, UpdateResponse, WaitResponse,
-};
-use ponton_api::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest};
-use ponton_api::filters::Filters;
-use ponton_api::stream::JsonMessage;
-use ponton_api::{event, image, network, system, volume};
+use futures_util::FutureExt;
+use ponton_cgroup::Cgroup;
+use ponton_image::Images;
+use ponton_network::{Network, NetworkConfig, Subnet};
+use ponton_runtime::host::Host;
+use ponton_snapshot::{Overlay, Snapshotter, Trash};
+use ponton_store::Store;
+use tokio::sync::mpsc;
 
 use crate::config::EngineConfig;
-use crate::error::{Error, Result};
-use crate::request::{
-    AttachConnection, AttachRequest, ByteSource, EventsRequest, ImportRequest, ListOptions, Logs,
-    LogsRequest, Pending, PutOptions, RemoveOptions, StopOptions, Stream, StreamInfo, WaitCondition,
-};
+use crate::container::Container;
+use crate::error::{Error, ErrorKind, Result, chain};
+use crate::event::Bus;
+use crate::shim::Shims;
+use crate::spec::HostFacts;
 
 /// The engine: one for a data root.
 pub struct Engine {
     config: EngineConfig,
+    pub(crate) store: Store,
+    pub(crate) snapshotter: Arc<dyn Snapshotter>,
+    trash: Trash,
+    pub(crate) images: Images,
+    pub(crate) network: Arc<Network>,
+    pub(crate) shims: Arc<Shims>,
+    pub(crate) events: Bus,
+    host: OnceLock<Host>,
+    facts: OnceLock<HostFacts>,
+    registry: Mutex<Registry>,
+    routing: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+/// The containers by what they are called.
+#[derive(Default)]
+struct Registry {
+    by_id: BTreeMap<String, Arc<Container>>,
+    /// Names to ids; also of containers that are just being made.
+    names: HashMap<String, String>,
 }
 
 impl Engine {
     /// Opens the engine on its data root, and takes up the containers that run.
+    ///
+    /// # Errors
+    /// Unavailable if another daemon uses the data root.
     pub async fn open(config: EngineConfig) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { config }))
+        let (notices, noticed) = mpsc::unbounded_channel();
+        let engine = Arc::new(Self::assemble(config, notices)?);
+        let routed = Arc::downgrade(&engine);
+        let routing = tokio::spawn(async move {
+            let mut noticed = noticed;
+            while let Some(notice) = noticed.recv().await {
+                let Some(engine) = routed.upgrade() else { break };
+                crate::container::route(&engine, notice);
+            }
+        });
+        *engine.routing.lock().unwrap_or_else(PoisonError::into_inner) = Some(routing);
+        engine.recover().await?;
+        engine.shims.prepare();
+        Ok(engine)
+    }
+
+    fn assemble(config: EngineConfig, notices: mpsc::UnboundedSender<crate::shim::Notice>) -> Result<Self> {
+        crate::shim::make_private(&config.exec_root)?;
+        let store = Store::open(&config.data_root)?;
+        for name in ["containers", "volumes", "snapshots"] {
+            crate::shim::make_private(&config.data_root.join(name))?;
+        }
+        // Processes of a shim that dies become the daemon's, so that their exit codes are not lost.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| Error::failed("become a subreaper", error))?;
+        let trash = Trash::open(&store.temporary())
+            .map_err(|error| Error::failed(format!("open {}", store.temporary().display()), error))?;
+        let overlay = Overlay::open(&config.data_root.join("snapshots/overlay"), trash.clone())?;
+        let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlay);
+        let images = Images::new(store.clone(), Arc::clone(&snapshotter));
+        let mut network = NetworkConfig::new(config.data_root.join("network"));
+        network.bridge.clone_from(&config.bridge);
+        if let Some((address, prefix)) = config.bridge_address {
+            network.pools = vec![Subnet::of(address, prefix)];
+        }
+        if config.mtu != 0 {
+            network.mtu = config.mtu;
+        }
+        let shims = Arc::new(Shims::open(&config, notices)?);
+        Ok(Self {
+            store,
+            snapshotter,
+            trash,
+            images,
+            network: Arc::new(Network::new(network)?),
+            shims,
+            events: Bus::new(),
+            host: OnceLock::new(),
+            facts: OnceLock::new(),
+            registry: Mutex::default(),
+            routing: Mutex::default(),
+            config,
+        })
     }
 
     /// The settings.
@@ -36,331 +111,198 @@ impl Engine {
     }
 
     /// Ends what the engine does; containers run on.
-    pub async fn shutdown(&self) {}
-}
-
-/// Containers.
-impl Engine {
-    /// Makes a container. `name` without or with a leading slash.
-    pub async fn create(
-        self: &Arc<Self>,
-        _name: Option<&str>,
-        _platform: Option<&str>,
-        _request: CreateRequest,
-    ) -> Result<CreateResponse> {
-        Err(Error::not_implemented("create is not implemented"))
+    pub async fn shutdown(&self) {
+        let mut held = Vec::new();
+        for container in self.all() {
+            let shim = container
+                .change(|task| {
+                    async move {
+                        task.end();
+                        Ok(task.shim_number())
+                    }
+                    .boxed()
+                })
+                .await;
+            held.extend(shim.ok().flatten());
+        }
+        self.shims.retire_idle(&held).await;
+        *self.registry() = Registry::default();
+        if let Some(routing) = self.routing.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            routing.abort();
+        }
     }
 
-    /// The runtime plan that a create and start would carry out, as text; nothing is made.
-    pub async fn plan_create(
-        self: &Arc<Self>,
-        _name: Option<&str>,
-        _request: CreateRequest,
-    ) -> Result<String> {
-        Err(Error::not_implemented("plan_create is not implemented"))
+    /// The container with this full id, name, or beginning of its id.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        let registry = self.registry();
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let by_name = || registry.by_id.get(registry.names.get(bare)?);
+        if let Some(container) = registry.by_id.get(name).or_else(by_name) {
+            return Ok(Arc::clone(container));
+        }
+        if bare.is_empty() {
+            return Err(Error::no_such_container(name));
+        }
+        let mut begun = registry.by_id.range(bare.to_owned()..).take_while(|(id, _)| id.starts_with(bare));
+        match (begun.next(), begun.next()) {
+            (Some((_, container)), None) => Ok(Arc::clone(container)),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("Multiple IDs found with provided prefix: {bare}")))
+            }
+            _ => Err(Error::no_such_container(name)),
+        }
     }
 
-    /// A container's runtime plan as text.
-    pub async fn plan(self: &Arc<Self>, _name: &str) -> Result<String> {
-        Err(Error::not_implemented("plan is not implemented"))
+    /// The container with this full id.
+    pub(crate) fn by_id(&self, id: &str) -> Option<Arc<Container>> {
+        self.registry().by_id.get(id).cloned()
     }
 
-    /// Starts a container. `detach_keys` is for the clients that are attached already.
-    pub async fn start(self: &Arc<Self>, _name: &str, _detach_keys: Option<&str>) -> Result<()> {
-        Err(Error::not_implemented("start is not implemented"))
+    /// All containers.
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.registry().by_id.values().cloned().collect()
     }
 
-    /// What to know before the connection of an attach is taken out of HTTP; fails as the attach would.
-    pub async fn attach_info(self: &Arc<Self>, _name: &str, _request: &AttachRequest) -> Result<StreamInfo> {
-        Err(Error::not_implemented("attach_info is not implemented"))
+    /// Takes a name for the container `id`.
+    pub(crate) fn reserve(&self, name: &str, id: &str) -> Result<()> {
+        match self.registry().names.entry(name.to_owned()) {
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(id.to_owned());
+                Ok(())
+            }
+            std::collections::hash_map::Entry::Occupied(holder) => Err(Error::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to \
+                 remove (or rename) that container to be able to reuse that name.",
+                holder.get()
+            ))),
+        }
     }
 
-    /// Connects a client to a container (also before its start). Returns when the connection was handed over.
-    pub async fn attach(
-        self: &Arc<Self>,
-        _name: &str,
-        _request: AttachRequest,
-        _connection: AttachConnection,
-    ) -> Result<()> {
-        Err(Error::not_implemented("attach is not implemented"))
+    /// Gives a name back that the container `id` has.
+    pub(crate) fn release_name(&self, name: &str, id: &str) {
+        let mut registry = self.registry();
+        if registry.names.get(name).is_some_and(|holder| holder == id) {
+            registry.names.remove(name);
+        }
     }
 
-    /// Begins to wait: registered when this returns.
-    pub async fn wait(
-        self: &Arc<Self>,
-        _name: &str,
-        _condition: WaitCondition,
-    ) -> Result<Pending<WaitResponse>> {
-        Err(Error::not_implemented("wait is not implemented"))
+    /// Enters a container under its id; its name was reserved.
+    pub(crate) fn enter(&self, container: Arc<Container>) {
+        self.registry().by_id.insert(container.id.clone(), container);
     }
 
-    /// Stops a container; NotModified when it does not run.
-    pub async fn stop(self: &Arc<Self>, _name: &str, _options: StopOptions) -> Result<()> {
-        Err(Error::not_implemented("stop is not implemented"))
+    /// Forgets a container and its name.
+    pub(crate) fn forget(&self, id: &str, name: &str) {
+        self.registry().by_id.remove(id);
+        self.release_name(name, id);
     }
 
-    /// Sends a signal: a name with or without SIG, or a number; empty for SIGKILL.
-    pub async fn kill(self: &Arc<Self>, _name: &str, _signal: &str) -> Result<()> {
-        Err(Error::not_implemented("kill is not implemented"))
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops a container when it runs, and starts it.
-    pub async fn restart(self: &Arc<Self>, _name: &str, _options: StopOptions) -> Result<()> {
-        Err(Error::not_implemented("restart is not implemented"))
+    /// What the host can do; asked once, at the first need.
+    pub(crate) fn host(&self) -> Result<&Host> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let host = Host::probe().map_err(|error| Error::failed("probe the host", error))?;
+        Ok(self.host.get_or_init(|| host))
     }
 
-    /// Removes a container.
-    pub async fn remove(self: &Arc<Self>, _name: &str, _options: RemoveOptions) -> Result<()> {
-        Err(Error::not_implemented("remove is not implemented"))
+    /// What specs depend on; asked once, at the first need.
+    pub(crate) fn facts(&self) -> &HostFacts {
+        self.facts.get_or_init(HostFacts::probe)
     }
 
-    /// The containers.
-    pub async fn list(self: &Arc<Self>, _options: ListOptions) -> Result<Vec<Summary>> {
-        Err(Error::not_implemented("list is not implemented"))
+    /// A control group by its path.
+    pub(crate) fn control_group(&self, path: &str) -> Result<Cgroup> {
+        Ok(Cgroup::new(&self.host()?.cgroup, path))
     }
 
-    /// All about one container.
-    pub async fn inspect(self: &Arc<Self>, _name: &str, _size: bool) -> Result<Inspect> {
-        Err(Error::not_implemented("inspect is not implemented"))
+    /// `<data-root>/containers/<id>`
+    pub(crate) fn container_directory(&self, id: &str) -> PathBuf {
+        self.config.data_root.join("containers").join(id)
     }
 
-    /// Log lines.
-    pub async fn logs(self: &Arc<Self>, _name: &str, _request: LogsRequest) -> Result<Logs> {
-        Err(Error::not_implemented("logs is not implemented"))
+    /// The current log file of a container.
+    pub(crate) fn log_path(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("log/container.log")
     }
 
-    /// Gives another name.
-    pub async fn rename(self: &Arc<Self>, _name: &str, _to: &str) -> Result<()> {
-        Err(Error::not_implemented("rename is not implemented"))
+    /// Removes a directory: it is gone at once, its space comes back soon.
+    pub(crate) fn discard(&self, path: &Path) {
+        self.trash.discard(path);
     }
 
-    /// Freezes the processes.
-    pub async fn pause(self: &Arc<Self>, _name: &str) -> Result<()> {
-        Err(Error::not_implemented("pause is not implemented"))
+    /// Bytes that a container's own file system holds; 0 when that cannot be told.
+    pub(crate) async fn size_of(&self, id: &str) -> u64 {
+        let (snapshotter, id) = (Arc::clone(&self.snapshotter), id.to_owned());
+        blocking(move || Ok(snapshotter.usage(&id)?.bytes)).await.unwrap_or(0)
     }
 
-    /// Thaws them.
-    pub async fn unpause(self: &Arc<Self>, _name: &str) -> Result<()> {
-        Err(Error::not_implemented("unpause is not implemented"))
+    /// The id of the image that a name means, when there is one.
+    pub(crate) fn images_by_name(&self, name: &str) -> Option<String> {
+        self.store.images().resolve(name).ok().map(|id| id.to_string())
     }
 
-    /// The processes. `ps_args` as for ps(1); empty for `-ef`.
-    pub async fn top(self: &Arc<Self>, _name: &str, _ps_args: &str) -> Result<TopResponse> {
-        Err(Error::not_implemented("top is not implemented"))
-    }
-
-    /// Sets the size of the container's terminal.
-    pub async fn resize(self: &Arc<Self>, _name: &str, _rows: u16, _cols: u16) -> Result<()> {
-        Err(Error::not_implemented("resize is not implemented"))
-    }
-
-    /// What a container uses: one sample, or one a second. `one_shot` does not wait for a first sample to compare with.
-    pub async fn stats(
-        self: &Arc<Self>,
-        _name: &str,
-        _stream: bool,
-        _one_shot: bool,
-    ) -> Result<Stream<Stats>> {
-        Err(Error::not_implemented("stats is not implemented"))
-    }
-
-    /// What changed in the file system.
-    pub async fn changes(self: &Arc<Self>, _name: &str) -> Result<Vec<Change>> {
-        Err(Error::not_implemented("changes is not implemented"))
-    }
-
-    /// Removes the containers that do not run.
-    pub async fn prune(self: &Arc<Self>, _filters: Filters) -> Result<PruneResponse> {
-        Err(Error::not_implemented("prune is not implemented"))
-    }
-
-    /// What a path in a container is.
-    pub async fn archive_stat(self: &Arc<Self>, _name: &str, _path: &str) -> Result<PathStat> {
-        Err(Error::not_implemented("archive_stat is not implemented"))
-    }
-
-    /// A path of a container as a tar.
-    pub async fn archive_get(
-        self: &Arc<Self>,
-        _name: &str,
-        _path: &str,
-    ) -> Result<(PathStat, Stream<Bytes>)> {
-        Err(Error::not_implemented("archive_get is not implemented"))
-    }
-
-    /// Unpacks a tar (also compressed) into a directory of a container.
-    pub async fn archive_put(
-        self: &Arc<Self>,
-        _name: &str,
-        _path: &str,
-        _options: PutOptions,
-        _body: ByteSource,
-    ) -> Result<()> {
-        Err(Error::not_implemented("archive_put is not implemented"))
-    }
-
-    /// Changes limits and restart policy.
-    pub async fn update(self: &Arc<Self>, _name: &str, _request: UpdateRequest) -> Result<UpdateResponse> {
-        Err(Error::not_implemented("update is not implemented"))
-    }
-
-    /// The whole file system as a tar.
-    pub async fn export(self: &Arc<Self>, _name: &str) -> Result<Stream<Bytes>> {
-        Err(Error::not_implemented("export is not implemented"))
+    /// The size of an image, 0 when it is gone.
+    pub(crate) fn image_size(&self, id: &str) -> i64 {
+        let Ok(id) = id.parse() else { return 0 };
+        match self.store.images().get(&id) {
+            Ok(Some(image)) => image.size as i64,
+            _ => 0,
+        }
     }
 }
 
-/// Execs.
-impl Engine {
-    /// Makes an exec; answers its id.
-    pub async fn exec_create(self: &Arc<Self>, _name: &str, _request: ExecCreateRequest) -> Result<String> {
-        Err(Error::not_implemented("exec_create is not implemented"))
-    }
-
-    /// What to know before the connection of an exec is taken out of HTTP; fails as the start would.
-    pub async fn exec_info(self: &Arc<Self>, _id: &str, _request: &ExecStartRequest) -> Result<StreamInfo> {
-        Err(Error::not_implemented("exec_info is not implemented"))
-    }
-
-    /// Starts an exec. With a connection a failure to start is written to it, and the answer is Ok.
-    pub async fn exec_start(
-        self: &Arc<Self>,
-        _id: &str,
-        _request: ExecStartRequest,
-        _connection: Option<AttachConnection>,
-    ) -> Result<()> {
-        Err(Error::not_implemented("exec_start is not implemented"))
-    }
-
-    /// All about an exec.
-    pub async fn exec_inspect(self: &Arc<Self>, _id: &str) -> Result<ExecInspect> {
-        Err(Error::not_implemented("exec_inspect is not implemented"))
-    }
-
-    /// Sets the size of an exec's terminal.
-    pub async fn exec_resize(self: &Arc<Self>, _id: &str, _rows: u16, _cols: u16) -> Result<()> {
-        Err(Error::not_implemented("exec_resize is not implemented"))
+/// Does what may take long, or wait for the kernel, beside the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::failed("carry out a request", error)),
     }
 }
 
-/// Images.
-impl Engine {
-    /// Makes an image of a root file system tar; answers its id.
-    pub async fn image_import(
-        self: &Arc<Self>,
-        _request: ImportRequest,
-        _body: ByteSource,
-    ) -> Result<String> {
-        Err(Error::not_implemented("image_import is not implemented"))
-    }
-
-    /// Loads images from a docker-archive or oci-archive; progress as it comes. `quiet` leaves the progress out.
-    pub async fn image_load(
-        self: &Arc<Self>,
-        _quiet: bool,
-        _body: ByteSource,
-    ) -> Result<Stream<JsonMessage>> {
-        Err(Error::not_implemented("image_load is not implemented"))
-    }
-
-    /// Images as one tar.
-    pub async fn image_save(self: &Arc<Self>, _names: Vec<String>) -> Result<Stream<Bytes>> {
-        Err(Error::not_implemented("image_save is not implemented"))
-    }
-
-    /// The images.
-    pub async fn image_list(self: &Arc<Self>, _all: bool, _filters: Filters) -> Result<Vec<image::Summary>> {
-        Err(Error::not_implemented("image_list is not implemented"))
-    }
-
-    /// All about one image.
-    pub async fn image_inspect(self: &Arc<Self>, _name: &str) -> Result<image::Inspect> {
-        Err(Error::not_implemented("image_inspect is not implemented"))
-    }
-
-    /// How an image came to be.
-    pub async fn image_history(self: &Arc<Self>, _name: &str) -> Result<Vec<image::HistoryItem>> {
-        Err(Error::not_implemented("image_history is not implemented"))
-    }
-
-    /// Gives an image another name.
-    pub async fn image_tag(self: &Arc<Self>, _name: &str, _repository: &str, _tag: &str) -> Result<()> {
-        Err(Error::not_implemented("image_tag is not implemented"))
-    }
-
-    /// Removes a name, and the image with its last name.
-    pub async fn image_remove(
-        self: &Arc<Self>,
-        _name: &str,
-        _force: bool,
-        _no_prune: bool,
-    ) -> Result<Vec<image::DeleteResponseItem>> {
-        Err(Error::not_implemented("image_remove is not implemented"))
-    }
-
-    /// Removes images that nothing uses.
-    pub async fn image_prune(self: &Arc<Self>, _filters: Filters) -> Result<image::PruneResponse> {
-        Err(Error::not_implemented("image_prune is not implemented"))
-    }
+macro_rules! from_kinds {
+    ($error:ty: $($pattern:pat => $kind:ident),* $(,)?) => {
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                #[allow(unreachable_patterns, reason = "some enums have all of their variants named")]
+                let kind = match &error {
+                    $($pattern => ErrorKind::$kind,)*
+                    _ => ErrorKind::Internal,
+                };
+                Self { kind, message: chain(&error), source: Some(Box::new(error)) }
+            }
+        }
+    };
 }
 
-/// System.
-impl Engine {
-    /// The engine and its host.
-    pub async fn info(self: &Arc<Self>) -> Result<system::Info> {
-        Err(Error::not_implemented("info is not implemented"))
-    }
-
-    /// Versions.
-    pub async fn version(self: &Arc<Self>) -> Result<system::Version> {
-        Err(Error::not_implemented("version is not implemented"))
-    }
-
-    /// Disk usage.
-    pub async fn df(self: &Arc<Self>) -> Result<system::DiskUsage> {
-        Err(Error::not_implemented("df is not implemented"))
-    }
-
-    /// What happens, and what happened lately.
-    pub async fn events(self: &Arc<Self>, _request: EventsRequest) -> Result<Stream<event::Message>> {
-        Err(Error::not_implemented("events is not implemented"))
-    }
-}
-
-/// Networks and volumes.
-impl Engine {
-    /// The networks.
-    pub async fn network_list(self: &Arc<Self>, _filters: Filters) -> Result<Vec<network::Network>> {
-        Err(Error::not_implemented("network_list is not implemented"))
-    }
-
-    /// All about one network.
-    pub async fn network_inspect(self: &Arc<Self>, _name: &str) -> Result<network::Network> {
-        Err(Error::not_implemented("network_inspect is not implemented"))
-    }
-
-    /// The volumes.
-    pub async fn volume_list(self: &Arc<Self>, _filters: Filters) -> Result<volume::ListResponse> {
-        Err(Error::not_implemented("volume_list is not implemented"))
-    }
-
-    /// All about one volume.
-    pub async fn volume_inspect(self: &Arc<Self>, _name: &str) -> Result<volume::Volume> {
-        Err(Error::not_implemented("volume_inspect is not implemented"))
-    }
-
-    /// Makes a volume, or answers the one that is there.
-    pub async fn volume_create(self: &Arc<Self>, _request: volume::CreateRequest) -> Result<volume::Volume> {
-        Err(Error::not_implemented("volume_create is not implemented"))
-    }
-
-    /// Removes a volume that no container uses.
-    pub async fn volume_remove(self: &Arc<Self>, _name: &str, _force: bool) -> Result<()> {
-        Err(Error::not_implemented("volume_remove is not implemented"))
-    }
-
-    /// Removes volumes that no container uses.
-    pub async fn volume_prune(self: &Arc<Self>, _filters: Filters) -> Result<volume::PruneResponse> {
-        Err(Error::not_implemented("volume_prune is not implemented"))
-    }
-}
+from_kinds!(ponton_store::Error:
+    ponton_store::Error::Locked { .. } => Unavailable,
+    ponton_store::Error::NameInUse { .. } => Conflict,
+    ponton_store::Error::NotFound { .. } => NotFound,
+    ponton_store::Error::Ambiguous { .. } => Invalid);
+from_kinds!(ponton_image::Error:
+    ponton_image::Error::NotFound(_) => NotFound,
+    ponton_image::Error::Conflict(_) => Conflict,
+    ponton_image::Error::Invalid(_) => Invalid,
+    ponton_image::Error::Unpack { .. } => Internal,
+    ponton_image::Error::Archive { .. } => Invalid,
+    ponton_image::Error::DigestMismatch { .. } => Invalid);
+from_kinds!(ponton_network::Error:
+    ponton_network::Error::Invalid(_) => Invalid,
+    ponton_network::Error::NotFound(_) => NotFound,
+    ponton_network::Error::NotImplemented(_) => NotImplemented,
+    ponton_network::Error::AddressInUse(_) => Forbidden);
+from_kinds!(ponton_runtime::plan::PlanError:
+    ponton_runtime::plan::PlanError::Invalid { .. } => Invalid,
+    ponton_runtime::plan::PlanError::NotImplemented { .. } => NotImplemented);
+from_kinds!(ponton_snapshot::Error:
+    ponton_snapshot::Error::SnapshotNotFound(_) => Internal);
+from_kinds!(ponton_sys::Error:);
+from_kinds!(ponton_cgroup::UpdateError:
+    ponton_cgroup::UpdateError::Plan(_) => Invalid);

@@ -8,14 +8,27 @@
 //! This crate does not speak HTTP: `server` turns requests into calls of [`Engine`].
 
 mod config;
+mod container;
 mod engine;
 pub mod error;
-pub mod event;
+mod event;
+mod exec;
+mod filter;
 mod id;
+mod image;
 pub mod lifecycle;
 mod log;
 mod name;
+mod network;
+mod poll;
+mod recover;
 pub mod request;
+mod shim;
+mod signal;
+pub mod spec;
+mod stream;
+mod system;
+mod volume;
 
 pub use config::EngineConfig;
 pub use engine::Engine;

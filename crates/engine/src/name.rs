@@ -17,8 +17,8 @@ const ADJECTIVES: &[&str] = &[
 const SURNAMES: &[&str] = &[
     "amundsen",
     "archimedes",
-    "baret",
     "barents",
+    "baret",
     "bazalgette",
     "beaufort",
     "bering",

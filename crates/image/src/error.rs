@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// A part of the archive is at fault.
-    #[error("invalid archive: {what}")]
+    #[error("{what}: invalid archive: {source}")]
     Archive {
         /// Which part.
         what: String,
@@ -32,9 +32,14 @@ pub enum Error {
         /// The digest that was found.
         found: Digest,
     },
-    /// What is not built yet.
-    #[error("{0} is not implemented")]
-    NotImplemented(&'static str),
+    /// Unpacking or packing failed, the archive not being at fault.
+    #[error("{what}")]
+    Unpack {
+        /// What was unpacked or packed.
+        what: String,
+        /// The cause.
+        source: ponton_archive::Error,
+    },
     /// The kernel or the disk refused.
     #[error("{what}")]
     Io {
@@ -43,13 +48,33 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The archive library failed, the archive not being at fault.
-    #[error(transparent)]
-    Unpack(ponton_archive::Error),
     /// The snapshotter failed.
     #[error(transparent)]
     Snapshot(#[from] ponton_snapshot::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(ponton_store::Error),
 }
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// For `map_err`: what was attempted on which object.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+impl From<ponton_store::Error> for Error {
+    fn from(error: ponton_store::Error) -> Self {
+        match error {
+            ponton_store::Error::NotFound { kind: "image", name } => Self::NotFound(name),
+            ponton_store::Error::Ambiguous { kind: "image", name } => {
+                Self::Conflict(format!("image id {name} is ambiguous: several images begin with it"))
+            }
+            other => Self::Store(other),
+        }
+    }
+}

@@ -8,23 +8,37 @@
 //!
 //! This crate runs nothing and knows no container: who uses an image is asked of the caller.
 
+pub mod change;
 mod error;
+mod import;
+mod layer;
+mod list;
+mod load;
+mod pipeline;
+mod remove;
+mod save;
 
-use std::io::{Read, Write};
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ponton_oci::digest::{ChainId, ImageId};
 use ponton_oci::image_config::ImageConfig;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 use ponton_snapshot::Snapshotter;
+use ponton_store::Store;
 
 pub use error::{Error, Result};
 
 /// The images of one data root. Cheap to clone; every method blocks.
 #[derive(Clone)]
 pub struct Images {
+    store: Store,
     snapshotter: Arc<dyn Snapshotter>,
+    /// Held while layers come or go together with the records that name them.
+    changing: Arc<Mutex<()>>,
 }
 
 /// What `import` makes of a root file system.
@@ -114,54 +128,18 @@ pub enum Removed {
 }
 
 impl Images {
-    /// Makes an image of one layer from a root file system's tar, compressed or not.
-    pub fn import(&self, _input: &mut (dyn Read + Send), _options: &ImportOptions) -> Result<ImageId> {
-        Err(Error::NotImplemented("image import"))
+    /// The images in `store`, unpacked by `snapshotter`.
+    pub fn new(store: Store, snapshotter: Arc<dyn Snapshotter>) -> Self {
+        Self { store, snapshotter, changing: Arc::default() }
     }
 
-    /// Takes in the images of a docker-archive or oci-archive, compressed or not.
-    pub fn load(
-        &self,
-        _input: &mut (dyn Read + Send),
-        _progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<LoadedImage>> {
-        Err(Error::NotImplemented("image load"))
+    /// What all users of the images' layers share.
+    pub fn snapshotter(&self) -> &Arc<dyn Snapshotter> {
+        &self.snapshotter
     }
 
-    /// Writes images as one archive that `load`, Docker, podman and skopeo read.
-    pub fn save(&self, _names: &[String], _output: &mut dyn Write) -> Result<()> {
-        Err(Error::NotImplemented("image save"))
-    }
-
-    /// All images, newest first.
-    pub fn list(&self) -> Result<Vec<Image>> {
-        Err(Error::NotImplemented("image list"))
-    }
-
-    /// The image that a name, an id or the beginning of an id means.
-    pub fn get(&self, _name: &str) -> Result<Image> {
-        Err(Error::NotImplemented("image get"))
-    }
-
-    /// Gives an image one more name, taken from another image if that has it.
-    pub fn tag(&self, _name: &str, _target: &Reference) -> Result<()> {
-        Err(Error::NotImplemented("image tag"))
-    }
-
-    /// Removes a name, and the image with its last name. `in_use` says which container (by short
-    /// id) uses an image, and whether it runs.
-    pub fn remove(
-        &self,
-        _name: &str,
-        _force: bool,
-        _in_use: &dyn Fn(&ImageId) -> Option<User>,
-    ) -> Result<Vec<Removed>> {
-        Err(Error::NotImplemented("image remove"))
-    }
-
-    /// How the image came about, newest first.
-    pub fn history(&self, _name: &str) -> Result<Vec<HistoryItem>> {
-        Err(Error::NotImplemented("image history"))
+    fn exclusive(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -43,12 +43,6 @@ impl Addresses {
         self.used.insert(address)
     }
 
-    /// Whether an interface can have this address: in the subnet, and neither its first nor its last.
-    pub(crate) fn is_usable(&self, address: Ipv4Addr) -> bool {
-        let (first, end) = self.usable();
-        (first..end).contains(&address.to_bits())
-    }
-
     pub(crate) fn release(&mut self, address: Ipv4Addr) {
         self.used.remove(&address);
     }
@@ -87,8 +81,5 @@ mod tests {
         assert!(addresses.claim(Ipv4Addr::new(10, 0, 0, 2)));
         assert!(!addresses.claim(Ipv4Addr::new(10, 0, 0, 2)));
         assert_eq!(addresses.allocate(), Some(Ipv4Addr::new(10, 0, 0, 3)));
-        assert!(!addresses.is_usable(Ipv4Addr::new(10, 0, 0, 255)));
-        assert!(!addresses.is_usable(Ipv4Addr::new(10, 0, 0, 0)));
-        assert!(!addresses.is_usable(Ipv4Addr::new(10, 0, 1, 1)));
     }
 }

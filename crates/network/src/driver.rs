@@ -44,12 +44,7 @@ pub(crate) trait Driver {
     fn validate(&self, request: &EndpointRequest, subnet: Subnet) -> Result<(), Error>;
 
     /// What the network needs on the host; `None` for nothing.
-    fn plan_network(
-        &self,
-        config: &NetworkConfig,
-        subnet: Subnet,
-        gateway: Ipv4Addr,
-    ) -> Option<NetworkPlan>;
+    fn plan_network(&self, config: &NetworkConfig, subnet: Subnet, gateway: Ipv4Addr) -> Option<NetworkPlan>;
 
     /// What a container's endpoint consists of.
     fn plan_endpoint(&self, request: &EndpointRequest) -> EndpointPlan;
@@ -89,12 +84,7 @@ impl Driver for Bridge {
         }
     }
 
-    fn plan_network(
-        &self,
-        config: &NetworkConfig,
-        subnet: Subnet,
-        gateway: Ipv4Addr,
-    ) -> Option<NetworkPlan> {
+    fn plan_network(&self, config: &NetworkConfig, subnet: Subnet, gateway: Ipv4Addr) -> Option<NetworkPlan> {
         Some(plan_bridge(config, subnet, gateway))
     }
 

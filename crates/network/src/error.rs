@@ -36,11 +36,16 @@ pub enum Error {
         /// The network's id.
         network_id: String,
     },
+    /// The bridge has as many interfaces as the kernel allows (`BR_MAX_PORTS`).
+    #[error("bridge {0} is full: the kernel allows 1023 interfaces on one bridge")]
+    BridgeFull(String),
     /// Another endpoint has the address.
     #[error("Address already in use: {0}")]
     AddressInUse(Ipv4Addr),
     /// Every range of the configured pools overlaps a route of the host.
-    #[error("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}")]
+    #[error(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network {0}"
+    )]
     PoolsExhausted(String),
     /// The kernel refused a request.
     #[error("{action} {object}: {source}")]

@@ -105,12 +105,7 @@ impl Firewall {
 
     /// Replaces the whole table, in one transaction: the rules of a bridge and its subnet, and these
     /// published ports.
-    pub(crate) fn reset(
-        &mut self,
-        bridge: &str,
-        subnet: Subnet,
-        forwards: &[Forward],
-    ) -> io::Result<()> {
+    pub(crate) fn reset(&mut self, bridge: &str, subnet: Subnet, forwards: &[Forward]) -> io::Result<()> {
         let create = self.message(NEWTABLE, CREATE);
         let delete = self.message(DELTABLE, 0);
         // Deleting needs a table that is there, hence made first.
@@ -187,53 +182,66 @@ impl Firewall {
         let message = self.message(NEWCHAIN, CREATE).string(3, name);
         match base {
             None => message,
-            Some((kind, hook, priority)) => message
-                .nest(4, |m| m.number_be(1, hook).number_be(2, priority as u32))
-                .string(7, kind),
+            Some((kind, hook, priority)) => {
+                message.nest(4, |m| m.number_be(1, hook).number_be(2, priority as u32)).string(7, kind)
+            }
         }
     }
 
     fn rule(&self, chain: &str, expressions: Vec<Expression<'_>>) -> Message {
-        self.message(NEWRULE, CREATE).string(2, chain).nest(4, |message| {
-            expressions.into_iter().fold(message, |m, expression| expression.encode(m))
-        })
+        self.message(NEWRULE, CREATE)
+            .string(2, chain)
+            .nest(4, |message| expressions.into_iter().fold(message, |m, expression| expression.encode(m)))
     }
 
     fn rules(&self, bridge: &str, subnet: Subnet) -> Vec<Message> {
-        use Expression::{Ct, Drop, Dnat, Interface, Jump, Load, LocalDestination, Lookup, Masquerade, Network};
+        use Expression::{
+            Ct, Dnat, Drop, Interface, Jump, Load, LocalDestination, Lookup, Masquerade, Network,
+        };
         let from_bridge = || Interface { key: META_IIFNAME, name: bridge, equal: true };
         let out_of = |equal| Interface { key: META_OIFNAME, name: bridge, equal };
         let from = |subnet| Network { offset: SOURCE, subnet };
         let dnat = |set| Ct { key: CT_STATUS, bits: CT_STATUS_DNAT, set };
         vec![
             self.rule("raw", vec![from_bridge(), from(LOOPBACK), Drop]),
-            self.rule("raw", vec![
-                from_bridge(),
-                Network { offset: DESTINATION, subnet: LOOPBACK },
-                Drop,
-            ]),
+            self.rule("raw", vec![from_bridge(), Network { offset: DESTINATION, subnet: LOOPBACK }, Drop]),
             self.rule("prerouting", vec![LocalDestination, Jump("publish")]),
             self.rule("output", vec![LocalDestination, Jump("publish")]),
-            self.rule("publish", vec![
-                Load { meta: None, offset: DESTINATION, transport: false, length: 4, register: KEY },
-                Load { meta: Some(META_L4PROTO), offset: 0, transport: true, length: 1, register: KEY + 1 },
-                Load { meta: None, offset: 2, transport: true, length: 2, register: KEY + 2 },
-                Lookup("addresses"),
-                Dnat,
-            ]),
-            self.rule("publish", vec![
-                Load { meta: Some(META_L4PROTO), offset: 0, transport: true, length: 1, register: KEY },
-                Load { meta: None, offset: 2, transport: true, length: 2, register: KEY + 1 },
-                Lookup("ports"),
-                Dnat,
-            ]),
-            self.rule("forward", vec![
-                out_of(true),
-                Interface { key: META_IIFNAME, name: bridge, equal: false },
-                Ct { key: CT_STATE, bits: CT_ESTABLISHED_RELATED, set: false },
-                dnat(false),
-                Drop,
-            ]),
+            self.rule(
+                "publish",
+                vec![
+                    Load { meta: None, offset: DESTINATION, transport: false, length: 4, register: KEY },
+                    Load {
+                        meta: Some(META_L4PROTO),
+                        offset: 0,
+                        transport: true,
+                        length: 1,
+                        register: KEY + 1,
+                    },
+                    Load { meta: None, offset: 2, transport: true, length: 2, register: KEY + 2 },
+                    Lookup("addresses"),
+                    Dnat,
+                ],
+            ),
+            self.rule(
+                "publish",
+                vec![
+                    Load { meta: Some(META_L4PROTO), offset: 0, transport: true, length: 1, register: KEY },
+                    Load { meta: None, offset: 2, transport: true, length: 2, register: KEY + 1 },
+                    Lookup("ports"),
+                    Dnat,
+                ],
+            ),
+            self.rule(
+                "forward",
+                vec![
+                    out_of(true),
+                    Interface { key: META_IIFNAME, name: bridge, equal: false },
+                    Ct { key: CT_STATE, bits: CT_ESTABLISHED_RELATED, set: false },
+                    dnat(false),
+                    Drop,
+                ],
+            ),
             self.rule("postrouting", vec![from(subnet), out_of(false), Masquerade]),
             self.rule("postrouting", vec![from(subnet), out_of(true), dnat(true), Masquerade]),
             self.rule("postrouting", vec![from(LOOPBACK), out_of(true), dnat(true), Masquerade]),
@@ -273,24 +281,39 @@ fn element(message: Message, forward: Forward) -> Message {
     key.extend(port(host_port));
     let mut data = forward.address.octets().to_vec();
     data.extend(port(container_port));
-    message
-        .nest(1, |m| m.attribute(DATA_VALUE, &key))
-        .nest(2, |m| m.attribute(DATA_VALUE, &data))
+    message.nest(1, |m| m.attribute(DATA_VALUE, &key)).nest(2, |m| m.attribute(DATA_VALUE, &data))
 }
 
 /// What a rule is made of. Each tests something, and ends the rule where it does not hold, or acts.
 #[derive(Clone, Copy, Debug)]
 enum Expression<'a> {
     /// The packet comes from (or leaves by) an interface of this name, or not.
-    Interface { key: u32, name: &'a str, equal: bool },
+    Interface {
+        key: u32,
+        name: &'a str,
+        equal: bool,
+    },
     /// The source or destination address lies in a range.
-    Network { offset: u32, subnet: Subnet },
+    Network {
+        offset: u32,
+        subnet: Subnet,
+    },
     /// The connection has one of these state or status bits, or none of them.
-    Ct { key: u32, bits: u32, set: bool },
+    Ct {
+        key: u32,
+        bits: u32,
+        set: bool,
+    },
     /// The destination is an address of the host.
     LocalDestination,
     /// Loads a field of the packet, or its transport protocol, into a register.
-    Load { meta: Option<u32>, offset: u32, transport: bool, length: u32, register: u32 },
+    Load {
+        meta: Option<u32>,
+        offset: u32,
+        transport: bool,
+        length: u32,
+        register: u32,
+    },
     /// Looks the key registers up in a map; the data registers get what it holds.
     Lookup(&'a str),
     /// To the address and port in the data registers.
@@ -311,34 +334,29 @@ impl Expression<'_> {
             }
             Self::Network { offset, subnet } => {
                 let message = load_payload(message, false, offset, 4, KEY);
-                let message = mask(message, &subnet.mask().to_be_bytes());
+                let message = mask(message, subnet.mask().to_be_bytes());
                 compare(message, true, &subnet.address.octets())
             }
             Self::Ct { key, bits, set } => {
-                let message =
-                    expression(message, "ct", |m| m.number_be(1, KEY).number_be(2, key));
-                compare(mask(message, &bits.to_ne_bytes()), !set, &[0; 4])
+                let message = expression(message, "ct", |m| m.number_be(1, KEY).number_be(2, key));
+                compare(mask(message, bits.to_ne_bytes()), !set, &[0; 4])
             }
             Self::LocalDestination => {
                 // Result 3: the type of the address; flag 2: of the destination.
-                let message = expression(message, "fib", |m| {
-                    m.number_be(1, KEY).number_be(2, 3).number_be(3, 2)
-                });
+                let message =
+                    expression(message, "fib", |m| m.number_be(1, KEY).number_be(2, 3).number_be(3, 2));
                 compare(message, true, &ROUTE_LOCAL.to_ne_bytes())
             }
             Self::Load { meta: Some(key), register, .. } => load_meta(message, key, register),
             Self::Load { meta: None, offset, transport, length, register } => {
                 load_payload(message, transport, offset, length, register)
             }
-            Self::Lookup(map) => expression(message, "lookup", |m| {
-                m.string(1, map).number_be(2, KEY).number_be(3, DATA)
-            }),
+            Self::Lookup(map) => {
+                expression(message, "lookup", |m| m.string(1, map).number_be(2, KEY).number_be(3, DATA))
+            }
             Self::Dnat => expression(message, "nat", |m| {
                 // Type 1: destination; then the family and the registers of address and port.
-                m.number_be(1, 1)
-                    .number_be(2, IPV4.into())
-                    .number_be(3, DATA)
-                    .number_be(5, DATA + 1)
+                m.number_be(1, 1).number_be(2, IPV4.into()).number_be(3, DATA).number_be(5, DATA + 1)
             }),
             Self::Masquerade => expression(message, "masq", |m| m),
             Self::Jump(chain) => verdict(message, JUMP, Some(chain)),
@@ -347,11 +365,7 @@ impl Expression<'_> {
     }
 }
 
-fn expression(
-    message: Message,
-    name: &str,
-    data: impl FnOnce(Message) -> Message,
-) -> Message {
+fn expression(message: Message, name: &str, data: impl FnOnce(Message) -> Message) -> Message {
     message.nest(LIST_ELEM, |m| m.string(1, name).nest(2, data))
 }
 
@@ -359,34 +373,26 @@ fn load_meta(message: Message, key: u32, register: u32) -> Message {
     expression(message, "meta", |m| m.number_be(1, register).number_be(2, key))
 }
 
-fn load_payload(
-    message: Message,
-    transport: bool,
-    offset: u32,
-    length: u32,
-    register: u32,
-) -> Message {
+fn load_payload(message: Message, transport: bool, offset: u32, length: u32, register: u32) -> Message {
     let base = if transport { 2 } else { 1 };
     expression(message, "payload", |m| {
         m.number_be(1, register).number_be(2, base).number_be(3, offset).number_be(4, length)
     })
 }
 
-fn mask(message: Message, mask: &[u8; 4]) -> Message {
+fn mask(message: Message, mask: [u8; 4]) -> Message {
     expression(message, "bitwise", |m| {
         m.number_be(1, KEY)
             .number_be(2, KEY)
             .number_be(3, 4)
-            .nest(4, |m| m.attribute(DATA_VALUE, mask))
+            .nest(4, |m| m.attribute(DATA_VALUE, &mask))
             .nest(5, |m| m.attribute(DATA_VALUE, &[0; 4]))
     })
 }
 
 fn compare(message: Message, equal: bool, value: &[u8]) -> Message {
     expression(message, "cmp", |m| {
-        m.number_be(1, KEY)
-            .number_be(2, u32::from(!equal))
-            .nest(3, |m| m.attribute(DATA_VALUE, value))
+        m.number_be(1, KEY).number_be(2, u32::from(!equal)).nest(3, |m| m.attribute(DATA_VALUE, value))
     })
 }
 
@@ -407,12 +413,8 @@ mod tests {
     use crate::Protocol;
 
     fn forward(host_ip: [u8; 4], host_port: u16) -> Forward {
-        let binding = PortBinding {
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            host_ip: host_ip.into(),
-            host_port,
-        };
+        let binding =
+            PortBinding { protocol: Protocol::Tcp, container_port: 80, host_ip: host_ip.into(), host_port };
         Forward { binding, address: Ipv4Addr::new(172, 17, 0, 2) }
     }
 

@@ -5,10 +5,19 @@
 //! speaks to the kernel itself, by rtnetlink and nfnetlink; it forks nothing, and of the host's
 //! firewall it touches only its own table.
 //!
+//! What changes on the host with the first container on `bridge`: the bridge, the table `ip ponton`,
+//! and `net.ipv4.ip_forward=1`. A host whose own firewall drops what it forwards (Docker's daemon sets
+//! the policy of iptables' FORWARD so) must accept packets from and to the bridge itself; ports reached
+//! from the host's own addresses need no such rule. Ports are published on IPv4 addresses.
+//!
+//! A new namespace has `net.ipv4.ip_unprivileged_port_start=0`, `net.ipv4.ping_group_range` open to
+//! all groups, and IPv6 off.
+//!
 //! It is not for name resolution or for files such as `/etc/hosts`, and it knows no container
 //! beyond its id.
 
 mod addresses;
+mod conntrack;
 mod driver;
 mod error;
 mod firewall;
@@ -69,20 +78,24 @@ impl Network {
     /// Makes the endpoint of a container. On error nothing of it stays behind.
     pub fn attach(&self, request: &EndpointRequest) -> Result<Endpoint, Error> {
         let (name, plan) = self.plan_endpoint(request)?;
+        // A container has one endpoint. One that its caller forgot is not kept from starting again.
+        if let Some(former) = self.shared.endpoint(&request.container_id) {
+            self.detach(&former)?;
+        }
         let endpoint_id = id::random();
         let publish_error = |source| Error::Publish {
             container: request.container_name.clone(),
             endpoint: endpoint_id.clone(),
             source,
         };
-        let reserved =
-            self.shared.ports(|ports| ports.reserve(&plan.ports)).map_err(publish_error)?;
+        let reserved = self.shared.ports(|ports| ports.reserve(&plan.ports)).map_err(publish_error)?;
         let (ports, reservations): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let sandbox = if plan.netns { self.shared.take(&plan).map(Some) } else { Ok(None) };
         let sandbox = sandbox.inspect_err(|_| {
             self.shared.ports(|book| ports.iter().for_each(|binding| book.release(binding)));
         })?;
-        let (netns, interface) = sandbox.map_or((None, None), |Sandbox { netns, interface }| (Some(netns), interface));
+        let (netns, interface) =
+            sandbox.map_or((None, None), |Sandbox { netns, interface }| (Some(netns), interface));
         let (subnet, gateway) = self.shared.subnet();
         let record = EndpointRecord {
             container_id: request.container_id.clone(),
@@ -97,7 +110,10 @@ impl Network {
             ports,
             endpoint_id: endpoint_id.clone(),
         };
-        self.shared.insert(&record).map_err(publish_error)?;
+        // A second descriptor, so that `detach` decides when the kernel starts to remove it. Without
+        // it the namespace goes with the container's last process.
+        let held = netns.as_ref().and_then(|netns| netns.try_clone().ok());
+        self.shared.insert(&record, held).map_err(publish_error)?;
         Ok(Endpoint { record, netns, reservations })
     }
 
@@ -111,8 +127,8 @@ impl Network {
     }
 
     /// Takes an endpoint away: rules, ports and address at once. The namespace and its links go when
-    /// the last holder of its descriptor and the last process in it are gone; the kernel removes
-    /// them in the background, many together. An endpoint that is not known is no error.
+    /// the last holder of its descriptor and the last process in it are gone; they are removed in the
+    /// background, many together. An endpoint that is not known is no error.
     pub fn detach(&self, record: &EndpointRecord) -> Result<(), Error> {
         self.shared.remove(record).map(drop)
     }

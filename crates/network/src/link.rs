@@ -4,7 +4,6 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-
 use rustix::io::Errno;
 
 use crate::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
@@ -28,6 +27,9 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_HAIRPIN: u16 = 4;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const VETH_INFO_PEER: u16 = 1;
 
@@ -67,9 +69,7 @@ pub(crate) struct Link {
 
 fn link_of(reply: &Reply) -> Option<Link> {
     let body = reply.body.get(16..)?;
-    let word = |at: usize| {
-        Some(u32::from_ne_bytes(reply.body.get(at..at + 4)?.try_into().ok()?))
-    };
+    let word = |at: usize| Some(u32::from_ne_bytes(reply.body.get(at..at + 4)?.try_into().ok()?));
     let find = |kind| attributes(body).find(|&(k, _)| k == kind).map(|(_, value)| value);
     let name = find(IFLA_IFNAME)?.split(|&byte| byte == 0).next()?;
     let master = find(IFLA_MASTER).and_then(|value| value.try_into().ok());
@@ -88,9 +88,7 @@ pub(crate) fn find(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> 
         .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     match socket.query(message) {
         Ok(replies) => Ok(replies.iter().find_map(link_of)),
-        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
-            Ok(None)
-        }
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -158,22 +156,8 @@ fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &interface(index, IFF_UP))
 }
 
-/// No link-local IPv6 address: no router's advertisement is heard, and no traffic of ours appears, on
-/// an interface that carries IPv4 only. The kernel takes this for a link that is there, not with
-/// its creation; a kernel without IPv6 refuses it and needs no such thing.
-fn without_ipv6_address(name: &str) -> Message {
-    Message::new(RTM_NEWLINK, 0, &interface(0, 0)).string(IFLA_IFNAME, name).nest(IFLA_AF_SPEC, |m| {
-        m.nest(AF_INET6, |m| m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]))
-    })
-}
-
 /// Makes a bridge with a link-layer address of its own, so that it doesn't change with its ports.
-pub(crate) fn create_bridge(
-    socket: &mut Socket,
-    name: &str,
-    mac: MacAddress,
-    mtu: u32,
-) -> io::Result<()> {
+pub(crate) fn create_bridge(socket: &mut Socket, name: &str, mac: MacAddress, mtu: u32) -> io::Result<()> {
     let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &interface(0, 0))
         .string(IFLA_IFNAME, name)
         .attribute(IFLA_ADDRESS, &mac.0)
@@ -183,12 +167,7 @@ pub(crate) fn create_bridge(
 }
 
 /// Gives a link an address and sets it up; what it already has is left as it is.
-pub(crate) fn configure(
-    socket: &mut Socket,
-    index: u32,
-    address: Ipv4Addr,
-    prefix: u8,
-) -> io::Result<()> {
+pub(crate) fn configure(socket: &mut Socket, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
     if !addresses(socket, index)?.contains(&(address, prefix)) {
         socket.request(vec![add_address(index, address, prefix)])?;
     }
@@ -203,11 +182,13 @@ pub(crate) struct Veth<'a> {
     pub(crate) netns: BorrowedFd<'a>,
     pub(crate) mac: MacAddress,
     pub(crate) mtu: u32,
+    /// Whether the kernel has IPv6, which must be told to keep off.
+    pub(crate) has_ipv6: bool,
 }
 
-/// Makes the pair with both ends up. `socket` is of the host's namespace.
+/// Makes the pair, with the host's end up. `socket` is of the host's namespace.
 pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()> {
-    let message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &interface(0, IFF_UP))
+    let create = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &interface(0, 0))
         .string(IFLA_IFNAME, veth.host_name)
         .number(IFLA_MTU, veth.mtu)
         .number(IFLA_MASTER, veth.bridge)
@@ -222,7 +203,24 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()
                 })
             })
         });
-    socket.request(vec![message])
+    // The kernel takes these for a link that is there, not with its creation.
+    let set_up = Message::new(RTM_NEWLINK, 0, &interface(0, IFF_UP))
+        .string(IFLA_IFNAME, veth.host_name)
+        // With br_netfilter a container's packet to a port that leads back to itself is turned
+        // around inside the bridge.
+        .nest(IFLA_LINKINFO, |m| {
+            m.attribute(IFLA_INFO_SLAVE_KIND, b"bridge")
+                .nest(IFLA_INFO_SLAVE_DATA, |m| m.attribute(IFLA_BRPORT_HAIRPIN, &[1]))
+        });
+    let set_up = if veth.has_ipv6 { no_ipv6_address(set_up) } else { set_up };
+    socket.request(vec![create, set_up])
+}
+
+/// No link-local IPv6 address: nothing of the host's speaks or listens on this end.
+fn no_ipv6_address(message: Message) -> Message {
+    message.nest(IFLA_AF_SPEC, |m| {
+        m.nest(AF_INET6, |m| m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]))
+    })
 }
 
 /// Sets up the loopback interface of the namespace of `socket`.
@@ -230,7 +228,8 @@ pub(crate) fn set_loopback_up(socket: &mut Socket) -> io::Result<()> {
     socket.request(vec![set_up(LOOPBACK_INDEX)])
 }
 
-/// Gives `eth0` of the namespace of `socket` its address and the default route.
+/// Sets up the loopback interface of the namespace of `socket`, and `eth0` with its address and the
+/// default route.
 pub(crate) fn configure_peer(
     socket: &mut Socket,
     address: Ipv4Addr,
@@ -240,11 +239,14 @@ pub(crate) fn configure_peer(
     let link = find(socket, "eth0")?.ok_or(io::ErrorKind::NotFound)?;
     // struct rtmsg: family, dst_len, src_len, tos, table main, protocol boot, scope, type unicast.
     let route = [AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    let route = Message::new(RTM_NEWROUTE, CREATE | EXCLUSIVE, &route)
-        .attribute(RTA_GATEWAY, &gateway.octets());
-    socket
-        .request(vec![add_address(link.index, address, prefix), set_up(link.index), route])
-        
+    let route =
+        Message::new(RTM_NEWROUTE, CREATE | EXCLUSIVE, &route).attribute(RTA_GATEWAY, &gateway.octets());
+    socket.request(vec![
+        set_up(LOOPBACK_INDEX),
+        add_address(link.index, address, prefix),
+        set_up(link.index),
+        route,
+    ])
 }
 
 /// Makes a link a port of a bridge.

@@ -106,8 +106,7 @@ impl MacAddress {
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
     }
 }
 
@@ -245,7 +244,7 @@ pub struct EndpointRecord {
     pub network: String,
     /// The network's id.
     pub network_id: String,
-    /// The endpoint's own id (64 hex digits; empty on the network `host`... it has none there).
+    /// The endpoint's own id (64 hex digits).
     pub endpoint_id: String,
     /// The id of the network namespace.
     pub sandbox_id: String,

@@ -128,12 +128,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket of `protocol` (`None` is rtnetlink) in the calling thread's network namespace.
     pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
-        let fd = net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(REPLY_TIMEOUT))?;
         Ok(Self { fd, sequence: 0 })
@@ -209,10 +204,9 @@ impl Socket {
     }
 
     fn receive(&self) -> io::Result<Vec<(u32, Reply)>> {
-        let mut buffer = [0; 32 * 1024];
+        let mut buffer = vec![0; 32 * 1024];
         let (_, length) = retry(|| net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))?;
-        let mut bytes =
-            buffer.get(..length).ok_or_else(|| io::Error::other("netlink message truncated"))?;
+        let mut bytes = buffer.get(..length).ok_or_else(|| io::Error::other("netlink message truncated"))?;
         let mut replies = Vec::new();
         while let Some((header, _)) = bytes.split_at_checked(HEADER) {
             let word = |at: usize| header[at..at + 4].try_into().map_or(0, u32::from_ne_bytes);
@@ -247,9 +241,8 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_nested() {
-        let message = Message::new(16, 0, &[1, 2, 3, 4])
-            .string(3, "lo")
-            .nest(18, |m| m.number_be(1, 0x0102_0304));
+        let message =
+            Message::new(16, 0, &[1, 2, 3, 4]).string(3, "lo").nest(18, |m| m.number_be(1, 0x0102_0304));
         let bytes = &message.0[HEADER + 4..];
         assert_eq!(bytes.len(), 8 + 12);
         let parsed: Vec<_> = attributes(bytes).collect();

@@ -46,7 +46,9 @@ impl Ports {
             match self.reserve_one(request) {
                 Ok(one) => reserved.push(one),
                 Err(error) => {
-                    reserved.iter().for_each(|(binding, _)| self.release(binding));
+                    for (binding, _) in &reserved {
+                        self.release(binding);
+                    }
                     return Err(error);
                 }
             }
@@ -111,8 +113,12 @@ impl Ports {
         if same_port.any(clash) {
             return Err(PortError::Allocated { host_ip, host_port });
         }
-        bind_socket(protocol, SocketAddrV4::new(host_ip, host_port))
-            .map_err(|source| PortError::Bind { host_ip, host_port, protocol, source })
+        bind_socket(protocol, SocketAddrV4::new(host_ip, host_port)).map_err(|source| PortError::Bind {
+            host_ip,
+            host_port,
+            protocol,
+            source,
+        })
     }
 }
 
@@ -165,10 +171,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let error = Ports::new().reserve(&[request(port, port)]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("listen tcp4 127.0.0.1:{port}: bind: address already in use")
-        );
+        assert_eq!(error.to_string(), format!("listen tcp4 127.0.0.1:{port}: bind: address already in use"));
     }
 
     #[test]
@@ -179,10 +182,7 @@ mod tests {
         let mut all = request(port, port);
         all.host_ip = Ipv4Addr::UNSPECIFIED.into();
         let error = ports.reserve(&[request(0, 0), all]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
-        );
+        assert_eq!(error.to_string(), format!("Bind for 0.0.0.0:{port} failed: port is already allocated"));
         assert_eq!(ports.taken.len(), 1, "a request is granted whole or not at all");
         ports.release(&first[0].0);
         drop(first);

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ponton_sys::namespace::{self, Kinds};
+use rustix::io::Errno;
 
+use crate::conntrack;
 use crate::driver::{EndpointPlan, InterfacePlan, NetworkPlan};
 use crate::error::kernel;
 use crate::id;
@@ -35,6 +37,19 @@ const SYSCTLS: [(&str, &str); 3] = [
 pub(crate) struct Sandbox {
     pub(crate) netns: OwnedFd,
     pub(crate) interface: Option<Interface>,
+}
+
+impl Sandbox {
+    /// Whether it is what was planned.
+    pub(crate) fn fits(&self, plan: &EndpointPlan) -> bool {
+        match (&self.interface, plan.interface) {
+            (None, None) => true,
+            (Some(made), Some(plan)) => {
+                plan.ipv4.is_none_or(|ipv4| ipv4 == made.ipv4) && plan.mac.is_none_or(|mac| mac == made.mac)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Its `eth0`.
@@ -79,6 +94,12 @@ impl Maker {
                     let made = self.make(&plan);
                     self.shared.stock(&plan, made);
                 }
+                Task::Bury(dead) => drop(dead),
+                Task::Forget(forwards) => {
+                    if let Err(error) = conntrack::forget(&forwards) {
+                        tracing::warn!(%error, "old UDP connections may miss a published port");
+                    }
+                }
                 Task::Recover(reply) => drop(reply.send(self.recover())),
             }
         }
@@ -98,19 +119,24 @@ impl Maker {
 
     fn make(&mut self, plan: &EndpointPlan) -> Result<Sandbox, Error> {
         let (netns, mut inside) = self.namespace()?;
-        let interface = plan.interface.map(|plan| {
-            let bridge = self.bridge()?;
-            let ipv4 = self.shared.allocate(plan.ipv4)?;
-            self.connect(bridge, &netns, &mut inside, plan, ipv4).inspect_err(|_| {
+        let Some(plan) = plan.interface else {
+            link::set_loopback_up(&mut inside).map_err(kernel("set up", "lo"))?;
+            return Ok(Sandbox { netns, interface: None });
+        };
+        let bridge = self.bridge()?;
+        let ipv4 = self.shared.allocate(plan.ipv4)?;
+        match self.connect(bridge, &netns, &mut inside, plan, ipv4) {
+            Ok(interface) => Ok(Sandbox { netns, interface: Some(interface) }),
+            Err(error) => {
                 self.shared.release(ipv4);
-                // It may be gone: look for it the next time.
+                // The bridge may be gone: look for it the next time.
                 self.bridge = None;
-            })
-        });
-        Ok(Sandbox { netns, interface: interface.transpose()? })
+                Err(error)
+            }
+        }
     }
 
-    /// A new namespace with its loopback up, and a socket that works inside it.
+    /// A new namespace, all of its links still down, and a socket that works inside it.
     fn namespace(&self) -> Result<(OwnedFd, Socket), Error> {
         let from_sys = |error: ponton_sys::Error| Error::Kernel {
             action: "create",
@@ -120,9 +146,7 @@ impl Maker {
         namespace::unshare(Kinds::NETWORK).map_err(from_sys)?;
         let made = Self::furnish();
         namespace::join(self.host.as_fd(), Kinds::NETWORK).map_err(from_sys)?;
-        let (netns, mut inside) = made.map_err(kernel("set up", "network namespace"))?;
-        link::set_loopback_up(&mut inside).map_err(kernel("set up", "lo"))?;
-        Ok((netns, inside))
+        made.map_err(kernel("set up", "network namespace"))
     }
 
     /// What must be done by a thread inside: /proc/sys/net shows its own namespace to each.
@@ -143,10 +167,16 @@ impl Maker {
         ipv4: Ipv4Addr,
     ) -> Result<Interface, Error> {
         let NetworkPlan { subnet, gateway, mtu, .. } = self.shared.network_plan();
+        let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let host_name = format!("veth{}", &id::random()[..7]);
         let mac = plan.mac.unwrap_or(MacAddress::of(ipv4));
-        let veth = Veth { host_name: &host_name, bridge, netns: netns.as_fd(), mac, mtu };
-        link::create_veth(&mut self.route, &veth).map_err(kernel("create veth", &host_name))?;
+        let veth = Veth { host_name: &host_name, bridge, netns: netns.as_fd(), mac, mtu, has_ipv6 };
+        link::create_veth(&mut self.route, &veth).map_err(|source| match source.raw_os_error() {
+            Some(code) if code == Errno::XFULL.raw_os_error() => {
+                Error::BridgeFull(self.shared.config().bridge.clone())
+            }
+            _ => kernel("create veth", &host_name)(source),
+        })?;
         link::configure_peer(inside, ipv4, subnet.prefix, gateway)
             .map_err(kernel("configure eth0 with", ipv4.to_string()))?;
         Ok(Interface { host_name, ipv4, mac })
@@ -174,7 +204,8 @@ impl Maker {
                 .map_err(kernel("create bridge", name))?;
             found = link::find(&mut self.route, name).map_err(kernel("find", name))?;
         }
-        let index = found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
+        let index =
+            found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
         for (file, value) in &plan.sysctls {
             write_sysctl(file, value).map_err(kernel("write /proc/sys", file))?;
         }
@@ -186,21 +217,22 @@ impl Maker {
         Ok(index)
     }
 
-    /// Connects the living endpoints to the bridge again if they lost it (with the bridge itself,
+    /// Connects all endpoints to the bridge again if they lost it (with the bridge itself,
     /// say), and removes those of our pairs that belong to nobody.
     fn adopt_ports(&mut self, bridge: u32) -> Result<(), Error> {
         let (living, spare) = self.shared.host_interfaces();
         let name = &self.shared.config().bridge;
         let ports = link::ports(&mut self.route, bridge).map_err(kernel("list ports of", name))?;
-        for interface in living.iter().filter(|name| !ports.iter().any(|port| port.name == **name)) {
+        for interface in
+            living.iter().chain(&spare).filter(|name| !ports.iter().any(|port| port.name == **name))
+        {
             if let Some(lost) = link::find(&mut self.route, interface).map_err(kernel("find", interface))? {
                 link::set_master(&mut self.route, lost.index, bridge)
                     .map_err(kernel("connect to the bridge", interface))?;
             }
         }
-        let is_stale = |name: &String| {
-            name.starts_with("veth") && !living.contains(name) && !spare.contains(name)
-        };
+        let is_stale =
+            |name: &String| name.starts_with("veth") && !living.contains(name) && !spare.contains(name);
         for port in ports.iter().filter(|port| is_stale(&port.name)) {
             link::delete(&mut self.route, port.index).map_err(kernel("delete", &port.name))?;
         }
@@ -208,10 +240,12 @@ impl Maker {
     }
 }
 
-/// Writes a file under `/proc/sys`; one of IPv6 only where the kernel has IPv6.
+/// Writes a file under `/proc/sys`; one of IPv6 only where the kernel has IPv6. Where it cannot be
+/// written, but says already what it shall, all is well.
 fn write_sysctl(file: &str, value: &str) -> io::Result<()> {
     let path = Path::new("/proc/sys").join(file);
     match fs::write(&path, value) {
+        Err(_) if fs::read_to_string(&path).is_ok_and(|text| text.trim() == value) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && file.starts_with("net/ipv6") => Ok(()),
         other => other,
     }

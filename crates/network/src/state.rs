@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -14,7 +16,12 @@ use crate::firewall::{Firewall, Forward};
 use crate::netlink::Socket;
 use crate::port::Ports;
 use crate::sandbox::Sandbox;
-use crate::{EndpointRecord, Error, NetworkConfig, PortError, Subnet, link};
+use crate::{EndpointRecord, Error, NetworkConfig, PortError, Protocol, Subnet, link};
+
+/// How many namespaces of dead endpoints are kept to be removed together, and how long without
+/// anything else to do.
+const DEAD_AT_MOST: usize = 16;
+const DEAD_AT_LONGEST: Duration = Duration::from_millis(50);
 
 /// What the thread is to do next.
 #[derive(Debug)]
@@ -23,6 +30,11 @@ pub(crate) enum Task {
     Make(Job),
     /// Somebody waits for the host to be put right after a restart.
     Recover(mpsc::Sender<Result<(), Error>>),
+    /// UDP connections to these ports must find their way anew.
+    Forget(Vec<Forward>),
+    /// These namespaces are to go. The kernel removes a namespace in about a millisecond, under its
+    /// lock for links, and many together in hardly more.
+    Bury(Vec<OwnedFd>),
     /// A spare one is missing.
     Refill(EndpointPlan),
 }
@@ -42,6 +54,13 @@ struct Stock {
     target: usize,
 }
 
+impl Stock {
+    fn with_address(&mut self, address: Ipv4Addr) -> Option<Sandbox> {
+        let has = |sandbox: &Sandbox| sandbox.interface.as_ref().is_some_and(|i| i.ipv4 == address);
+        self.spare.iter().position(has).and_then(|place| self.spare.remove(place))
+    }
+}
+
 #[derive(Debug)]
 struct State {
     gateway: Ipv4Addr,
@@ -51,6 +70,10 @@ struct State {
     endpoints: BTreeMap<String, EndpointRecord>,
     stocks: [Stock; 2],
     urgent: VecDeque<Task>,
+    /// The namespaces of the endpoints that this daemon made, by the endpoint's id.
+    netns: BTreeMap<String, OwnedFd>,
+    /// Those of endpoints that are gone, to be let go together.
+    dead: Vec<OwnedFd>,
     closing: bool,
 }
 
@@ -86,6 +109,8 @@ impl Shared {
             endpoints: BTreeMap::new(),
             stocks: [stock(Some(InterfacePlan::default())), stock(None)],
             urgent: VecDeque::new(),
+            netns: BTreeMap::new(),
+            dead: Vec::new(),
             closing: false,
         };
         Ok(Self {
@@ -115,6 +140,10 @@ impl Shared {
         lock(&self.state).endpoints.values().cloned().collect()
     }
 
+    pub(crate) fn endpoint(&self, container_id: &str) -> Option<EndpointRecord> {
+        lock(&self.state).endpoints.get(container_id).cloned()
+    }
+
     // The thread's side.
 
     /// Waits for the next thing to do; `None` when the daemon ends.
@@ -127,10 +156,22 @@ impl Shared {
             if let Some(task) = state.urgent.pop_front() {
                 return Some(task);
             }
+            if state.dead.len() >= DEAD_AT_MOST {
+                return Some(Task::Bury(std::mem::take(&mut state.dead)));
+            }
             if let Some(stock) = state.stocks.iter().find(|stock| stock.spare.len() < stock.target) {
                 return Some(Task::Refill(stock.plan.clone()));
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.dead.is_empty() {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.wake.wait_timeout(state, DEAD_AT_LONGEST);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if timeout.timed_out() {
+                return Some(Task::Bury(std::mem::take(&mut state.dead)));
+            }
         }
     }
 
@@ -225,13 +266,29 @@ impl Shared {
                 return Ok(sandbox);
             }
         }
+        // A spare one may have just the address that is asked for.
+        let asked = plan.interface.and_then(|interface| interface.ipv4);
+        let spare =
+            asked.and_then(|address| state.stocks.iter_mut().find_map(|stock| stock.with_address(address)));
         drop(state);
+        match spare {
+            Some(sandbox) if sandbox.fits(&plan) => return Ok(sandbox),
+            Some(sandbox) => self.discard(sandbox),
+            None => {}
+        }
         self.ask(|reply| Task::Make(Job { plan, reply }))?
     }
 
     /// Has the thread put the host right.
     pub(crate) fn recover(&self, living: &[EndpointRecord]) -> Result<(), Error> {
         let mut state = lock(&self.state);
+        // Should the bridge be gone, its network goes on with the addresses that are in use.
+        let in_use =
+            living.iter().find_map(|record| Some((Subnet::of(record.ipv4?, record.prefix), record.gateway?)));
+        if let Some((subnet, gateway)) = in_use {
+            state.addresses = Addresses::new(subnet, gateway);
+            state.gateway = gateway;
+        }
         for record in living {
             record.ipv4.map(|address| state.addresses.claim(address));
             record.ports.iter().for_each(|binding| state.ports.claim(binding));
@@ -258,8 +315,13 @@ impl Shared {
     }
 
     /// Remembers the endpoint, then leads its ports to it. On error it is forgotten again.
-    pub(crate) fn insert(&self, record: &EndpointRecord) -> Result<(), PortError> {
-        lock(&self.state).endpoints.insert(record.container_id.clone(), record.clone());
+    pub(crate) fn insert(&self, record: &EndpointRecord, netns: Option<OwnedFd>) -> Result<(), PortError> {
+        let mut state = lock(&self.state);
+        state.endpoints.insert(record.container_id.clone(), record.clone());
+        if let Some(netns) = netns {
+            state.netns.insert(record.endpoint_id.clone(), netns);
+        }
+        drop(state);
         let forwards = forwards(record);
         if forwards.is_empty() {
             return Ok(());
@@ -276,21 +338,23 @@ impl Shared {
         published.map_err(|error| {
             self.forget(record);
             PortError::Firewall(error)
-        })
+        })?;
+        self.forget_connections(forwards);
+        Ok(())
     }
 
     /// Takes the endpoint's rules away and forgets it. False where it was not known.
     pub(crate) fn remove(&self, record: &EndpointRecord) -> Result<bool, Error> {
         // Held over both, so that no reset in between brings the rules back.
         let mut firewall = lock(&self.firewall);
-        let Some(known) = lock(&self.state).endpoints.get(&record.container_id).cloned() else {
-            return Ok(false);
-        };
+        let Some(known) = self.endpoint(&record.container_id) else { return Ok(false) };
         if known.endpoint_id != record.endpoint_id {
             return Ok(false);
         }
-        let unpublished = firewall.unpublish(&forwards(&known));
+        let forwards = forwards(&known);
+        let unpublished = firewall.unpublish(&forwards);
         self.forget(&known);
+        self.forget_connections(forwards);
         unpublished.map_err(kernel("take ports away from nftables table", "ip ponton")).map(|()| true)
     }
 
@@ -300,6 +364,18 @@ impl Shared {
         record.ports.iter().for_each(|binding| state.ports.release(binding));
         if let Some(address) = record.ipv4 {
             state.addresses.release(address);
+        }
+        if let Some(netns) = state.netns.remove(&record.endpoint_id) {
+            state.dead.push(netns);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Has the thread do it, where there is UDP.
+    fn forget_connections(&self, forwards: Vec<Forward>) {
+        if forwards.iter().any(|forward| forward.binding.protocol == Protocol::Udp) {
+            lock(&self.state).urgent.push_back(Task::Forget(forwards));
+            self.wake.notify_one();
         }
     }
 

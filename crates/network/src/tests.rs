@@ -10,9 +10,7 @@ use ponton_sys::namespace::{self, Kinds};
 
 use crate::link::{self, Veth};
 use crate::netlink::Socket;
-use crate::{
-    Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol,
-};
+use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,7 +40,7 @@ impl Host {
     }
 
     /// The names of all ports of the bridge.
-    fn ports(&self) -> Vec<String> {
+    fn ports() -> Vec<String> {
         let mut route = Socket::open(None).unwrap();
         let Some(bridge) = link::find(&mut route, "ponton0").unwrap() else { return Vec::new() };
         let ports = link::ports(&mut route, bridge.index).unwrap();
@@ -50,7 +48,7 @@ impl Host {
     }
 
     /// Another machine, 10.9.0.2, on a wire to this one, 10.9.0.1.
-    fn neighbour(&self) -> OwnedFd {
+    fn neighbour() -> OwnedFd {
         let netns = namespace::new_netns().unwrap();
         let mut route = Socket::open(None).unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -63,6 +61,7 @@ impl Host {
             netns: netns.as_fd(),
             mac: MacAddress([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
+            has_ipv6: true,
         };
         link::create_veth(&mut route, &veth).unwrap();
         inside(&netns, || {
@@ -140,7 +139,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let all = publish(Protocol::Tcp, [0, 0, 0, 0], 8080, 80);
         let web = network.attach(&request("web", vec![all])).unwrap();
@@ -162,7 +161,7 @@ fn a_published_port_is_reached_from_everywhere() {
 #[test]
 fn a_port_of_one_address_is_not_reached_at_another() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let local = publish(Protocol::Tcp, [127, 0, 0, 1], 8080, 80);
         let web = network.attach(&request("web", vec![local])).unwrap();
@@ -190,13 +189,24 @@ fn udp_is_published_too() {
         let (length, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"question");
         assert_eq!(from.to_string(), "127.0.0.1:5353");
+        // The same client finds the next container at the port.
+        network.detach(&dns.record).unwrap();
+        drop(dns);
+        let port = publish(Protocol::Udp, [0, 0, 0, 0], 5353, 53);
+        let next = network.attach(&request("next", vec![port])).unwrap();
+        let server = inside(netns(&next), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());
+        server.set_nonblocking(true).unwrap();
+        wait_until("a question", || {
+            client.send_to(b"question", (Ipv4Addr::LOCALHOST, 5353)).unwrap();
+            server.recv_from(&mut buffer).is_ok()
+        });
     });
 }
 
 #[test]
 fn containers_reach_out_and_each_other_but_are_not_reached_uninvited() {
     on_a_host(|host| {
-        let neighbour = host.neighbour();
+        let neighbour = Host::neighbour();
         let network = host.network();
         let a = network.attach(&request("a", vec![])).unwrap();
         let b = network.attach(&request("b", vec![])).unwrap();
@@ -209,10 +219,7 @@ fn containers_reach_out_and_each_other_but_are_not_reached_uninvited() {
         let knock = SocketAddr::new(address.into(), 80);
         let short = Duration::from_millis(200);
         assert!(inside(&neighbour, || TcpStream::connect_timeout(&knock, short)).is_err());
-        assert_eq!(
-            inside(netns(&b), || ask(address, 80)),
-            b.record.ipv4.map(|address| address.to_string())
-        );
+        assert_eq!(inside(netns(&b), || ask(address, 80)), b.record.ipv4.map(|address| address.to_string()));
         server.join().unwrap();
     });
 }
@@ -252,6 +259,17 @@ fn addresses_can_be_asked_for() {
         wanted.container_id = "late".to_owned();
         assert!(matches!(network.attach(&wanted), Err(Error::AddressInUse(_))));
         assert_eq!(endpoint.record.prefix, 16);
+        let plain = network.attach(&request("plain", vec![])).unwrap();
+        let spare = plain.record.ipv4.unwrap().to_bits() + 1;
+        wait_until("spare ones", || Host::ports().len() == 4);
+        wanted.container_id = "spare".to_owned();
+        wanted.ipv4 = Some(spare.into());
+        assert_eq!(network.attach(&wanted).unwrap().record.mac, wanted.mac);
+        wanted.ipv4 = Some((spare + 1).into());
+        wanted.mac = None;
+        let again = network.attach(&wanted).unwrap();
+        assert_eq!(again.record.mac, wanted.ipv4.map(MacAddress::of));
+        assert_eq!(network.endpoints("bridge").len(), 3, "a container has one endpoint");
     });
 }
 
@@ -268,7 +286,7 @@ fn none_has_loopback_only_and_host_has_no_namespace() {
             assert!(link::find(&mut Socket::open(None).unwrap(), "eth0").unwrap().is_none());
         });
         assert!(network.attach(&of("host")).unwrap().netns.is_none());
-        assert!(host.ports().is_empty());
+        assert!(Host::ports().is_empty());
         let mut route = Socket::open(None).unwrap();
         assert!(link::find(&mut route, "ponton0").unwrap().is_none(), "no bridge without need");
     });
@@ -300,7 +318,7 @@ fn the_next_daemon_takes_over_the_living_and_clears_the_rest() {
         drop(network);
         let next = host.network();
         next.recover(std::slice::from_ref(&living.record)).unwrap();
-        assert_eq!(host.ports(), [living.record.host_interface.clone()]);
+        assert_eq!(Host::ports().as_slice(), std::slice::from_ref(&living.record.host_interface));
         let server = serve(netns(&living), 80, 1);
         assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_some());
         server.join().unwrap();
@@ -324,7 +342,9 @@ fn rules_and_bridge_come_back_when_somebody_removed_them() {
         let servers = [serve(netns(&first), 80, 1), serve(netns(&second), 80, 1)];
         assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_some());
         assert!(ask(Ipv4Addr::LOCALHOST, 8081).is_some());
-        servers.into_iter().for_each(|server| server.join().unwrap());
+        for server in servers {
+            server.join().unwrap();
+        }
         drop(network);
         let mut route = Socket::open(None).unwrap();
         let bridge = link::find(&mut route, "ponton0").unwrap().unwrap();
@@ -342,11 +362,11 @@ fn nothing_is_left_of_a_daemon_and_its_containers() {
     on_a_host(|host| {
         let network = host.network();
         let endpoint = network.attach(&request("a", vec![])).unwrap();
-        wait_until("two spare ones and one in use", || host.ports().len() == 3);
+        wait_until("two spare ones and one in use", || Host::ports().len() == 3);
         network.detach(&endpoint.record).unwrap();
         drop(endpoint);
-        wait_until("the spare ones", || host.ports().len() == 2);
+        wait_until("the spare ones", || Host::ports().len() == 2);
         drop(network);
-        wait_until("nothing", || host.ports().is_empty());
+        wait_until("nothing", || Host::ports().is_empty());
     });
 }

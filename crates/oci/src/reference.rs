@@ -135,6 +135,7 @@ impl Reference {
     }
 
     /// The same repository with this digest, and no tag.
+    #[must_use]
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }

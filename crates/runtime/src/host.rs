@@ -1,6 +1,7 @@
 //! What the host can do, probed once.
 
 use ponton_cgroup::Layout;
+use ponton_sys::Error;
 
 /// Facts about the host that plans depend on.
 #[derive(Clone, Debug)]
@@ -15,7 +16,16 @@ pub struct Host {
 
 impl Host {
     /// Asks the kernel.
-    pub fn probe() -> Result<Self, ponton_sys::Error> {
-        Ok(Self { kernel: (0, 0), cgroup: Layout::detect()?, last_capability: 40 })
+    pub fn probe() -> Result<Self, Error> {
+        let path = "/proc/sys/kernel/cap_last_cap";
+        let text = std::fs::read_to_string(path).map_err(Error::of("read", path))?;
+        let last_capability = text
+            .trim()
+            .parse()
+            .map_err(|_| Error::new("read", path, std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+        let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Ok(Self { kernel, cgroup: Layout::detect()?, last_capability })
     }
 }

@@ -13,7 +13,9 @@ pub mod host;
 pub mod init;
 pub mod open;
 pub mod plan;
+pub mod seccomp;
 pub mod shim;
+pub mod state;
 pub mod user;
 
 pub use error::Error;

@@ -3,6 +3,7 @@
 mod command;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,12 +12,35 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "ponton-runtime", version)]
 struct Cli {
+    /// Where the records of containers are.
+    #[arg(long, value_name = "DIR", default_value = "/run/ponton-runtime")]
+    root: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Create a container, start it, and wait for its end.
+    Run(command::run::Args),
+    /// Create a container that waits for `start`.
+    Create(command::run::Args),
+    /// Start a created container.
+    Start(command::start::Args),
+    /// Run a further program in a running container.
+    Exec(command::exec::Args),
+    /// Print a container's state.
+    State(command::state::Args),
+    /// Send a signal to a container.
+    Kill(command::kill::Args),
+    /// Remove what a container that has ended left.
+    Delete(command::delete::Args),
+    /// Print the containers.
+    List(command::list::Args),
+    /// Write a config.json to begin with.
+    Spec(command::spec::Args),
+    /// Print what this runtime knows.
+    Features,
     /// Hold the processes of a daemon's containers.
     Shim(command::shim::Args),
     /// Run a program as process 1 of a container.
@@ -29,12 +53,24 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|name| name.as_encoded_bytes().ends_with(b"docker-init")) {
         args.insert(1, "init".into());
     }
-    let result = match Cli::parse_from(args).command {
+    let Cli { root, command } = Cli::parse_from(args);
+    let result = match command {
+        Command::Run(args) => command::run::run(&root, &args),
+        Command::Create(args) => command::run::create(&root, &args),
+        Command::Start(args) => command::start::run(&root, &args),
+        Command::Exec(args) => command::exec::run(&root, args),
+        Command::State(args) => command::state::run(&root, &args),
+        Command::Kill(args) => command::kill::run(&root, &args),
+        Command::Delete(args) => command::delete::run(&root, &args),
+        Command::List(args) => command::list::run(&root, &args),
+        Command::Spec(args) => command::spec::run(&args),
+        Command::Features => command::spec::features(),
         Command::Shim(args) => command::shim::run(args),
         Command::Init(args) => command::init::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ponton-runtime: {error}");
-        ExitCode::FAILURE
+        let known = error.downcast_ref::<ponton_runtime::Error>();
+        ExitCode::from(known.map_or(1, |error| error.exit_code() as u8))
     })
 }

@@ -82,11 +82,11 @@ pub(crate) fn container(value: &mut Value, version: ApiVersion) {
         drop_members(object(value, "HostConfig"), &["KernelMemoryTCP"]);
         drop_empty(object(value, "Config"), &["OnBuild"]);
     }
-    if version < v(42) {
-        if let Some(host_config) = object(value, "HostConfig") {
-            host_config.entry("KernelMemory").or_insert(json!(0));
-            host_config.entry("KernelMemoryTCP").or_insert(json!(0));
-        }
+    if version < v(42)
+        && let Some(host_config) = object(value, "HostConfig")
+    {
+        host_config.entry("KernelMemory").or_insert(json!(0));
+        host_config.entry("KernelMemoryTCP").or_insert(json!(0));
     }
 }
 

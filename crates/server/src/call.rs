@@ -82,22 +82,27 @@ impl Call {
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));
         }
+        self.short_body().await
+    }
+
+    async fn short_body(&mut self) -> Result<bytes::Bytes> {
+        let too_long = || {
+            let message = format!("request body is longer than {MAX_JSON_BYTES} bytes");
+            Error::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        };
+        if self.body.size_hint().lower() > MAX_JSON_BYTES as u64 {
+            return Err(too_long());
+        }
         match Limited::new(&mut self.body, MAX_JSON_BYTES).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Error::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("request body is longer than {MAX_JSON_BYTES} bytes"),
-            )),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
             Err(error) => Err(Error::invalid(format!("read request body: {error}"))),
         }
     }
 
     /// Reads a body that means nothing, so that what follows it isn't taken for part of it.
     pub(crate) async fn discard_body(&mut self) -> Result<()> {
-        match Limited::new(&mut self.body, MAX_JSON_BYTES).collect().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::invalid(format!("read request body: {error}"))),
-        }
+        self.short_body().await.map(drop)
     }
 
     /// The body as a stream, read no faster than it is used.

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::answer::{self, Answer, Body};
 use crate::call::Call;
+use crate::error::Error;
 use crate::hijack::Hijack;
 use crate::router::{self, Routed};
 use crate::shutdown::Shutdown;
@@ -44,7 +45,14 @@ impl Service {
         let Routed { version, handler, name } = routed;
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let call = Call::new(self.engine.clone(), self.shutdown.clone(), version, name, head, body);
-        match handler(call).await {
+        // What changes something is carried through even if its client goes away meanwhile: only a whole
+        // change leaves nothing behind. hyper drops the future of this function with the connection.
+        let outcome = if method.is_safe() {
+            handler(call).await
+        } else {
+            tokio::spawn(handler(call)).await.unwrap_or_else(|error| Err(Error::internal(error.to_string())))
+        };
+        match outcome {
             Ok(answer) => answer,
             Err(error) => {
                 error.log(&method, &path);

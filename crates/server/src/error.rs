@@ -31,6 +31,10 @@ impl Error {
         Self::new(StatusCode::NOT_IMPLEMENTED, message)
     }
 
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
     /// No route has this method and path.
     pub(crate) fn page_not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "page not found")

@@ -82,9 +82,10 @@ impl Hijack {
     }
 
     fn head(&self) -> String {
-        let (status, upgrade) = match self.upgrade {
-            true => ("101 UPGRADED", "Connection: Upgrade\r\nUpgrade: tcp\r\n"),
-            false => ("200 OK", ""),
+        let (status, upgrade) = if self.upgrade {
+            ("101 UPGRADED", "Connection: Upgrade\r\nUpgrade: tcp\r\n")
+        } else {
+            ("200 OK", "")
         };
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: {}\r\n{upgrade}Api-Version: {}\r\nDocker-Experimental: false\r\n\
@@ -110,5 +111,74 @@ impl Hijack {
             UnixStream::from_std(own)?.write_all(head.as_bytes()).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream as StdStream;
+    use std::sync::mpsc;
+
+    use hyper::header::HeaderValue;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        let asks = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| {
+                (hyper::header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            Hijack::is_upgrade(&pairs.collect())
+        };
+        assert!(asks(&[("upgrade", "tcp"), ("connection", "keep-alive, Upgrade")]));
+        assert!(!asks(&[("upgrade", "tcp")]));
+        assert!(!asks(&[("upgrade", "h2c"), ("connection", "Upgrade")]));
+    }
+
+    #[test]
+    fn frames_are_told_of_since_1_42() {
+        let named = |tty, minor| stream_type(tty, ApiVersion::new(1, minor));
+        assert_eq!(named(false, 42), MULTIPLEXED_STREAM);
+        assert_eq!(named(true, 42), RAW_STREAM);
+        assert_eq!(named(false, 41), RAW_STREAM);
+    }
+
+    /// What the client reads when the engine writes "output" as soon as it has the connection.
+    async fn taken_over(upgrade: bool, order: Order) -> (String, Vec<u8>) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (sender, preambles) = mpsc::channel();
+        let hand_over: HandOver = Box::new(move |connection| {
+            Box::pin(async move {
+                use std::io::Write;
+                sender.send(connection.preamble).unwrap();
+                StdStream::from(connection.fd).write_all(b"output").unwrap();
+                Ok(())
+            })
+        });
+        let hijack = Hijack { upgrade, content_type: RAW_STREAM, order, hand_over };
+        hijack.take_over(server, Bytes::from_static(b"early")).await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        (answer, preambles.recv().unwrap())
+    }
+
+    #[tokio::test]
+    async fn output_follows_the_head() {
+        let (answer, preamble) = taken_over(true, Order::AnswerFirst).await;
+        assert!(answer.starts_with("HTTP/1.1 101 UPGRADED\r\n"), "{answer}");
+        assert!(answer.contains("\r\nUpgrade: tcp\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\noutput"), "{answer}");
+        assert_eq!(preamble, b"early");
+        let (answer, _) = taken_over(false, Order::AnswerFirst).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(!answer.contains("Upgrade"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_engine_can_come_first() {
+        let (answer, _) = taken_over(true, Order::EngineFirst).await;
+        assert!(answer.starts_with("outputHTTP/1.1 101 UPGRADED\r\n"), "{answer}");
     }
 }

@@ -19,6 +19,7 @@ mod adapt;
 mod answer;
 mod call;
 mod connection;
+mod download;
 mod error;
 mod hijack;
 mod json_lines;

@@ -101,7 +101,7 @@ fn negotiate(version: Option<&str>) -> Result<ApiVersion> {
 fn matches(pattern: &str, segments: &[&str]) -> Option<String> {
     let mut pattern = pattern.trim_start_matches('/').split('/');
     let mut rest = segments;
-    let mut name = String::new();
+    let mut name = "";
     while let Some(part) = pattern.next() {
         if part == "{name*}" {
             let after: Vec<&str> = pattern.collect();
@@ -111,13 +111,13 @@ fn matches(pattern: &str, segments: &[&str]) -> Option<String> {
         }
         let (segment, tail) = rest.split_first()?;
         match part {
-            "{name}" if !segment.is_empty() => name = (*segment).to_owned(),
+            "{name}" if !segment.is_empty() => name = segment,
             fixed if fixed == *segment => {}
             _ => return None,
         }
         rest = tail;
     }
-    rest.is_empty().then_some(name)
+    rest.is_empty().then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(name("/info", "/info/"), None);
     }
 
-    fn error(method: Method, path: &str) -> (u16, String) {
-        let error = route(&method, path).unwrap_err();
+    fn error(method: &Method, path: &str) -> (u16, String) {
+        let error = route(method, path).unwrap_err();
         (error.status.as_u16(), error.message)
     }
 
@@ -151,11 +151,11 @@ mod tests {
         assert_eq!(route(&Method::GET, "/v1.53/containers/json").unwrap().version, version::MAX);
         assert_eq!(route(&Method::GET, "/info").unwrap().version, version::MAX);
         assert_eq!(
-            error(Method::GET, "/v1.99/info"),
+            error(&Method::GET, "/v1.99/info"),
             (400, "client version 1.99 is too new. Maximum supported API version is 1.53".into())
         );
         assert_eq!(
-            error(Method::GET, "/v1.12/info"),
+            error(&Method::GET, "/v1.12/info"),
             (
                 400,
                 "client version 1.12 is too old. Minimum supported API version is 1.24, please upgrade your \
@@ -163,17 +163,17 @@ mod tests {
                     .into()
             )
         );
-        assert_eq!(error(Method::GET, "/v1.2.3/info").0, 400);
+        assert_eq!(error(&Method::GET, "/v1.2.3/info").0, 400);
     }
 
     #[test]
     fn what_is_nowhere_is_not_found() {
         for (method, path) in [
-            (Method::GET, "/nosuch"),
-            (Method::PUT, "/info"),
-            (Method::GET, "/"),
-            (Method::GET, "/v1.41"),
-            (Method::GET, "/volumes/"),
+            (&Method::GET, "/nosuch"),
+            (&Method::PUT, "/info"),
+            (&Method::GET, "/"),
+            (&Method::GET, "/v1.41"),
+            (&Method::GET, "/volumes/"),
         ] {
             assert_eq!(error(method, path), (404, "page not found".into()), "{path}");
         }

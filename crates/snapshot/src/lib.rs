@@ -9,13 +9,15 @@
 //! the container's mount namespace.
 //!
 //! ```text
-//! writer = begin_layer(parent)  ->  fill writer.path()  ->  commit_layer(writer, chain)
+//! writer = begin_layer()  ->  fill writer.tree()  ->  commit_layers([{writer, chain, parent}])
 //! prepare("4f1c…", chain) -> mounts ... mounts("4f1c…") ... remove("4f1c…")
 //! ```
 //!
 //! This crate knows nothing of images: which layers may go is the caller's decision.
 
 mod overlay;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::io;
@@ -66,6 +68,9 @@ pub enum Error {
     /// The chain id names no layer.
     #[error("layer {0} does not exist")]
     LayerNotFound(ChainId),
+    /// A snapshot or another layer stands on the layer.
+    #[error("layer {0} is in use")]
+    LayerInUse(ChainId),
     /// The kernel or the disk refused.
     #[error("{operation} {}", path.display())]
     Io {
@@ -96,7 +101,6 @@ pub struct LayerWriter {
     /// The directory that holds `fs`.
     directory: PathBuf,
     tree: PathBuf,
-    parent: Option<ChainId>,
     trash: Trash,
     committed: bool,
 }
@@ -104,8 +108,14 @@ pub struct LayerWriter {
 impl LayerWriter {
     /// The directory to fill. Files deleted from the parent are character devices 0/0, opaque
     /// directories carry `trusted.overlay.opaque=y`, as overlayfs wants them.
-    pub fn path(&self) -> &Path {
+    pub fn tree(&self) -> &Path {
         &self.tree
+    }
+
+    /// The directory that holds the tree as `fs`; what belongs to the layer without being part of
+    /// the tree may stand beside it, and lives as long as the layer.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
@@ -115,6 +125,17 @@ impl Drop for LayerWriter {
             self.trash.discard(&self.directory);
         }
     }
+}
+
+/// A filled layer and where it goes.
+#[derive(Debug)]
+pub struct FilledLayer {
+    /// The layer.
+    pub writer: LayerWriter,
+    /// Its name.
+    pub chain: ChainId,
+    /// The layer below.
+    pub parent: Option<ChainId>,
 }
 
 /// A driver of snapshots. All methods are safe to call from several threads at once, and leave the
@@ -138,21 +159,22 @@ pub trait Snapshotter: Send + Sync {
     /// What a snapshot holds alone. Walks the tree: slow for large ones.
     fn usage(&self, key: &str) -> Result<Usage>;
 
-    /// Begins a layer on top of another (or of nothing).
-    fn begin_layer(&self, parent: Option<&ChainId>) -> Result<LayerWriter>;
+    /// Begins a layer. What is below it need not be known yet.
+    fn begin_layer(&self) -> Result<LayerWriter>;
 
-    /// Makes a filled layer visible under its name, durably: its data are on the disk first. A
-    /// layer that another made meanwhile is kept, and this one is discarded.
-    fn commit_layer(&self, writer: LayerWriter, chain: &ChainId) -> Result<()>;
+    /// Makes filled layers visible under their names, durably: with one sync, all data are on the
+    /// disk first. Parents come before their children. A layer that another made meanwhile is kept,
+    /// and the one given is discarded.
+    fn commit_layers(&self, layers: Vec<FilledLayer>) -> Result<()>;
 
     /// Whether a layer is there, complete.
     fn has_layer(&self, chain: &ChainId) -> bool;
 
-    /// The directory with the layer's own files (those of its parents not included). Not to be
-    /// written to.
-    fn layer_path(&self, chain: &ChainId) -> Result<PathBuf>;
+    /// The layer's directory, as [`LayerWriter::directory`] was: its own files are in `fs`, those of
+    /// its parents not included. Not to be written to.
+    fn layer_directory(&self, chain: &ChainId) -> Result<PathBuf>;
 
-    /// Removes a layer. The caller knows that no snapshot and no layer stands on it.
+    /// Removes a layer; refused while a snapshot or another layer stands on it.
     fn remove_layer(&self, chain: &ChainId) -> Result<()>;
 
     /// All layers, in no order.

@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ponton_oci::digest::{ChainId, Digest};
 
-use crate::{Error, LayerWriter, Mount, Result, Snapshotter, Trash, Usage};
+use crate::{Error, FilledLayer, LayerWriter, Mount, Result, Snapshotter, Trash, Usage};
 
 /// Snapshots by overlayfs.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ impl Overlay {
                 .create(&directory)
                 .map_err(Error::io("create directory", &directory))?;
         }
+        spread_children(root);
         let mut overlay = Self {
             root: root.to_owned(),
             trash,
@@ -140,21 +141,9 @@ impl Overlay {
         self.root.join("keys").join(key)
     }
 
-    /// The layers that a child of `parent` stands on.
-    fn lower_of(&self, parent: Option<&ChainId>) -> Result<Vec<u64>> {
-        let Some(parent) = parent else { return Ok(Vec::new()) };
-        let index = self.index();
-        let entry = index.layers.get(parent).ok_or_else(|| Error::LayerNotFound(parent.clone()))?;
-        let mut lower = Vec::with_capacity(entry.lower.len() + 1);
-        lower.push(entry.number);
-        lower.extend(&entry.lower);
-        Ok(lower)
-    }
-
     /// Makes a numbered directory with `fs` and `lower`, and `work` for a writable snapshot. The
     /// tree has the mode that the root directory of a container has.
-    fn create_directory(&self, lower: &[u64], writable: bool) -> Result<u64> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+    fn create_directory(&self, number: u64, lower: &[u64], writable: bool) -> Result<()> {
         let directory = self.directory(number);
         let create = |path: &Path, mode| {
             fs::DirBuilder::new().mode(mode).create(path).map_err(Error::io("create directory", path))
@@ -164,30 +153,35 @@ impl Overlay {
         if writable {
             create(&directory.join("work"), 0o700)?;
         }
-        let text: Vec<String> = lower.iter().map(u64::to_string).collect();
-        let path = directory.join("lower");
-        fs::write(&path, text.join(" ")).map_err(Error::io("write", &path))?;
-        Ok(number)
+        write_lower(&directory, lower)
     }
 
     fn create_snapshot(&self, key: &str, parent: Option<&ChainId>, writable: bool) -> Result<Vec<Mount>> {
         if key.is_empty() || key == "." || key == ".." || key.contains(['/', '\0']) {
             return Err(Error::InvalidKey(key.to_owned()));
         }
-        let lower = self.lower_of(parent)?;
-        let number = self.create_directory(&lower, writable)?;
-        let link = self.link_of_snapshot(key);
-        if let Err(error) = symlink(format!("../{number}"), &link) {
-            self.trash.discard(&self.directory(number));
-            if error.kind() == std::io::ErrorKind::AlreadyExists {
+        // The snapshot is entered first, so that the layers below cannot be removed meanwhile.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let entry = {
+            let mut index = self.index();
+            let lower = lower_of(&index, parent)?;
+            if index.snapshots.contains_key(key) {
                 return Err(Error::SnapshotExists(key.to_owned()));
             }
-            return Err(Error::io("create link", &link)(error));
+            let entry = Entry { number, lower };
+            index.snapshots.insert(key.to_owned(), entry.clone());
+            entry
+        };
+        let link = self.link_of_snapshot(key);
+        let made = self.create_directory(number, &entry.lower, writable).and_then(|()| {
+            symlink(format!("../{number}"), &link).map_err(Error::io("create link", &link))
+        });
+        if let Err(error) = made {
+            self.index().snapshots.remove(key);
+            self.trash.discard(&self.directory(number));
+            return Err(error);
         }
-        let entry = Entry { number, lower };
-        let mounts = self.mounts_of(&entry, writable);
-        self.index().snapshots.insert(key.to_owned(), entry);
-        Ok(mounts)
+        Ok(self.mounts_of(&entry, writable))
     }
 
     fn mounts_of(&self, entry: &Entry, writable: bool) -> Vec<Mount> {
@@ -259,54 +253,74 @@ impl Snapshotter for Overlay {
         tree_usage(&self.tree(entry.number))
     }
 
-    fn begin_layer(&self, parent: Option<&ChainId>) -> Result<LayerWriter> {
-        let lower = self.lower_of(parent)?;
-        let number = self.create_directory(&lower, false)?;
+    fn begin_layer(&self) -> Result<LayerWriter> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.create_directory(number, &[], false)?;
         Ok(LayerWriter {
             directory: self.directory(number),
             tree: self.tree(number),
-            parent: parent.cloned(),
             trash: self.trash.clone(),
             committed: false,
         })
     }
 
-    fn commit_layer(&self, mut writer: LayerWriter, chain: &ChainId) -> Result<()> {
-        if self.has_layer(chain) {
+    fn commit_layers(&self, layers: Vec<FilledLayer>) -> Result<()> {
+        let mut numbers: HashMap<ChainId, Vec<u64>> = HashMap::new();
+        let mut new = Vec::new();
+        for layer in layers {
+            if self.has_layer(&layer.chain) || numbers.contains_key(&layer.chain) {
+                continue;
+            }
+            let lower = match layer.parent.as_ref().and_then(|parent| numbers.get(parent)) {
+                Some(below) => below.clone(),
+                None => lower_of(&self.index(), layer.parent.as_ref())?,
+            };
+            let directory = &layer.writer.directory;
+            let number = directory.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let number = number.ok_or_else(|| Error::LayerNotFound(layer.chain.clone()))?;
+            write_lower(directory, &lower)?;
+            numbers.insert(layer.chain.clone(), [&[number], lower.as_slice()].concat());
+            new.push((layer, Entry { number, lower }));
+        }
+        if new.is_empty() {
             return Ok(());
         }
-        let lower = self.lower_of(writer.parent.as_ref())?;
-        let number = writer.directory.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
-        sync_file_system(&writer.directory)?;
-        let link = self.link_of_layer(chain);
-        let mut index = self.index();
-        match symlink(format!("../{number}"), &link) {
-            Ok(()) => {
-                writer.committed = true;
-                index.layers.insert(chain.clone(), Entry { number, lower });
-                Ok(())
+        sync_file_system(&self.root)?;
+        for (mut layer, entry) in new {
+            let link = self.link_of_layer(&layer.chain);
+            let mut index = self.index();
+            if index.layers.contains_key(&layer.chain) {
+                continue;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(Error::io("create link", &link)(error)),
+            symlink(format!("../{}", entry.number), &link).map_err(Error::io("create link", &link))?;
+            layer.writer.committed = true;
+            index.layers.insert(layer.chain, entry);
         }
+        Ok(())
     }
 
     fn has_layer(&self, chain: &ChainId) -> bool {
         self.index().layers.contains_key(chain)
     }
 
-    fn layer_path(&self, chain: &ChainId) -> Result<PathBuf> {
+    fn layer_directory(&self, chain: &ChainId) -> Result<PathBuf> {
         let index = self.index();
         let entry = index.layers.get(chain).ok_or_else(|| Error::LayerNotFound(chain.clone()))?;
-        Ok(self.tree(entry.number))
+        Ok(self.directory(entry.number))
     }
 
     fn remove_layer(&self, chain: &ChainId) -> Result<()> {
-        let entry = self.index().layers.remove(chain);
-        let entry = entry.ok_or_else(|| Error::LayerNotFound(chain.clone()))?;
+        let mut index = self.index();
+        let entry = index.layers.get(chain).ok_or_else(|| Error::LayerNotFound(chain.clone()))?;
+        let number = entry.number;
+        if index.layers.values().chain(index.snapshots.values()).any(|other| other.lower.contains(&number)) {
+            return Err(Error::LayerInUse(chain.clone()));
+        }
         let link = self.link_of_layer(chain);
         fs::remove_file(&link).map_err(Error::io("remove link", &link))?;
-        self.trash.discard(&self.directory(entry.number));
+        index.layers.remove(chain);
+        drop(index);
+        self.trash.discard(&self.directory(number));
         Ok(())
     }
 
@@ -343,6 +357,31 @@ impl Snapshotter for Overlay {
             }
         }
         Ok(())
+    }
+}
+
+/// The layers that a child of `parent` stands on.
+fn lower_of(index: &Index, parent: Option<&ChainId>) -> Result<Vec<u64>> {
+    let Some(parent) = parent else { return Ok(Vec::new()) };
+    let entry = index.layers.get(parent).ok_or_else(|| Error::LayerNotFound(parent.clone()))?;
+    Ok([&[entry.number], entry.lower.as_slice()].concat())
+}
+
+fn write_lower(directory: &Path, lower: &[u64]) -> Result<()> {
+    let text: Vec<String> = lower.iter().map(u64::to_string).collect();
+    let path = directory.join("lower");
+    fs::write(&path, text.join(" ")).map_err(Error::io("write", &path))
+}
+
+/// Tells ext4 that the directories below have nothing to do with each other, so that each tree gets
+/// groups of inodes of its own. Otherwise a new tree is made among the inodes of trees deleted a
+/// moment ago, which ext4 looks at one by one before it passes them by: five times slower.
+///
+/// Other file systems don't know the flag and need nothing.
+fn spread_children(directory: &Path) {
+    let Ok(file) = File::open(directory) else { return };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+        let _ = rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::TOPDIR);
     }
 }
 

@@ -106,7 +106,7 @@ impl Containers<'_> {
             .map_err(Error::database("list", "containers"))
     }
 
-    fn set(&self, statement: &'static str, id: &str, value: &str) -> Result<()> {
+    fn set(self, statement: &'static str, id: &str, value: &str) -> Result<()> {
         self.database.change("update container", id, |transaction| {
             let changed = transaction
                 .prepare_cached(statement)

@@ -16,6 +16,9 @@ use sha2::Digest as _;
 use crate::error::{Error, Result};
 use crate::layout::make_private_directory;
 
+/// Names the files of file systems that have no unnamed ones.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 /// The blobs of one data root. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Content {
@@ -149,14 +152,13 @@ impl Content {
     /// Gives a durable file its name. One that is there already has the same content.
     fn publish(&self, mut blob: Sealed) -> Result<()> {
         let path = self.path(&blob.digest);
-        let result = match blob.pending.name.take() {
-            Some(name) => rustix::fs::rename(&name, &path),
-            None => {
-                let link = format!("/proc/self/fd/{}", blob.pending.file.as_raw_fd());
-                match rustix::fs::linkat(CWD, link, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
-                    Err(Errno::EXIST) => Ok(()),
-                    result => result,
-                }
+        let result = if let Some(name) = blob.pending.name.take() {
+            rustix::fs::rename(&name, &path)
+        } else {
+            let link = format!("/proc/self/fd/{}", blob.pending.file.as_raw_fd());
+            match rustix::fs::linkat(CWD, link, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
+                Err(Errno::EXIST) => Ok(()),
+                result => result,
             }
         };
         result.map_err(io::Error::from).map_err(Error::io("link", &path))
@@ -171,7 +173,6 @@ impl Content {
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
             Err(errno) => return Err(Error::io("create a file in", &ingest)(errno.into())),
         }
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = ingest.join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, &name, flags, Mode::from_raw_mode(0o600))

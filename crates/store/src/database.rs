@@ -14,7 +14,7 @@
 //! but never damages what was before. The WAL is folded into the database by a thread of its own,
 //! so that no writer waits for the disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -154,7 +154,9 @@ impl Root {
 
     fn open_with_mode(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) { mode } else { Mode::empty() };
+        // O_TMPFILE has O_DIRECTORY's bit in it; a mode where nothing is made is an error.
+        let creates = flags.contains(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
+        let mode = if creates { mode } else { Mode::empty() };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let mut result = Err(Errno::AGAIN);
         for _ in 0..RETRIES_MAX {
@@ -176,9 +178,11 @@ impl Root {
             }
             let (directory, existing, missing) = self.deepest_directory(&path)?;
             match rustix::fs::mkdirat(&directory, &missing, mode) {
-                Ok(()) => continue,
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
+                made => {
+                    made?;
+                    continue;
+                }
             }
             // Something is there that leads nowhere: a dangling symlink, or another process's
             // directory that was just made.

@@ -123,7 +123,8 @@ fn watch(directory: &Path) -> Result<AsyncFd<OwnedFd>> {
         | inotify::WatchFlags::MOVED_TO
         | inotify::WatchFlags::DELETE_SELF;
     inotify::add_watch(&fd, directory, wanted).map_err(failed)?;
-    AsyncFd::new(fd).map_err(|error| Error::failed("watch log directory", error))
+    crate::poll::register(fd, tokio::io::Interest::READABLE)
+        .map_err(|error| Error::failed("watch log directory", error))
 }
 
 async fn blocking<T: Send + 'static>(

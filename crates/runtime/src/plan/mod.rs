@@ -11,6 +11,7 @@
 //! #4 mount   proc     -> /proc         nosuid,nodev,noexec               mounts[0]
 //! ```
 
+mod build;
 mod mount;
 mod process;
 mod show;
@@ -19,11 +20,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::CgroupPlan;
-use ponton_oci::runtime::{DeviceType, NamespaceType, Spec};
+use ponton_oci::runtime::{DeviceType, NamespaceType};
 use serde::{Deserialize, Serialize};
 
-use crate::host::Host;
-
+pub use build::plan;
 pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source};
 pub use process::{
     CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, plan_process,
@@ -69,7 +69,11 @@ pub enum Action {
         /// The path in the container.
         target: String,
         /// The change.
+        #[serde(default)]
         attributes: Attributes,
+        /// How mounts below it spread; none leaves it.
+        #[serde(default)]
+        propagation: Option<Propagation>,
     },
     /// Make device files and links.
     Devices {
@@ -197,8 +201,12 @@ impl Plan {
     }
 }
 
-/// Computes what has to be done for `spec` on `host`.
-pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, PlanError> {
-    let _ = (spec, host, input);
-    Err(PlanError::NotImplemented { field: "spec".into(), message: "planning".into() })
+impl PlanError {
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+
+    pub(crate) fn not_implemented(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::NotImplemented { field: field.into(), message: message.into() }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::Process;
+use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp};
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -22,7 +22,7 @@ pub struct ProcessPlan {
     pub cwd: String,
     /// Who it is.
     pub user: UserPlan,
-    /// What it may do; none leaves everything.
+    /// What it may do; none is nothing.
     pub capabilities: Option<CapabilitySets>,
     /// Its resource limits.
     pub rlimits: Vec<RlimitPlan>,
@@ -106,6 +106,179 @@ pub fn plan_process(
     host: &Host,
     input: &ProcessInput<'_>,
 ) -> Result<ProcessPlan, PlanError> {
-    let _ = (process, host, input);
-    Err(PlanError::NotImplemented { field: "process".into(), message: "planning".into() })
+    refuse_unbuilt(process)?;
+    let nul = |text: &String| text.contains('\0');
+    if process.args.is_empty() {
+        return Err(PlanError::invalid("process.args", "there is no program to run"));
+    }
+    if process.args.iter().any(nul) {
+        return Err(PlanError::invalid("process.args", "an argument contains a null byte"));
+    }
+    if process.env.iter().any(nul) {
+        return Err(PlanError::invalid("process.env", "a variable contains a null byte"));
+    }
+    if !process.cwd.starts_with('/') || nul(&process.cwd) {
+        return Err(PlanError::invalid("process.cwd", format!("{:?} is not an absolute path", process.cwd)));
+    }
+    if let Some(adjustment) = process.oom_score_adj.filter(|value| !(-1000..=1000).contains(value)) {
+        return Err(PlanError::invalid(
+            "process.oomScoreAdj",
+            format!("{adjustment} is not in -1000 to 1000"),
+        ));
+    }
+    let user = &process.user;
+    Ok(ProcessPlan {
+        terminal: process.terminal,
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        user: UserPlan {
+            name: input.user.map(String::from),
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.clone(),
+            umask: user.umask,
+        },
+        capabilities: process.capabilities.as_ref().map(|sets| capabilities(sets, host)).transpose()?,
+        rlimits: process.rlimits.iter().enumerate().map(rlimit).collect::<Result<_, _>>()?,
+        no_new_privileges: process.no_new_privileges,
+        oom_score_adj: process.oom_score_adj,
+        seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
+    })
 }
+
+fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
+    let unconfined = |profile: &str| profile.is_empty() || profile == "unconfined";
+    let unbuilt = [
+        ("process.apparmorProfile", !unconfined(&process.apparmor_profile)),
+        ("process.selinuxLabel", !process.selinux_label.is_empty()),
+        ("process.scheduler", process.scheduler.is_some()),
+        ("process.ioPriority", process.io_priority.is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
+    ];
+    match unbuilt.into_iter().find(|(_, is_asked)| *is_asked) {
+        Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
+        None => Ok(()),
+    }
+}
+
+fn seccomp_plan(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
+    let policy = Seccomp { flags: flags.to_vec(), ..Seccomp::default() };
+    let flags = crate::seccomp::flags(&policy)
+        .map_err(|error| PlanError::invalid("linux.seccomp.flags", error.to_string()))?;
+    Ok(SeccompPlan { path: path.to_owned(), flags })
+}
+
+fn capabilities(sets: &Capabilities, host: &Host) -> Result<CapabilitySets, PlanError> {
+    let set = |field: &str, names: &[String]| {
+        let mut bits = 0;
+        for name in names {
+            let number = CAPABILITIES.iter().position(|known| name.strip_prefix("CAP_") == Some(known));
+            let Some(number) = number else {
+                let field = format!("process.capabilities.{field}");
+                return Err(PlanError::invalid(field, format!("unknown capability {name:?}")));
+            };
+            // One that the kernel does not know yet cannot be given, nor misused.
+            if number <= usize::from(host.last_capability) {
+                bits |= 1 << number;
+            }
+        }
+        Ok(bits)
+    };
+    let mut out = CapabilitySets {
+        bounding: set("bounding", &sets.bounding)?,
+        effective: set("effective", &sets.effective)?,
+        permitted: set("permitted", &sets.permitted)?,
+        inheritable: set("inheritable", &sets.inheritable)?,
+        ambient: set("ambient", &sets.ambient)?,
+    };
+    // The kernel takes only these combinations (capabilities(7)).
+    out.effective &= out.permitted;
+    out.ambient &= out.permitted & out.inheritable;
+    Ok(out)
+}
+
+/// The names of capabilities by number, without `CAP_` (linux/capability.h).
+pub(super) const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+fn rlimit((index, limit): (usize, &Rlimit)) -> Result<RlimitPlan, PlanError> {
+    let field = || format!("process.rlimits[{index}]");
+    let Some(resource) = RLIMITS.iter().position(|name| limit.r#type.strip_prefix("RLIMIT_") == Some(name))
+    else {
+        return Err(PlanError::invalid(field(), format!("unknown limit {:?}", limit.r#type)));
+    };
+    if limit.soft > limit.hard {
+        return Err(PlanError::invalid(
+            field(),
+            format!("soft limit {} is over the hard limit {}", limit.soft, limit.hard),
+        ));
+    }
+    Ok(RlimitPlan {
+        name: limit.r#type.clone(),
+        resource: resource as u32,
+        soft: limit.soft,
+        hard: limit.hard,
+    })
+}
+
+/// The names of resource limits by number, without `RLIMIT_` (asm-generic/resource.h).
+const RLIMITS: [&str; 16] = [
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
+];

@@ -168,9 +168,8 @@ fn archive_path(query: &Query) -> Result<&str> {
 
 fn add_path_stat(response: &mut Response<Body>, stat: &PathStat) -> Result<()> {
     const PATH_STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
-    let internal = |error: String| Error::new(StatusCode::INTERNAL_SERVER_ERROR, error);
-    let json = serde_json::to_vec(stat).map_err(|error| internal(error.to_string()))?;
-    let value = HeaderValue::try_from(base64(&json)).map_err(|error| internal(error.to_string()))?;
+    let json = serde_json::to_vec(stat).map_err(|error| Error::internal(error.to_string()))?;
+    let value = HeaderValue::try_from(base64(&json)).map_err(|error| Error::internal(error.to_string()))?;
     response.headers_mut().insert(PATH_STAT, value);
     Ok(())
 }

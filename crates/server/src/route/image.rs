@@ -4,11 +4,12 @@ use futures_util::stream;
 use hyper::{Response, StatusCode};
 use ponton_api::stream::JsonMessage;
 use ponton_api::version::ApiVersion;
-use ponton_engine::request::{ByteSource, ImportRequest};
+use ponton_engine::request::ImportRequest;
 
 use crate::adapt;
 use crate::answer::{self, Body};
 use crate::call::Call;
+use crate::download::download;
 use crate::error::{Error, Result};
 use crate::json_lines;
 use crate::query::Query;
@@ -106,7 +107,7 @@ async fn create(call: Call) -> Result<Response<Body>> {
         }
         url => {
             let request = import_request(&query)?;
-            let source = fetch(url)?;
+            let source = download(url).await?;
             import(call.engine.image_import(request, source).await, call.shutdown)
         }
     }
@@ -127,13 +128,6 @@ fn import_request(query: &Query) -> Result<ImportRequest> {
         message: query.text("message").to_owned(),
         platform: query.optional("platform").map(str::to_owned),
     })
-}
-
-/// The body of a tar elsewhere.
-fn fetch(url: &str) -> Result<ByteSource> {
-    Err(Error::not_implemented(format!(
-        "importing from {url} is not implemented: download it and import the file"
-    )))
 }
 
 fn import(

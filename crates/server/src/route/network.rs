@@ -1,4 +1,5 @@
 //! `/networks/…`: those that are there by default.
+#![expect(clippy::unused_async, reason = "handlers have one type")]
 
 use hyper::Response;
 use ponton_api::network::PruneResponse;

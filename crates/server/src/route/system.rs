@@ -1,4 +1,5 @@
 //! The engine itself: `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
+#![expect(clippy::unused_async, reason = "handlers have one type")]
 
 use futures_util::StreamExt;
 use hyper::Response;
@@ -62,14 +63,14 @@ async fn events(call: Call) -> Result<Response<Body>> {
         until: query.timestamp("until")?,
         filters: query.filters()?,
     };
-    if let (Some(since), Some(until)) = (request.since, request.until) {
-        if until < since {
-            return Err(Error::invalid(format!(
-                "`since` time ({}) cannot be after `until` time ({})",
-                query.text("since"),
-                query.text("until")
-            )));
-        }
+    if let (Some(since), Some(until)) = (request.since, request.until)
+        && until < since
+    {
+        return Err(Error::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            query.text("since"),
+            query.text("until")
+        )));
     }
     let version = call.version;
     let (content_type, framing) = event_framing(&call.headers, version);
@@ -100,10 +101,8 @@ fn event_framing(headers: &HeaderMap, version: ApiVersion) -> (&'static str, Fra
 
 async fn disk_usage(call: Call) -> Result<Response<Body>> {
     let query = call.query()?;
-    let kinds: Vec<&str> = match call.version < ApiVersion::new(1, 42) {
-        true => Vec::new(),
-        false => query.all("type").collect(),
-    };
+    let kinds: Vec<&str> =
+        if call.version < ApiVersion::new(1, 42) { Vec::new() } else { query.all("type").collect() };
     if let Some(kind) =
         kinds.iter().find(|kind| !["container", "image", "volume", "build-cache"].contains(*kind))
     {

@@ -1,0 +1,65 @@
+//! `ponton container …`, and the same commands without the noun.
+
+mod attach;
+mod cp;
+mod create;
+mod exec;
+mod lifecycle;
+mod list;
+mod logs;
+mod request;
+mod run;
+mod start;
+mod stats;
+mod streams;
+mod top;
+mod update;
+
+use super::Command;
+
+pub(crate) use attach::ATTACH;
+pub(crate) use cp::CP;
+pub(crate) use create::CREATE;
+pub(crate) use exec::EXEC;
+pub(crate) use lifecycle::{
+    COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy, save,
+};
+pub(crate) use list::{PS, filters};
+pub(crate) use logs::LOGS;
+pub(crate) use run::RUN;
+pub(crate) use start::START;
+pub(crate) use stats::STATS;
+pub(crate) use top::TOP;
+pub(crate) use update::UPDATE;
+
+use super::inspect::CONTAINER_INSPECT;
+use super::prune::CONTAINER_PRUNE;
+
+/// The commands of the noun.
+pub(crate) static COMMANDS: &[&Command] = &[
+    &ATTACH,
+    &COMMIT,
+    &CP,
+    &CREATE,
+    &DIFF,
+    &EXEC,
+    &EXPORT,
+    &CONTAINER_INSPECT,
+    &KILL,
+    &LOGS,
+    &list::LS,
+    &PAUSE,
+    &PORT,
+    &CONTAINER_PRUNE,
+    &RENAME,
+    &RESTART,
+    &lifecycle::CONTAINER_RM,
+    &RUN,
+    &START,
+    &STATS,
+    &STOP,
+    &TOP,
+    &UNPAUSE,
+    &UPDATE,
+    &WAIT,
+];

@@ -1,0 +1,155 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+
+use ponton_api::container::CreateRequest;
+use ponton_client::Client;
+
+use super::request;
+use crate::command::image::pull;
+use crate::command::{Arguments, Command, Complete, Invocation};
+use crate::error::Error;
+use crate::flag::Flags;
+use crate::{output, terminal};
+
+/// `ponton create`.
+pub(crate) static CREATE: Command = Command::new(
+    "create",
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    |call| Box::pin(async move { create(call).await.map_err(|error| named("create", error)) }),
+)
+.flags(&[request::CREATE])
+.arguments(Arguments::AtLeast(1), Complete::Images)
+.strict();
+
+async fn create(call: Invocation) -> Result<u8, Error> {
+    let request = resolve(&call.flags, &call.arguments)?;
+    let client = call.context.client().await?;
+    if call.flags.on("plan") {
+        return print_plan(client, &call.flags, &request).await;
+    }
+    let id = create_container(client, &call.flags, &request).await?;
+    output::print_line(&id)?;
+    Ok(0)
+}
+
+/// The request that the flags make.
+pub(super) fn resolve(flags: &Flags, arguments: &[String]) -> Result<CreateRequest, Error> {
+    let console = match terminal::size() {
+        Some((rows, columns)) if flags.on("tty") => [u32::from(rows), u32::from(columns)],
+        _ => [0, 0],
+    };
+    let pull = flags.text("pull");
+    if !matches!(pull, "always" | "missing" | "never" | "") {
+        return Err(Error::invalid(format!(
+            "invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\""
+        )));
+    }
+    request::resolve(flags, arguments, console)
+}
+
+/// `--plan`: what starting it would do.
+pub(super) async fn print_plan(client: &Client, flags: &Flags, request: &CreateRequest) -> Result<u8, Error> {
+    let plan = client.container_plan(flags.text("name"), request).await?;
+    output::print_bytes(&plan)?;
+    Ok(0)
+}
+
+/// Creates the container, pulling the image if it is not there; gives its id back.
+pub(super) async fn create_container(
+    client: &Client,
+    flags: &Flags,
+    request: &CreateRequest,
+) -> Result<String, Error> {
+    let id_file = IdFile::new(flags.text("cidfile"))?;
+    let (name, platform) = (flags.text("name"), flags.text("platform"));
+    let image = &request.config.image;
+    let quiet = flags.on("quiet");
+    if flags.text("pull") == "always" {
+        pull(client, image, platform, quiet, true).await?;
+    }
+    let created = match client.container_create(name, platform, request).await {
+        Err(error) if error.is_not_found() && error.to_string().contains("No such image") => {
+            if flags.text("pull") == "never" {
+                return Err(error.into());
+            }
+            if !quiet {
+                let name: Result<ponton_oci::reference::Reference, _> = image.parse();
+                let name = name.map_or_else(|_| image.clone(), |reference| reference.familiar());
+                output::complain(&format!("Unable to find image '{name}' locally"));
+            }
+            pull(client, image, platform, quiet, true).await?;
+            client.container_create(name, platform, request).await
+        }
+        other => other,
+    };
+    let created = created?;
+    for warning in &created.warnings {
+        output::complain(&format!("WARNING: {warning}"));
+    }
+    if let Some(file) = id_file {
+        file.write(&created.id)?;
+    }
+    Ok(created.id)
+}
+
+/// The file of `--cidfile`, removed again if no id comes to be in it.
+struct IdFile {
+    path: String,
+    file: File,
+    written: bool,
+}
+
+impl IdFile {
+    fn new(path: &str) -> Result<Option<Self>, Error> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(file) => Ok(Some(Self { path: path.to_owned(), file, written: false })),
+            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::invalid(format!(
+                "container ID file found, make sure the other container isn't running or delete {path}"
+            ))),
+            Err(source) => Err(Error::file("failed to create the container ID file: open", path, source)),
+        }
+    }
+
+    fn write(mut self, id: &str) -> Result<(), Error> {
+        self.file
+            .write_all(id.as_bytes())
+            .map_err(|source| Error::file("failed to write the container ID: write", &*self.path, source))?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.written {
+            // It was made for the id only.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Names the command in the error, and gives it Docker's exit code: 127 for a command that is not there,
+/// 126 for one that cannot be run, 125 for the rest.
+pub(super) fn named(command: &'static str, error: Error) -> Error {
+    match &error {
+        Error::Exit(_) | Error::Usage { .. } => return error,
+        Error::Invalid(text) if text == "the input device is not a TTY" => return error,
+        _ => {}
+    }
+    let text = error.to_string();
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let code = if command == "create" || !matches!(error, Error::Client(_)) {
+        125
+    } else if has(&["executable file not found", "no such file or directory", "system cannot find the file specified"]) {
+        127
+    } else if has(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        125
+    };
+    Error::Named { command, source: Box::new(error), code }
+}

@@ -1,0 +1,60 @@
+use futures_util::StreamExt;
+use ponton_client::LogsOptions;
+
+use super::streams::Demultiplexer;
+use crate::command::{Arguments, Command, Complete, Invocation};
+use crate::error::Error;
+use crate::flag::Flag;
+use crate::{output, value};
+
+/// `ponton logs`.
+pub(crate) static LOGS: Command = Command::new(
+    "logs",
+    "[OPTIONS] CONTAINER",
+    "Fetch the logs of a container",
+    |call| Box::pin(logs(call)),
+)
+.flags(&[FLAGS])
+.arguments(Arguments::Exactly(1), Complete::Containers);
+
+static FLAGS: &[Flag] = &[
+    Flag::switch("details", "Show what else the log says of a line"),
+    Flag::switch("follow", "Go on with what is logged from now on").short('f'),
+    Flag::text("since", "Only after a time, or that long ago (42m)"),
+    Flag::text("tail", "Only so many lines from the end").short('n').default("all"),
+    Flag::switch("timestamps", "Show the time of each line").short('t'),
+    Flag::text("until", "Only before a time, or that long ago"),
+];
+
+async fn logs(call: Invocation) -> Result<u8, Error> {
+    let flags = &call.flags;
+    let now = jiff::Timestamp::now();
+    let time = |name: &str| match flags.text(name) {
+        "" => Ok(String::new()),
+        text => value::parse_time(text, now)
+            .map_err(|reason| Error::invalid(format!("invalid value for \"{name}\": {reason}"))),
+    };
+    let options = LogsOptions {
+        stdout: true,
+        stderr: true,
+        follow: flags.on("follow"),
+        timestamps: flags.on("timestamps"),
+        details: flags.on("details"),
+        since: time("since")?,
+        until: time("until")?,
+        tail: flags.text("tail").to_owned(),
+    };
+    let client = call.context.client().await?;
+    let container = client.container_inspect(&call.arguments[0]).await?;
+    let mut stream = client.container_logs(&container.id, &options).await?.stream();
+    let mut demultiplexer = Demultiplexer::default();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        if container.config.tty {
+            output::print_bytes(&chunk)?;
+        } else {
+            demultiplexer.feed(&chunk).await?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,285 @@
+//! What flows between the caller's terminal or pipes and a container.
+
+use std::future::pending;
+
+use bytes::{Buf, BytesMut};
+use ponton_api::stream::{FrameHeader, StreamKind};
+use ponton_client::{Client, Hijacked};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::Error;
+use crate::terminal::{self, DetachKeys, RawMode};
+
+const CHUNK_BYTES: usize = 64 << 10;
+/// Longer frames are not what the daemon writes.
+const MAX_FRAME_BYTES: usize = 64 << 20;
+
+/// Why the flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The other side has no more to say.
+    Output,
+    /// The user pressed the detach keys.
+    Detached,
+    /// A signal told the client to go.
+    Signal(u8),
+}
+
+/// A connection to a container's or a command's streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) connection: Hijacked,
+    pub(crate) tty: bool,
+    pub(crate) stdin: bool,
+    /// Output is wanted (standard output or error).
+    pub(crate) output: bool,
+    pub(crate) detach_keys: DetachKeys,
+}
+
+impl Streams {
+    /// Pumps until the output ends, the user detaches, or (with a raw terminal) a signal comes.
+    pub(crate) async fn pump(self) -> Result<End, Error> {
+        let raw = if self.tty && self.stdin { RawMode::enter()? } else { None };
+        let is_raw = raw.is_some();
+        let (mut reader, writer) = tokio::io::split(self.connection);
+        let keys = self.tty.then_some(self.detach_keys);
+        let input = async {
+            let end = if self.stdin { send_input(writer, keys).await } else { pending().await };
+            // The end of the input is the end of all only if there is no output to wait for.
+            if end == End::Detached || !self.output { end } else { pending().await }
+        };
+        let output = async {
+            if self.tty {
+                copy_raw(&mut reader).await
+            } else {
+                copy_frames(&mut reader).await
+            }
+        };
+        tokio::select! {
+            biased;
+            result = output => result.map(|()| End::Output),
+            end = input => Ok(end),
+            number = last_signal(), if is_raw => Ok(End::Signal(number)),
+        }
+    }
+}
+
+/// Standard input to the container; the end of it closes the container's.
+async fn send_input(mut writer: WriteHalf<Hijacked>, mut keys: Option<DetachKeys>) -> End {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut filtered = Vec::new();
+    loop {
+        let count = stdin.read(&mut buffer).await.unwrap_or(0);
+        if count == 0 {
+            // The container may be gone already, which the output will tell.
+            let _ = writer.shutdown().await;
+            return End::Output;
+        }
+        let mut detached = false;
+        let bytes = match &mut keys {
+            Some(keys) => {
+                filtered.clear();
+                detached = keys.filter(&buffer[..count], &mut filtered);
+                &filtered[..]
+            }
+            None => &buffer[..count],
+        };
+        if writer.write_all(bytes).await.is_err() {
+            return End::Output;
+        }
+        if detached {
+            return End::Detached;
+        }
+    }
+}
+
+fn broken(source: std::io::Error) -> Error {
+    match source.kind() {
+        // The daemon resets the connection of a container that left our input unread.
+        std::io::ErrorKind::ConnectionReset => Error::Exit(0),
+        std::io::ErrorKind::BrokenPipe => Error::Exit(1),
+        _ => Error::file("read", "the container's streams", source),
+    }
+}
+
+/// Raw bytes to standard output.
+pub(crate) async fn copy_raw(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
+    let mut stdout = tokio::io::stdout();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let count = match reader.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Err(source) if source.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Ok(count) => count,
+            Err(source) => return Err(broken(source)),
+        };
+        write(&mut stdout, &buffer[..count]).await?;
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Error> {
+    to.write_all(bytes).await.map_err(broken)?;
+    to.flush().await.map_err(broken)
+}
+
+/// Docker's frames to standard output and standard error.
+async fn copy_frames(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
+    let mut demultiplexer = Demultiplexer::default();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Err(source) if source.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Ok(count) => demultiplexer.feed(&buffer[..count]).await?,
+            Err(source) => return Err(broken(source)),
+        }
+    }
+}
+
+/// Takes frames apart, wherever their bytes are cut.
+#[derive(Debug, Default)]
+pub(crate) struct Demultiplexer {
+    pending: BytesMut,
+}
+
+impl Demultiplexer {
+    /// Writes the frames that are whole with `bytes`.
+    pub(crate) async fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.pending.extend_from_slice(bytes);
+        while let Some((kind, frame)) = self.next()? {
+            match kind {
+                StreamKind::Stderr => write(&mut tokio::io::stderr(), &frame).await?,
+                StreamKind::Stdin | StreamKind::Stdout => write(&mut tokio::io::stdout(), &frame).await?,
+                StreamKind::SystemError => {
+                    let text = String::from_utf8_lossy(&frame);
+                    return Err(Error::invalid(format!("error from daemon in stream: {text}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<(StreamKind, BytesMut)>, Error> {
+        let Some(head) = self.pending.first_chunk::<{ FrameHeader::LENGTH }>() else { return Ok(None) };
+        let header = FrameHeader::decode(*head).map_err(|error| Error::invalid(error.to_string()))?;
+        let length = header.length as usize;
+        if length > MAX_FRAME_BYTES {
+            return Err(Error::invalid(format!("frame of {length} bytes in the container's streams")));
+        }
+        if self.pending.len() < FrameHeader::LENGTH + length {
+            return Ok(None);
+        }
+        self.pending.advance(FrameHeader::LENGTH);
+        Ok(Some((header.kind, self.pending.split_to(length))))
+    }
+}
+
+/// The first of the signals that end a program, while the terminal is raw and must be restored.
+async fn last_signal() -> u8 {
+    let wait = async |kind: SignalKind| match signal(kind) {
+        Ok(mut stream) => {
+            stream.recv().await;
+            kind.as_raw_value() as u8
+        }
+        Err(_) => pending().await,
+    };
+    tokio::select! {
+        number = wait(SignalKind::hangup()) => number,
+        number = wait(SignalKind::interrupt()) => number,
+        number = wait(SignalKind::quit()) => number,
+        number = wait(SignalKind::terminate()) => number,
+    }
+}
+
+/// What a terminal's size is told to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Resizable<'a> {
+    Container(&'a str),
+    Exec(&'a str),
+}
+
+/// Tells the size of the terminal now and whenever it changes; never ends.
+pub(crate) async fn follow_size(client: &Client, what: Resizable<'_>) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return pending().await };
+    loop {
+        if let Some((rows, columns)) = terminal::size() {
+            // A size that comes too early or too late does no harm.
+            let _ = match what {
+                Resizable::Container(id) => client.container_resize(id, rows, columns).await,
+                Resizable::Exec(id) => client.exec_resize(id, rows, columns).await,
+            };
+        }
+        changes.recv().await;
+    }
+}
+
+/// The signals that are passed on to a container, caught from the moment this is made.
+#[derive(Debug)]
+pub(crate) struct ProxiedSignals(Vec<(&'static str, tokio::signal::unix::Signal)>);
+
+impl ProxiedSignals {
+    /// Catches them.
+    pub(crate) fn catch() -> Result<Self, Error> {
+        let kinds = [
+            ("HUP", SignalKind::hangup()),
+            ("INT", SignalKind::interrupt()),
+            ("QUIT", SignalKind::quit()),
+            ("USR1", SignalKind::user_defined1()),
+            ("USR2", SignalKind::user_defined2()),
+            ("ALRM", SignalKind::alarm()),
+            ("TERM", SignalKind::terminate()),
+        ];
+        let caught = kinds.into_iter().map(|(name, kind)| signal(kind).map(|stream| (name, stream)));
+        let caught = caught.collect::<std::io::Result<Vec<_>>>();
+        caught.map(Self).map_err(|source| Error::file("catch", "signals", source))
+    }
+
+    /// Passes them on; never ends.
+    pub(crate) async fn forward(mut self, client: &Client, id: &str) {
+        loop {
+            let name = std::future::poll_fn(|cx| {
+                let ready = self.0.iter_mut().find_map(|(name, stream)| {
+                    stream.poll_recv(cx).is_ready().then_some(*name)
+                });
+                ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+            });
+            let name = name.await;
+            // The container may have ended meanwhile.
+            let _ = client.container_kill(id, name).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_wherever_they_are_cut() {
+        let mut bytes = Vec::new();
+        for (kind, text) in [(StreamKind::Stdout, "out"), (StreamKind::Stderr, "error"), (StreamKind::Stdout, "")] {
+            bytes.extend_from_slice(&FrameHeader { kind, length: text.len() as u32 }.encode());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        for cut in 0..bytes.len() {
+            let mut demultiplexer = Demultiplexer::default();
+            let mut frames = Vec::new();
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                demultiplexer.pending.extend_from_slice(part);
+                while let Some((kind, frame)) = demultiplexer.next().unwrap() {
+                    frames.push((kind, String::from_utf8(frame.to_vec()).unwrap()));
+                }
+            }
+            assert_eq!(
+                frames,
+                [
+                    (StreamKind::Stdout, "out".to_owned()),
+                    (StreamKind::Stderr, "error".to_owned()),
+                    (StreamKind::Stdout, String::new())
+                ]
+            );
+        }
+    }
+}

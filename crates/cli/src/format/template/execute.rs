@@ -1,0 +1,144 @@
+//! Nodes to text.
+
+use super::{Base, Node, Operand, Pipeline, function};
+use crate::format::data::Data;
+
+/// Why it failed, after the template's name: `:1:2: executing "" at <.Foo>: …`.
+type Reason = String;
+
+pub(super) fn execute(nodes: &[Node], data: &Data) -> Result<String, Reason> {
+    let mut state = State { variables: vec![("$".to_owned(), data.clone())], out: String::new() };
+    state.list(nodes, data)?;
+    Ok(state.out)
+}
+
+struct State {
+    variables: Vec<(String, Data)>,
+    out: String,
+}
+
+impl State {
+    fn list(&mut self, nodes: &[Node], dot: &Data) -> Result<(), Reason> {
+        for node in nodes {
+            match node {
+                Node::Text(text) => self.out.push_str(text),
+                Node::Action(pipeline) => {
+                    let value = self.pipeline(pipeline, dot)?;
+                    if pipeline.variables.is_empty() {
+                        self.out.push_str(&value.to_string());
+                    } else {
+                        self.declare(pipeline, &[value]);
+                    }
+                }
+                Node::If { condition, then, otherwise } => {
+                    let depth = self.variables.len();
+                    let value = self.pipeline(condition, dot)?;
+                    self.declare(condition, std::slice::from_ref(&value));
+                    self.list(if value.is_true() { then } else { otherwise }, dot)?;
+                    self.variables.truncate(depth);
+                }
+                Node::With { value, then, otherwise } => {
+                    let depth = self.variables.len();
+                    let found = self.pipeline(value, dot)?;
+                    self.declare(value, std::slice::from_ref(&found));
+                    if found.is_true() { self.list(then, &found)? } else { self.list(otherwise, dot)? }
+                    self.variables.truncate(depth);
+                }
+                Node::Range { over, body, otherwise } => self.range(over, body, otherwise, dot)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn range(&mut self, over: &Pipeline, body: &[Node], otherwise: &[Node], dot: &Data) -> Result<(), Reason> {
+        let items: Vec<(Data, Data)> = match self.pipeline(over, dot)? {
+            Data::Array(items) => {
+                items.into_iter().enumerate().map(|(index, item)| (Data::Int(index as i64), item)).collect()
+            }
+            Data::Map(members) | Data::Struct(members) => Data::sorted_members(&members)
+                .into_iter()
+                .map(|(key, value)| (Data::String(key.clone()), value.clone()))
+                .collect(),
+            Data::Int(count) => (0..count).map(|index| (Data::Int(index), Data::Int(index))).collect(),
+            Data::Null | Data::Missing => Vec::new(),
+            other => return Err(format!(":1: executing \"\": range can't iterate over {other}")),
+        };
+        if items.is_empty() {
+            return self.list(otherwise, dot);
+        }
+        for (key, item) in items {
+            let depth = self.variables.len();
+            match over.variables.len() {
+                2 => self.declare(over, &[key, item.clone()]),
+                _ => self.declare(over, std::slice::from_ref(&item)),
+            }
+            self.list(body, &item)?;
+            self.variables.truncate(depth);
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, pipeline: &Pipeline, values: &[Data]) {
+        for (name, value) in pipeline.variables.iter().zip(values) {
+            let known = self.variables.iter_mut().rev().find(|(variable, _)| variable == name);
+            match known {
+                Some((_, old)) if pipeline.assign => *old = value.clone(),
+                _ => self.variables.push((name.clone(), value.clone())),
+            }
+        }
+    }
+
+    fn pipeline(&self, pipeline: &Pipeline, dot: &Data) -> Result<Data, Reason> {
+        let mut last = None;
+        for command in &pipeline.commands {
+            last = Some(self.command(command, dot, last)?);
+        }
+        Ok(last.unwrap_or(Data::Null))
+    }
+
+    fn command(&self, command: &[Operand], dot: &Data, piped: Option<Data>) -> Result<Data, Reason> {
+        let Some((first, rest)) = command.split_first() else { return Ok(Data::Null) };
+        let Base::Function(name) = &first.base else {
+            // Docker's `.Label "name"` is a method; here it is a map.
+            if let ([name], None) = (rest, &piped)
+                && let Ok(Data::Map(labels)) = self.operand(first, dot)
+            {
+                let arguments = [Data::Map(labels), self.operand(name, dot)?];
+                return function::call("index", &arguments).map_err(|reason| at(first, &reason));
+            }
+            if !rest.is_empty() || piped.is_some() {
+                return Err(at(first, &format!("can't give argument to non-function {}", first.text)));
+            }
+            return self.operand(first, dot);
+        };
+        let mut arguments = rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
+        arguments.extend(piped);
+        function::call(name, &arguments).map_err(|reason| at(first, &format!("error calling {name}: {reason}")))
+    }
+
+    fn operand(&self, operand: &Operand, dot: &Data) -> Result<Data, Reason> {
+        let base = match &operand.base {
+            Base::Dot => dot.clone(),
+            Base::Variable(name) => {
+                let found = self.variables.iter().rev().find(|(variable, _)| variable == name);
+                found.map_or(Data::Null, |(_, value)| value.clone())
+            }
+            Base::Literal(value) => value.clone(),
+            Base::Group(pipeline) => self.pipeline(pipeline, dot)?,
+            Base::Function(name) => function::call(name, &[])
+                .map_err(|reason| at(operand, &format!("error calling {name}: {reason}")))?,
+        };
+        operand.fields.iter().try_fold(base, |value, field| {
+            value.member(field).ok_or_else(|| {
+                at(operand, &match value {
+                    Data::Null | Data::Missing => format!("nil data; no entry for key {field:?}"),
+                    _ => format!("can't evaluate field {field}"),
+                })
+            })
+        })
+    }
+}
+
+fn at(operand: &Operand, reason: &str) -> Reason {
+    format!(":1:{}: executing \"\" at <{}>: {reason}", operand.at, operand.text)
+}

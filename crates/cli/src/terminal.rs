@@ -1,0 +1,133 @@
+//! The caller's terminal: raw mode, its size, detach keys.
+
+use std::io::{self, IsTerminal};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcgetwinsize};
+
+use crate::error::Error;
+
+/// Raw mode of standard input, ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    /// Makes standard input raw if it is a terminal.
+    pub(crate) fn enter() -> Result<Option<Self>, Error> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let error = |source: rustix::io::Errno| Error::file("set raw mode of", "/dev/stdin", source.into());
+        let before = tcgetattr(&stdin).map_err(error)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Now, &raw).map_err(error)?;
+        Ok(Some(Self { before }))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // The terminal may be gone: then there is nothing to restore.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Rows and columns of the terminal, if standard output is one.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Refuses `-t` with a standard input that is not a terminal.
+pub(crate) fn check_input(attach_stdin: bool, tty: bool) -> Result<(), Error> {
+    if attach_stdin && tty && !io::stdin().is_terminal() {
+        return Err(Error::invalid("the input device is not a TTY"));
+    }
+    Ok(())
+}
+
+/// The keys that leave a container running: `ctrl-p,ctrl-q`, `a`, `ctrl-@`.
+#[derive(Debug)]
+pub(crate) struct DetachKeys {
+    keys: Vec<u8>,
+    matched: usize,
+}
+
+impl DetachKeys {
+    /// Parses `text`; empty is the default.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
+        let keys = text.split(',').map(key).collect::<Option<Vec<u8>>>();
+        let keys = keys.ok_or_else(|| Error::invalid(format!("Invalid detach keys ({text}) provided")))?;
+        Ok(Self { keys, matched: 0 })
+    }
+
+    /// Passes `input` on to `output`, holding back what may become the keys; true once they were pressed.
+    pub(crate) fn filter(&mut self, input: &[u8], output: &mut Vec<u8>) -> bool {
+        for byte in input {
+            if *byte == self.keys[self.matched] {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return true;
+                }
+                continue;
+            }
+            output.extend_from_slice(&self.keys[..self.matched]);
+            self.matched = usize::from(*byte == self.keys[0]);
+            if self.matched == 0 {
+                output.push(*byte);
+            } else if self.keys.len() == 1 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn key(text: &str) -> Option<u8> {
+    if let Some(letter) = text.strip_prefix("ctrl-") {
+        return match letter.as_bytes() {
+            [letter @ b'a'..=b'z'] => Some(letter - b'a' + 1),
+            [b'@'] => Some(0),
+            [b'['] => Some(27),
+            [b'\\'] => Some(28),
+            [b']'] => Some(29),
+            [b'^'] => Some(30),
+            [b'_'] => Some(31),
+            _ => None,
+        };
+    }
+    match text.as_bytes() {
+        [letter] => Some(*letter),
+        _ if text == "DEL" => Some(127),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(keys: &str, chunks: &[&[u8]]) -> (Vec<u8>, bool) {
+        let mut keys = DetachKeys::parse(keys).unwrap();
+        let mut output = Vec::new();
+        for chunk in chunks {
+            if keys.filter(chunk, &mut output) {
+                return (output, true);
+            }
+        }
+        (output, false)
+    }
+
+    #[test]
+    fn detach_keys_are_held_back_until_they_are_whole() {
+        assert_eq!(run("", &[b"ab\x10", b"\x11cd"]), (b"ab".to_vec(), true));
+        assert_eq!(run("", &[b"\x10", b"x"]), (b"\x10x".to_vec(), false));
+        assert_eq!(run("", &[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
+        assert_eq!(run("x", &[b"abx"]), (b"ab".to_vec(), true));
+        assert!(DetachKeys::parse("ctrl-p,nope").is_err());
+    }
+}

@@ -1,0 +1,315 @@
+//! Values of flags, read as docker reads them: booleans, sizes, durations, decimals, limits, times.
+
+/// Go's `strconv.ParseBool`.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+pub(crate) fn check_bool(text: &str) -> Result<(), String> {
+    match parse_bool(text) {
+        Some(_) => Ok(()),
+        None => Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")),
+    }
+}
+
+pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    i64::from_str_radix(digits, radix).map_err(|source| {
+        let reason = match source.kind() {
+            std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.ParseInt: parsing {text:?}: {reason}")
+    })
+}
+
+pub(crate) fn check_int(text: &str) -> Result<(), String> {
+    parse_int(text).map(drop)
+}
+
+pub(crate) fn check_uint16(text: &str) -> Result<(), String> {
+    text.parse::<u16>()
+        .map(drop)
+        .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+}
+
+/// A size in bytes, with units of 1024: `512m`, `1.5GiB`, `100`.
+pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
+    let invalid = || format!("invalid size: '{text}'");
+    let end = text.rfind(|letter: char| letter.is_ascii_digit()).ok_or_else(invalid)? + 1;
+    let (number, suffix) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| invalid())?;
+    if number < 0.0 {
+        return Err(invalid());
+    }
+    let suffix = suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase();
+    let power = match suffix.as_str() {
+        "" | "b" => 0,
+        unit => {
+            let (letter, rest) = unit.split_at(1);
+            let power = "kmgtpe".find(letter).ok_or_else(|| format!("invalid suffix: '{unit}'"))? + 1;
+            if !matches!(rest, "" | "b" | "ib") {
+                return Err(format!("invalid suffix: '{unit}'"));
+            }
+            power as i32
+        }
+    };
+    Ok((number * 1024f64.powi(power)) as i64)
+}
+
+pub(crate) fn check_bytes(text: &str) -> Result<(), String> {
+    parse_bytes(text).map(drop)
+}
+
+/// A size, or -1 for "no limit".
+pub(crate) fn check_swap(text: &str) -> Result<(), String> {
+    if text == "-1" { Ok(()) } else { check_bytes(text) }
+}
+
+/// A number of CPUs in billionths: `1.5` is 1500000000.
+pub(crate) fn parse_nano_cpus(text: &str) -> Result<i64, String> {
+    let invalid = || format!("failed to parse {text} as a rational number");
+    let (numerator, denominator) = match text.split_once('/') {
+        Some((left, right)) => (left, right.parse::<u32>().ok().filter(|right| *right > 0).ok_or_else(invalid)?),
+        None => (text, 1),
+    };
+    let (whole, fraction) = numerator.split_once('.').unwrap_or((numerator, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains(['+', '-']) {
+        return Err(invalid());
+    }
+    if fraction.trim_end_matches('0').len() > 9 {
+        return Err("value is too precise".to_owned());
+    }
+    let fraction_nano: i64 = format!("{fraction:0<9}")[..9].parse().map_err(|_| invalid())?;
+    let whole_value: i64 = if whole.is_empty() || whole == "-" { 0 } else { whole.parse().map_err(|_| invalid())? };
+    let sign = if whole.starts_with('-') { -1 } else { 1 };
+    whole_value
+        .checked_mul(1_000_000_000)
+        .and_then(|nano| nano.checked_add(sign * fraction_nano))
+        .map(|nano| nano / i64::from(denominator))
+        .ok_or_else(invalid)
+}
+
+pub(crate) fn check_cpus(text: &str) -> Result<(), String> {
+    parse_nano_cpus(text).map(drop)
+}
+
+/// Go's `time.ParseDuration`, in nanoseconds: `1h30m`, `1.5s`, `100ms`.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..end].parse().map_err(|_| invalid())?;
+        rest = &rest[end..];
+        let end = rest.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            other => return Err(format!("time: unknown unit {other:?} in duration {text:?}")),
+        };
+        total += number * unit;
+        rest = &rest[end..];
+    }
+    Ok((sign * total) as i64)
+}
+
+pub(crate) fn check_duration(text: &str) -> Result<(), String> {
+    parse_duration(text).map(drop)
+}
+
+/// A time for `--since` and `--until`: seconds since 1970, a date, a date with a time, or a duration
+/// before `now`; given back as `seconds.nanoseconds`.
+pub(crate) fn parse_time(text: &str, now: jiff::Timestamp) -> Result<String, String> {
+    if let Ok(ago) = parse_duration(text)
+        && !text.is_empty()
+        && text != "0"
+    {
+        let then = now
+            .checked_sub(jiff::SignedDuration::from_nanos(ago))
+            .map_err(|_| format!("invalid duration {text:?}"))?;
+        return Ok(seconds(then));
+    }
+    if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.') {
+        return Ok(text.to_owned());
+    }
+    if let Ok(instant) = text.parse::<jiff::Timestamp>() {
+        return Ok(seconds(instant));
+    }
+    let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| {
+        text.parse::<jiff::civil::Date>().map(|date| date.to_datetime(jiff::civil::Time::midnight()))
+    });
+    civil
+        .ok()
+        .and_then(|civil| civil.to_zoned(jiff::tz::TimeZone::system()).ok())
+        .map(|zoned| seconds(zoned.timestamp()))
+        .ok_or_else(|| {
+            format!("parsing time {text:?} as \"2006-01-02T15:04\": cannot parse {text:?} as \"2006\"")
+        })
+}
+
+fn seconds(instant: jiff::Timestamp) -> String {
+    format!("{}.{:09}", instant.as_second(), instant.subsec_nanosecond())
+}
+
+/// `name=soft[:hard]`.
+pub(crate) fn parse_ulimit(text: &str) -> Result<(String, i64, i64), String> {
+    const NAMES: [&str; 16] = [
+        "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+        "rtprio", "rttime", "sigpending", "stack",
+    ];
+    let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
+    if !NAMES.contains(&name) {
+        return Err(format!("invalid ulimit type: {name}"));
+    }
+    let (soft, hard) = match limits.split_once(':') {
+        Some((soft, hard)) => (parse_int(soft)?, Some(parse_int(hard)?)),
+        None => (parse_int(limits)?, None),
+    };
+    let hard = hard.unwrap_or(soft);
+    if hard != -1 && (soft > hard || soft == -1) {
+        return Err(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+        ));
+    }
+    Ok((name.to_owned(), soft, hard))
+}
+
+pub(crate) fn check_ulimit(text: &str) -> Result<(), String> {
+    parse_ulimit(text).map(drop)
+}
+
+/// `KEY=VALUE`, or `KEY` to take the caller's value.
+pub(crate) fn check_env(text: &str) -> Result<(), String> {
+    match text.split_once('=').map_or(text, |(key, _)| key) {
+        "" => Err(format!("invalid environment variable: {text}")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn check_label(text: &str) -> Result<(), String> {
+    match text.split_once('=').map_or(text, |(key, _)| key) {
+        "" => Err(format!("invalid label format: {text:?}")),
+        _ => Ok(()),
+    }
+}
+
+/// `key=value`.
+pub(crate) fn check_pair(text: &str) -> Result<(), String> {
+    if text.contains('=') { Ok(()) } else { Err(format!("{text} must be formatted as key=value")) }
+}
+
+pub(crate) fn check_stream(text: &str) -> Result<(), String> {
+    match text.to_ascii_lowercase().as_str() {
+        "stdin" | "stdout" | "stderr" => Ok(()),
+        _ => Err("valid streams are STDIN, STDOUT and STDERR".to_owned()),
+    }
+}
+
+pub(crate) fn check_filter(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('=') {
+        Ok(())
+    } else {
+        Err(format!("invalid filter '{text}'"))
+    }
+}
+
+/// `host:ip` or `host=ip`.
+pub(crate) fn check_host(text: &str) -> Result<(), String> {
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+    if name.is_empty() || address.is_empty() {
+        return Err(format!("bad format for add-host: {text:?}"));
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if address == "host-gateway" || bare.parse::<std::net::IpAddr>().is_ok() {
+        Ok(())
+    } else {
+        Err(format!("invalid IP address in add-host: {address:?}"))
+    }
+}
+
+pub(crate) fn check_address(text: &str) -> Result<(), String> {
+    if text.trim().parse::<std::net::IpAddr>().is_ok() {
+        Ok(())
+    } else {
+        Err(format!("{text} is not an ip address"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("100", 100), ("1k", 1024), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1 KiB", 1024), ("1B", 1)] {
+            assert_eq!(parse_bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "abc", "-1", "1x", "1kx"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus() {
+        for (text, nano) in [("1", 1_000_000_000), ("1.5", 1_500_000_000), (".5", 500_000_000), ("1/2", 500_000_000), ("0.01", 10_000_000)] {
+            assert_eq!(parse_nano_cpus(text), Ok(nano), "{text}");
+        }
+        assert_eq!(parse_nano_cpus("x"), Err("failed to parse x as a rational number".to_owned()));
+        assert!(parse_nano_cpus("1.0000000001").is_err());
+        assert!(parse_nano_cpus("").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ns) in [("1h30m", 5_400_000_000_000), ("1.5s", 1_500_000_000), ("100ms", 100_000_000), ("0", 0), ("-1s", -1_000_000_000)] {
+            assert_eq!(parse_duration(text), Ok(ns), "{text}");
+        }
+        for text in ["5", "1x", "s", "-"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        let now: jiff::Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+        assert_eq!(parse_time("10s", now).unwrap(), "1767225600.000000000");
+        assert_eq!(parse_time("2026-01-01T00:00:00.5Z", now).unwrap(), "1767225600.500000000");
+        assert_eq!(parse_time("1767225600", now).unwrap(), "1767225600");
+        assert!(parse_time("yesterday", now).is_err());
+    }
+
+    #[test]
+    fn ulimits() {
+        assert_eq!(parse_ulimit("nofile=1024:2048"), Ok(("nofile".to_owned(), 1024, 2048)));
+        assert_eq!(parse_ulimit("core=-1"), Ok(("core".to_owned(), -1, -1)));
+        for text in ["x", "nosuch=1", "nofile=2:1", "nofile=a"] {
+            assert!(parse_ulimit(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `cp` and `export`: a container's file system, whether it runs or not.
+
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use ponton_api::container::{Change, PathStat};
+use ponton_archive::compression::Decoder;
+use ponton_archive::copy;
+use ponton_sys::path::Root;
+
+use super::{Container, Settings};
+use crate::engine::{Engine, blocking};
+use crate::error::{Error, ErrorKind, Result, chain};
+use crate::request::{ByteSource, PutOptions, Stream};
+use crate::stream;
+
+impl Engine {
+    /// What a path in a container is.
+    pub async fn archive_stat(self: &Arc<Self>, name: &str, path: &str) -> Result<PathStat> {
+        let container = self.find(name)?;
+        let (engine, path) = (Arc::clone(self), path.to_owned());
+        blocking(move || {
+            let root = engine.root_of(&container)?;
+            let stat =
+                copy::stat(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))?;
+            Ok(api_stat(stat))
+        })
+        .await
+    }
+
+    /// A path of a container as a tar.
+    pub async fn archive_get(self: &Arc<Self>, name: &str, path: &str) -> Result<(PathStat, Stream<Bytes>)> {
+        let container = self.find(name)?;
+        let (engine, path) = (Arc::clone(self), path.to_owned());
+        let source = blocking(move || {
+            let root = engine.root_of(&container)?;
+            copy::get(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))
+        })
+        .await?;
+        let stat = api_stat(source.stat.clone());
+        let stream = stream::written(move |writer| {
+            source.write(writer).map(|_| ()).map_err(|error| Error::failed("write archive", error))
+        });
+        Ok((stat, stream))
+    }
+
+    /// Unpacks a tar (also compressed) into a directory of a container.
+    pub async fn archive_put(
+        self: &Arc<Self>,
+        name: &str,
+        path: &str,
+        options: PutOptions,
+        body: ByteSource,
+    ) -> Result<()> {
+        let container = self.find(name)?;
+        let view = container.view();
+        check_writable(&view.settings, path)?;
+        let options = copy::PutOptions {
+            no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
+            owner: if options.copy_uid_gid { numeric_owner(&view.settings) } else { None },
+        };
+        let (engine, path) = (Arc::clone(self), path.to_owned());
+        let reader = stream::reader(body);
+        blocking(move || {
+            let root = engine.root_of(&container)?;
+            let failed = |error| refused(&container, &path, error);
+            let decoder = Decoder::new(BufReader::new(reader)).map_err(failed)?;
+            copy::put(&root, Path::new(&path), BufReader::new(decoder), options).map_err(failed)?;
+            super::emit(&engine, &container.id, &container.view(), "extract-to-dir", &[("path", &path)]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The whole file system as a tar.
+    pub async fn export(self: &Arc<Self>, name: &str) -> Result<Stream<Bytes>> {
+        let container = self.find(name)?;
+        let engine = Arc::clone(self);
+        let asked = Arc::clone(&container);
+        let root = blocking(move || engine.root_of(&asked)).await?;
+        super::emit(self, &container.id, &container.view(), "export", &[]);
+        Ok(stream::written(move |writer| {
+            let failed = |error| Error::failed(format!("export container {}", container.id), error);
+            let directory = root
+                .open_path("/", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)
+                .map_err(|error| Error::failed("open root", error))?;
+            let mut creator = ponton_archive::create::Creator::new(writer);
+            creator.add_children(std::os::fd::AsFd::as_fd(&directory), b"").map_err(failed)?;
+            creator.finish().map_err(failed)?;
+            Ok(())
+        }))
+    }
+
+    /// What changed in the file system.
+    pub async fn changes(self: &Arc<Self>, name: &str) -> Result<Vec<Change>> {
+        self.find(name)?;
+        Err(Error::not_implemented("listing a container's changes is not implemented"))
+    }
+
+    /// The root of a container's file system, with its volumes and binds: that of its process when
+    /// it runs, else mounted for as long as the descriptor is open.
+    fn root_of(&self, container: &Container) -> Result<Root> {
+        let view = container.view();
+        if let Some(pid) = view.life.pid() {
+            let path = PathBuf::from(format!("/proc/{pid}/root"));
+            return Root::open(&path).map_err(|error| Error::failed("open the container's root", error));
+        }
+        Err(Error::not_implemented("cp of a container that does not run is not implemented"))
+    }
+}
+
+/// A read-only root file system can be written below its volumes only.
+fn check_writable(settings: &Settings, path: &str) -> Result<()> {
+    let point = settings
+        .mounts
+        .iter()
+        .filter(|point| Path::new(path).starts_with(&point.destination))
+        .max_by_key(|point| point.destination.len());
+    match point {
+        Some(point) if !point.rw => Err(Error::forbidden("mounted volume is marked read-only")),
+        Some(_) => Ok(()),
+        None if settings.host_config.readonly_rootfs => {
+            Err(Error::forbidden("container rootfs is marked read-only"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// User and group of the container, where it names them by number.
+fn numeric_owner(settings: &Settings) -> Option<(u32, u32)> {
+    let (user, group) = settings.config.user.split_once(':').unwrap_or((&settings.config.user, ""));
+    let uid = if user.is_empty() { 0 } else { user.parse().ok()? };
+    Some((uid, if group.is_empty() { uid } else { group.parse().ok()? }))
+}
+
+fn refused(container: &Container, path: &str, error: ponton_archive::Error) -> Error {
+    if copy::is_not_found(&error) {
+        return Error::not_found(format!("Could not find the file {path} in container {}", container.id));
+    }
+    let kind = if error.is_invalid() { ErrorKind::Invalid } else { ErrorKind::Internal };
+    Error { kind, message: chain(&error), source: Some(Box::new(error)) }
+}
+
+fn api_stat(stat: copy::PathStat) -> PathStat {
+    let nanoseconds = i32::try_from(stat.mtime.nanoseconds).unwrap_or(0);
+    let mtime = Timestamp::new(stat.mtime.seconds, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    PathStat {
+        name: stat.name,
+        size: stat.size as i64,
+        mode: stat.mode,
+        mtime: mtime.to_string(),
+        link_target: stat.link_target,
+    }
+}

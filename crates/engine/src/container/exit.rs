@@ -1,0 +1,185 @@
+//! What follows when a container's first process has ended, or its shim.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use ponton_runtime::shim::protocol::{Adopt, Exit, FdRole, Reply, Request, Status, Stdio};
+use ponton_sys::pidfd;
+
+use super::Task;
+use super::task::Run;
+use crate::error::chain;
+use crate::lifecycle::Event;
+use crate::shim::Shim;
+
+impl Task {
+    /// The shim says that the first process has ended.
+    pub(crate) async fn exited(&mut self, exit: Exit) {
+        if self.view.life.pid() != i32::try_from(exit.pid).ok() {
+            return;
+        }
+        let exit_code = exit.exit_code.or_else(|| self.run.as_ref().and_then(reap));
+        self.container.execs.container_ended();
+        self.view.exits += 1;
+        let event = Event::Exited { exit_code, at: time(exit.exited_at_ns), oom_killed: exit.oom_killed };
+        let run = self.run.take();
+        if let Err(error) = self.apply(event).await {
+            tracing::error!(error = chain(&error), container = self.id(), "end of container");
+        }
+        if let Some(run) = run {
+            self.forget(run.shim);
+        }
+    }
+
+    /// Has the shim drop its record, now that the database has it. The next start waits for that.
+    pub(crate) fn forget(&mut self, shim: Arc<Shim>) {
+        let request = Request::Forget { container: self.id().to_owned(), exec: None };
+        self.forgetting = Some(tokio::spawn(async move {
+            if let Err(error) = shim.call(&request, &[]).await {
+                tracing::warn!(%error, shim = shim.number(), "forget container");
+            }
+            shim.give_place();
+        }));
+    }
+
+    /// Gives back what only a run needs.
+    pub(super) async fn release(&mut self) {
+        let Some(record) = self.view.endpoint.take() else { return };
+        self.emit_network("disconnect", &record);
+        let network = Arc::clone(&self.engine.network);
+        let detached = crate::engine::blocking(move || Ok(network.detach(&record)?)).await;
+        if let Err(error) = detached {
+            tracing::error!(error = chain(&error), container = self.id(), "detach from network");
+        }
+    }
+
+    /// The shim with this number is gone: a successor takes over.
+    pub(crate) async fn shim_lost(&mut self, number: u32) {
+        if self.run.as_ref().is_none_or(|run| run.shim.number() != number) {
+            return;
+        }
+        // The shim may have died between writing down the end and telling it.
+        if let Some(exit) = self.exit_record() {
+            self.exited(exit).await;
+            return;
+        }
+        let Some(run) = self.run.take() else { return };
+        match self.adopt(run).await {
+            Ok(run) => self.run = Some(run),
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    container = self.id(),
+                    "find a successor for a lost shim"
+                );
+            }
+        }
+    }
+
+    /// Gives the container of a dead shim to another one.
+    pub(super) async fn adopt(&mut self, run: Run) -> crate::error::Result<Run> {
+        let shim = self.engine.shims.acquire().await?;
+        let adopt = Adopt { status: self.shim_status(), stdio: self.stdio(), log: self.log_target() };
+        let mut fds = vec![(FdRole::Pidfd, run.pidfd.as_fd())];
+        fds.extend(run.stdio.iter().map(|(role, fd)| (*role, fd.as_fd())));
+        match shim.call(&Request::Adopt(Box::new(adopt)), &fds).await {
+            Ok((Reply::Adopted, _)) => Ok(Run { shim, ..run }),
+            Ok(_) => Err(crate::error::Error::internal("unexpected answer to adopt")),
+            Err(failure) => {
+                shim.give_place();
+                Err(crate::error::Error::failed(format!("adopt container {}", self.id()), failure))
+            }
+        }
+    }
+
+    /// The end of the present run, where a shim has written it down.
+    pub(crate) fn exit_record(&self) -> Option<Exit> {
+        let path = self.engine.shims.state_directory().join(self.id()).join("exit.json");
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// What the dead shim knew: from its file, else from what is known here.
+    pub(super) fn shim_status(&self) -> Status {
+        let path = self.engine.shims.state_directory().join(self.id()).join("shim.json");
+        let known = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        known.unwrap_or_else(|| Status {
+            container: self.id().to_owned(),
+            pid: self.view.life.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+            started_at_ns: self.view.life.last.started_at.map_or(0, nanoseconds),
+            stdio: self.stdio(),
+            log: self.log_target(),
+            cgroup: self.cgroup.clone(),
+            own_pid_namespace: !matches!(self.settings().host_config.pid_mode.as_str(), "host"),
+            exited: None,
+            execs: Vec::new(),
+        })
+    }
+
+    /// How the container's standard streams are set up.
+    pub(super) fn stdio(&self) -> Stdio {
+        let config = &self.settings().config;
+        Stdio {
+            terminal: config.tty,
+            size: super::start::size(self.settings().host_config.console_size),
+            stdin: config.open_stdin,
+            stdin_once: config.stdin_once,
+        }
+    }
+}
+
+/// The exit code of a process that became the daemon's own child when its shim died, or whose
+/// end the kernel still knows.
+fn reap(run: &Run) -> Option<i32> {
+    let waited = pidfd::try_wait(run.pidfd.as_fd()).ok().flatten();
+    waited.or_else(|| pidfd::exit_info(run.pidfd.as_fd()).ok().flatten()).map(pidfd::Exit::code)
+}
+
+/// A shim's time.
+pub(crate) fn time(nanoseconds: u64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn nanoseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
+/// Routes what a shim tells to the container that it is about.
+pub(crate) fn route(engine: &Arc<crate::engine::Engine>, notice: crate::shim::Notice) {
+    use ponton_runtime::shim::protocol::Event as Told;
+
+    use crate::shim::Notice;
+    match notice {
+        Notice::Event(Told::Exited { container, exec: None, exit }) => {
+            if let Some(container) = engine.by_id(&container) {
+                container.tell(move |task| task.exited(exit).boxed());
+            }
+        }
+        Notice::Event(Told::Exited { container, exec: Some(exec), exit }) => {
+            if let Some(container) = engine.by_id(&container) {
+                container.tell(move |task| task.exec_exited(exec, exit).boxed());
+            }
+        }
+        Notice::Event(Told::Detached { container, exec }) => {
+            if let Some(container) = engine.by_id(&container) {
+                container.tell(move |task| {
+                    async move {
+                        match exec {
+                            Some(exec) => task.emit("exec_detach", &[("execID", &exec)]),
+                            None => task.emit("detach", &[]),
+                        }
+                    }
+                    .boxed()
+                });
+            }
+        }
+        Notice::Event(Told::Oom { .. }) => {}
+        Notice::Lost(number) => {
+            engine.shims.remove(number);
+            for container in engine.all() {
+                container.tell(move |task| task.shim_lost(number).boxed());
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Listing containers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ponton_api::container::{Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort};
+use ponton_api::filters::Filters;
+
+use super::{Container, View};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::lifecycle::State;
+use crate::request::ListOptions;
+
+/// The filters that `ps` knows.
+const FILTERS: &[&str] = &[
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+
+const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+
+impl Engine {
+    /// The containers, newest first.
+    pub async fn list(self: &Arc<Self>, options: ListOptions) -> Result<Vec<Summary>> {
+        let filters = &options.filters;
+        filters.check_known(FILTERS).map_err(|error| Error::invalid(error.to_string()))?;
+        let wanted = Wanted::new(self, filters)?;
+        let all =
+            options.all || options.limit > 0 || filters.contains("status") || filters.contains("exited");
+        let mut containers: Vec<_> =
+            self.all().into_iter().map(|container| (container.view(), container)).collect();
+        containers.sort_by_key(|(view, _)| std::cmp::Reverse(view.settings.created));
+        let now = Timestamp::now();
+        let mut summaries = Vec::new();
+        for (view, container) in containers {
+            let visible = all || matches!(view.life.state, State::Running { .. } | State::Restarting { .. });
+            if !visible || view.removed || !wanted.matches(&container, &view) {
+                continue;
+            }
+            let mut summary = self.summary(&container, &view, now);
+            if options.size {
+                let size = self.size_of(&container.id).await as i64;
+                summary.size_rw = Some(size);
+                summary.size_root_fs = Some(size + self.image_size(&view.settings.image));
+            }
+            summaries.push(summary);
+            if options.limit > 0 && summaries.len() as i64 == options.limit {
+                break;
+            }
+        }
+        Ok(summaries)
+    }
+
+    fn summary(&self, container: &Container, view: &View, now: Timestamp) -> Summary {
+        let settings = &view.settings;
+        let image = match self.images_by_name(&settings.config.image) {
+            Some(id) if id != settings.image => settings.image.clone(),
+            _ => settings.config.image.clone(),
+        };
+        let mut command = vec![settings.path.clone()];
+        command.extend(settings.args.iter().map(|arg| match arg.contains(' ') {
+            true => format!("'{arg}'"),
+            false => arg.clone(),
+        }));
+        let networks = super::inspect::networks(view);
+        Summary {
+            id: container.id.clone(),
+            names: vec![format!("/{}", view.name)],
+            image,
+            image_id: settings.image.clone(),
+            command: command.join(" "),
+            created: settings.created.as_second(),
+            ports: ports(view),
+            labels: settings.config.labels.clone().unwrap_or_default(),
+            state: view.life.status().to_owned(),
+            status: status(view, now),
+            host_config: SummaryHostConfig {
+                network_mode: settings.host_config.network_mode.clone(),
+                annotations: settings.host_config.annotations.clone(),
+            },
+            network_settings: SummaryNetworkSettings { networks },
+            mounts: settings.mounts.clone(),
+            ..Summary::default()
+        }
+    }
+}
+
+/// A list's filters, with the containers and images that they name looked up.
+struct Wanted<'a> {
+    filters: &'a Filters,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+    exited: Vec<i32>,
+    ancestors: Vec<String>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(engine: &Engine, filters: &'a Filters) -> Result<Self> {
+        if let Some(status) = filters.get("status").find(|status| !STATUSES.contains(status)) {
+            return Err(Error::invalid(format!("invalid filter 'status={status}'")));
+        }
+        let created = |name: &str| -> Result<Option<Timestamp>> {
+            filters.get(name).next().map(|name| Ok(engine.find(name)?.view().settings.created)).transpose()
+        };
+        let exited = filters
+            .get("exited")
+            .map(|code| code.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'"))))
+            .collect::<Result<_>>()?;
+        let ancestors = filters.get("ancestor").filter_map(|name| engine.images_by_name(name)).collect();
+        Ok(Self { filters, before: created("before")?, since: created("since")?, exited, ancestors })
+    }
+
+    fn matches(&self, container: &Container, view: &View) -> bool {
+        let (settings, filters) = (&view.settings, self.filters);
+        let labels = settings.config.labels.as_ref();
+        let ports = ports(view);
+        filters.matches("id", |id| container.id.starts_with(id))
+            && filters.matches("name", |name| name_matches(&view.name, name))
+            && filters.matches("status", |status| view.life.status() == status)
+            && (self.exited.is_empty()
+                || matches!(view.life.state, State::Exited)
+                    && self.exited.contains(&view.life.last.exit_code))
+            && (!filters.contains("ancestor") || self.ancestors.contains(&settings.image))
+            && filters.matches_labels("label", labels.unwrap_or(&BTreeMap::new()))
+            && self.before.is_none_or(|before| settings.created < before)
+            && self.since.is_none_or(|since| settings.created > since)
+            && filters.matches("network", |network| {
+                settings.network() == network
+                    || view.endpoint.as_ref().is_some_and(|endpoint| endpoint.network_id == network)
+            })
+            && filters.matches("volume", |volume| {
+                settings.mounts.iter().any(|mount| {
+                    mount.name == volume || mount.destination == volume || mount.source == volume
+                })
+            })
+            && filters.matches("publish", |port| {
+                ports.iter().any(|open| is_port(port, open.public_port, &open.r#type))
+            })
+            && filters.matches("expose", |port| {
+                ports.iter().any(|open| is_port(port, open.private_port, &open.r#type))
+            })
+            && filters.matches("health", |health| health == "none")
+            && filters.matches("is-task", |task| matches!(task, "false" | "0"))
+            && filters.matches("isolation", |isolation| isolation == "default")
+    }
+}
+
+/// Docker takes a regular expression; names are made of few characters, so that the anchors are
+/// what is used.
+fn name_matches(name: &str, wanted: &str) -> bool {
+    let (start, wanted) = match wanted.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    let (end, wanted) = match wanted.strip_suffix('$') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    let (slashed, wanted) = (format!("/{name}"), wanted);
+    let candidates = [name, slashed.as_str()];
+    candidates.iter().any(|name| match (start, end) {
+        (true, true) => *name == wanted,
+        (true, false) => name.starts_with(wanted),
+        (false, true) => name.ends_with(wanted),
+        (false, false) => name.contains(wanted),
+    })
+}
+
+/// Whether `wanted` (`80`, `80/udp`, `80-90/tcp`) has this port.
+fn is_port(wanted: &str, port: u16, protocol: &str) -> bool {
+    let (range, wanted_protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else { return false };
+    port != 0 && protocol == wanted_protocol && (first..=last).contains(&port)
+}
+
+/// The ports of a container that runs: those published, and those only exposed.
+fn ports(view: &View) -> Vec<SummaryPort> {
+    let Some(endpoint) = view.endpoint.as_ref().filter(|_| view.life.is_running()) else {
+        return Vec::new();
+    };
+    let mut ports: Vec<_> = endpoint
+        .ports
+        .iter()
+        .map(|port| SummaryPort {
+            ip: port.host_ip.to_string(),
+            private_port: port.container_port,
+            public_port: port.host_port,
+            r#type: port.protocol.to_string(),
+        })
+        .collect();
+    if endpoint.ipv4.is_some() {
+        for exposed in view.settings.config.exposed_ports.keys() {
+            let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
+            let Ok(private_port) = number.parse() else { continue };
+            if !ports.iter().any(|port| port.private_port == private_port && port.r#type == protocol) {
+                ports.push(SummaryPort {
+                    private_port,
+                    r#type: protocol.to_owned(),
+                    ..SummaryPort::default()
+                });
+            }
+        }
+    }
+    ports
+}
+
+/// `Up 3 minutes`, `Exited (0) 2 hours ago`.
+fn status(view: &View, now: Timestamp) -> String {
+    let ago = |time: Option<Timestamp>| time.map_or_else(String::new, |time| human(now, time));
+    let last = &view.life.last;
+    match &view.life.state {
+        State::Created => "Created".into(),
+        State::Running { started_at, paused: false, .. } => format!("Up {}", human(now, *started_at)),
+        State::Running { started_at, paused: true, .. } => format!("Up {} (Paused)", human(now, *started_at)),
+        State::Restarting { .. } => format!("Restarting ({}) {} ago", last.exit_code, ago(last.finished_at)),
+        State::Removing => "Removal In Progress".into(),
+        State::Dead { .. } => "Dead".into(),
+        State::Exited => format!("Exited ({}) {} ago", last.exit_code, ago(last.finished_at)),
+    }
+}
+
+/// How long ago `time` was, in Docker's words.
+fn human(now: Timestamp, time: Timestamp) -> String {
+    let seconds = now.duration_since(time).as_secs();
+    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
+    match (seconds, minutes, hours) {
+        (..1, ..) => "Less than a second".into(),
+        (1, ..) => "1 second".into(),
+        (..60, ..) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".into(),
+        (_, ..60, _) => format!("{minutes} minutes"),
+        (_, _, 1) => "About an hour".into(),
+        (_, _, ..48) => format!("{hours} hours"),
+        (_, _, ..336) => format!("{} days", hours / 24),
+        (_, _, ..1440) => format!("{} weeks", hours / 24 / 7),
+        (_, _, ..17520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_docker_tells_them() {
+        let time = Timestamp::UNIX_EPOCH;
+        for (seconds, expected) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (150, "2 minutes"),
+            (3600, "About an hour"),
+            (2 * 3600, "2 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 24 * 3600, "2 weeks"),
+            (90 * 24 * 3600, "3 months"),
+            (800 * 24 * 3600, "2 years"),
+        ] {
+            assert_eq!(human(Timestamp::from_second(seconds).unwrap(), time), expected);
+        }
+    }
+
+    #[test]
+    fn names_match_with_anchors() {
+        for (wanted, expected) in [
+            ("we", true),
+            ("^we", true),
+            ("^eb", false),
+            ("eb$", true),
+            ("^web$", true),
+            ("^/web$", true),
+            ("^we$", false),
+        ] {
+            assert_eq!(name_matches("web", wanted), expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn ports_match_by_number_range_and_protocol() {
+        assert!(is_port("80", 80, "tcp"));
+        assert!(is_port("70-90/udp", 80, "udp"));
+        assert!(!is_port("80", 80, "udp"));
+        assert!(!is_port("80", 0, "tcp"));
+    }
+}

@@ -1,0 +1,63 @@
+//! What is kept of a container in the database, as JSON.
+
+use jiff::Timestamp;
+use ponton_api::container::{Config, HostConfig, MountPoint, NetworkingConfig};
+use ponton_network::EndpointRecord;
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::{Life, Policy, Restart};
+
+/// What was decided at its creation. Only `update` changes any of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    pub(crate) created: Timestamp,
+    /// `sha256:…`
+    pub(crate) image: String,
+    /// The program and its arguments.
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    /// With the image's part merged in.
+    pub(crate) config: Config,
+    pub(crate) host_config: HostConfig,
+    pub(crate) networking: NetworkingConfig,
+    /// Binds and volumes, in order.
+    pub(crate) mounts: Vec<MountPoint>,
+    /// The snapshotter that has its file system.
+    pub(crate) driver: String,
+}
+
+impl Settings {
+    /// What they say about its life.
+    pub(crate) fn policy(&self) -> Policy {
+        let policy = &self.host_config.restart_policy;
+        let max = u32::try_from(policy.maximum_retry_count).unwrap_or(0);
+        let restart = match policy.name.as_str() {
+            "always" => Restart::Always,
+            "unless-stopped" => Restart::UnlessStopped,
+            "on-failure" => Restart::OnFailure { max },
+            _ => Restart::No,
+        };
+        Policy { restart, auto_remove: self.host_config.auto_remove }
+    }
+
+    /// The network's name: `bridge`, `host`, `none`, or `container:<id>`.
+    pub(crate) fn network(&self) -> &str {
+        match self.host_config.network_mode.as_str() {
+            "" | "default" => "bridge",
+            network => network,
+        }
+    }
+}
+
+/// What has become of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Saved {
+    pub(crate) life: Life,
+    /// The endpoint of the present run; also one that is just being started.
+    pub(crate) endpoint: Option<EndpointRecord>,
+    /// The path of its control group.
+    pub(crate) cgroup: Option<String>,
+}

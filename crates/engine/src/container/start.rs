@@ -1,0 +1,229 @@
+//! Starting: endpoint, files, plan, and a message to a shim.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
+use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start};
+
+use super::Task;
+use super::task::Run;
+use crate::engine::{Engine, blocking};
+use crate::error::{Error, Result};
+use crate::lifecycle::Event;
+use crate::shim::Descriptors;
+
+/// What every failure of the runtime begins with.
+const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime \
+                             create failed: unable to start container process";
+
+/// A start that failed, and what the container's exit code becomes by it.
+struct LaunchError {
+    exit_code: i32,
+    error: Error,
+}
+
+impl From<Error> for LaunchError {
+    fn from(error: Error) -> Self {
+        Self { exit_code: 128, error }
+    }
+}
+
+/// A process that was started.
+struct Launched {
+    run: Run,
+    pid: i32,
+    started_at_ns: u64,
+}
+
+impl Engine {
+    /// Starts a container. `detach_keys` is for the clients that are attached already.
+    pub async fn start(self: &Arc<Self>, name: &str, detach_keys: Option<&str>) -> Result<()> {
+        let keys = detach_keys.map(super::attach::parse_detach_keys).transpose()?;
+        let container = self.find(name)?;
+        container
+            .change(move |task| {
+                Box::pin(async move {
+                    if let Some(keys) = keys {
+                        task.set_detach_keys(&keys);
+                    }
+                    task.start().await
+                })
+            })
+            .await
+    }
+}
+
+impl Task {
+    pub(super) async fn start(&mut self) -> Result<()> {
+        self.apply(Event::Start).await
+    }
+
+    /// Starts the process, and lets the outcome happen.
+    pub(super) async fn launch(&mut self) -> Result<()> {
+        if let Some(forgetting) = self.forgetting.take() {
+            // What is left of the last run; a panic in there was logged.
+            let _ = forgetting.await;
+        }
+        match Box::pin(self.run_process()).await {
+            Ok(launched) => {
+                let at = super::exit::time(launched.started_at_ns);
+                self.run = Some(launched.run);
+                self.apply(Event::Started { pid: launched.pid, at }).await
+            }
+            Err(LaunchError { exit_code, error }) => {
+                let text = error.message.clone();
+                self.apply(Event::StartFailed { exit_code, error: text }).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_process(&mut self) -> Result<Launched, LaunchError> {
+        let endpoint = self.connect().await?;
+        self.write_hosts(&endpoint.record)?;
+        let plan = self.plan()?;
+        // If the daemon dies from here on, the next one finds what the container has got.
+        self.cgroup = plan.cgroup().map(str::to_owned);
+        self.save()?;
+        let shim = self.engine.shims.acquire().await?;
+        let attaches = std::mem::take(&mut self.attaches);
+        let start = Start {
+            container: self.id().to_owned(),
+            plan,
+            stdio: self.stdio(),
+            log: self.log_target(),
+            attach: attaches.iter().map(|(spec, _)| spec.clone()).collect(),
+        };
+        let mut fds: Vec<(FdRole, BorrowedFd<'_>)> = Vec::new();
+        fds.extend(endpoint.netns.iter().map(|fd| (FdRole::Netns, fd.as_fd())));
+        fds.extend(endpoint.reservations.iter().map(|fd| (FdRole::Port, fd.as_fd())));
+        fds.extend(attaches.iter().map(|(_, fd)| (FdRole::Attach, fd.as_fd())));
+        let started = shim.call(&Request::Start(Box::new(start)), &fds).await;
+        match started {
+            Ok((Reply::Started { pid, started_at_ns }, fds)) => {
+                let (pidfd, stdio) = split(fds, self.id())?;
+                let pid = pid as i32;
+                Ok(Launched { run: Run { shim, pidfd, stdio }, pid, started_at_ns })
+            }
+            Ok(_) => Err(Error::internal("unexpected answer to start").into()),
+            Err(failure) => {
+                shim.give_place();
+                Err(refused(failure))
+            }
+        }
+    }
+
+    /// Connects the container to its network.
+    async fn connect(&mut self) -> Result<Endpoint> {
+        let settings = Arc::clone(self.settings());
+        if let Some(other) = settings.network().strip_prefix("container:") {
+            return self.join(other);
+        }
+        let request = EndpointRequest {
+            network: settings.network().to_owned(),
+            container_id: settings.id.clone(),
+            container_name: self.view.name.clone(),
+            mac: parse_some(&settings.config.mac_address)?,
+            ipv4: None,
+            ports: super::create::port_requests(&settings)?,
+        };
+        let network = Arc::clone(&self.engine.network);
+        let endpoint = blocking(move || Ok(network.attach(&request)?)).await?;
+        self.view.endpoint = Some(endpoint.record.clone());
+        self.emit_network("connect", &endpoint.record);
+        Ok(endpoint)
+    }
+
+    /// Joins the network of another container that runs.
+    fn join(&self, other: &str) -> Result<Endpoint> {
+        let other = self.engine.find(other)?;
+        let view = other.view();
+        let Some(pid) = view.life.pid() else {
+            return Err(Error::conflict(format!(
+                "cannot join network of a non running container: {}",
+                other.id
+            )));
+        };
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = std::fs::File::open(&path)
+            .map_err(|error| Error::failed(format!("open network namespace {path}"), error))?;
+        let record = view.endpoint.clone().unwrap_or_else(|| no_endpoint(&other.id));
+        Ok(Endpoint { record, netns: Some(OwnedFd::from(netns)), reservations: Vec::new() })
+    }
+
+    /// Tells the event stream about the network.
+    pub(super) fn emit_network(&self, action: &str, record: &EndpointRecord) {
+        let attributes = [
+            ("container".to_owned(), self.id().to_owned()),
+            ("name".to_owned(), record.network.clone()),
+            ("type".to_owned(), record.network.clone()),
+        ];
+        let now = jiff::Timestamp::now();
+        self.engine.events.emit("network", action, &record.network_id, attributes.into(), now);
+    }
+
+    /// Where output is logged; nowhere with the driver `none`.
+    pub(super) fn log_target(&self) -> Option<LogTarget> {
+        let config = &self.settings().host_config.log_config;
+        if config.r#type == "none" {
+            return None;
+        }
+        let mut target = LogTarget::new(self.engine.log_path(self.id()));
+        let option = |name: &str| config.config.get(name).map(String::as_str);
+        if let Some(size) = option("max-size").and_then(|text| ponton_api::unit::parse_size(text).ok()) {
+            target.max_size_bytes = u64::try_from(size).unwrap_or(0);
+        }
+        if let Some(files) = option("max-file").and_then(|text| text.parse().ok()) {
+            target.max_files = files;
+        }
+        Some(target)
+    }
+}
+
+/// An endpoint record that says nothing.
+fn no_endpoint(container: &str) -> EndpointRecord {
+    EndpointRecord {
+        container_id: container.to_owned(),
+        network: "none".into(),
+        network_id: String::new(),
+        endpoint_id: String::new(),
+        sandbox_id: String::new(),
+        host_interface: String::new(),
+        ipv4: None,
+        prefix: 0,
+        gateway: None,
+        mac: None,
+        ports: Vec::new(),
+    }
+}
+
+fn parse_some<T: std::str::FromStr<Err = ponton_network::Error>>(text: &str) -> Result<Option<T>> {
+    if text.is_empty() { Ok(None) } else { Ok(Some(text.parse()?)) }
+}
+
+/// The terminal's first size, where it was given.
+pub(crate) fn size([rows, cols]: [u32; 2]) -> Option<Size> {
+    let size = Size { rows: u16::try_from(rows).ok()?, cols: u16::try_from(cols).ok()? };
+    (size.rows > 0 && size.cols > 0).then_some(size)
+}
+
+/// The process's own descriptor, and those of its streams.
+pub(crate) fn split(fds: Descriptors, id: &str) -> Result<(OwnedFd, Descriptors)> {
+    let (pidfd, stdio): (Vec<_>, Vec<_>) = fds.into_iter().partition(|(role, _)| *role == FdRole::Pidfd);
+    match pidfd.into_iter().next() {
+        Some((_, pidfd)) => Ok((pidfd, stdio)),
+        None => Err(Error::internal(format!("the shim gave no process descriptor of container {id}"))),
+    }
+}
+
+/// What a shim's refusal means for the client and for the container's exit code.
+fn refused(failure: Failure) -> LaunchError {
+    let (exit_code, kind) = match failure.kind {
+        FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),
+        FailureKind::CommandNotExecutable => (126, Error::invalid as fn(String) -> Error),
+        FailureKind::NotFound | FailureKind::Invalid => (128, Error::invalid as fn(String) -> Error),
+        FailureKind::StartFailed | FailureKind::Internal => (128, Error::internal as fn(String) -> Error),
+    };
+    LaunchError { exit_code, error: kind(format!("{CREATE_FAILED}: {failure}: unknown")) }
+}

@@ -1,0 +1,202 @@
+//! The task that makes all changes of one container, one after another.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use ponton_runtime::shim::protocol::{AttachSpec, FdRole};
+use tokio::sync::{mpsc, watch};
+
+use super::{Container, Job, Saved, Settings, View};
+use crate::engine::Engine;
+use crate::error::{Error, Result, chain};
+use crate::exec::Execs;
+use crate::lifecycle::{self, Effect, Event};
+use crate::shim::Shim;
+
+/// What is held while the container runs.
+pub(crate) struct Run {
+    pub(crate) shim: Arc<Shim>,
+    /// The first process.
+    pub(crate) pidfd: OwnedFd,
+    /// Dups of its pipes or terminal: they outlive the shim.
+    pub(crate) stdio: Vec<(FdRole, OwnedFd)>,
+}
+
+/// All that belongs to one container while the engine runs.
+pub(crate) struct Task {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) container: Arc<Container>,
+    pub(crate) view: View,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) run: Option<Run>,
+    /// Clients that came before the start.
+    pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
+    /// The last shim is dropping its record of the last run.
+    pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
+    /// An end leaves the container in place, whatever its settings say.
+    pub(crate) keep: bool,
+    /// Anonymous volumes go with the container.
+    pub(crate) remove_volumes: bool,
+    publish: watch::Sender<Arc<View>>,
+    /// The task ends after the present job.
+    pub(crate) ended: bool,
+}
+
+impl Task {
+    /// Makes a container and its task; nothing is saved.
+    pub(crate) fn spawn(
+        engine: &Arc<Engine>,
+        name: String,
+        settings: Arc<Settings>,
+        saved: Saved,
+    ) -> Arc<Container> {
+        let id = settings.id.clone();
+        let Saved { life, endpoint, cgroup } = saved;
+        let view = View { name, settings, life, endpoint, exits: 0, removed: false };
+        let (publish, watch) = watch::channel(Arc::new(view.clone()));
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let container = Arc::new(Container { id, queue, view: watch, execs: Execs::default() });
+        let task = Self {
+            engine: Arc::clone(engine),
+            container: Arc::clone(&container),
+            view,
+            cgroup,
+            run: None,
+            attaches: Vec::new(),
+            forgetting: None,
+            keep: false,
+            remove_volumes: false,
+            publish,
+            ended: false,
+        };
+        tokio::spawn(task.work(jobs));
+        container
+    }
+
+    async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            job(&mut self).await;
+            if self.ended {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.container.id
+    }
+
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.view.settings
+    }
+
+    /// Ends the task without a change: the engine is closed.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Lets an event happen, and carries out what follows. Boxed: starting is one of the effects,
+    /// and has an event for its outcome.
+    pub(crate) fn apply(&mut self, event: Event) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let mut policy = self.settings().policy();
+            policy.auto_remove &= !self.keep;
+            let (life, effects) = lifecycle::next(&self.view.life, policy, &event, Timestamp::now())
+                .map_err(|refusal| refusal.into_error(self.id()))?;
+            let before = std::mem::replace(&mut self.view.life, life);
+            for effect in effects {
+                if let Err(error) = self.carry_out(&effect).await {
+                    // What could not be frozen is not frozen.
+                    if matches!(effect, Effect::Freeze | Effect::Thaw) {
+                        self.view.life = before;
+                    }
+                    return Err(error);
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    async fn carry_out(&mut self, effect: &Effect) -> Result<()> {
+        match effect {
+            Effect::Launch => self.launch().await,
+            Effect::Save => self.save(),
+            Effect::Emit("die") => {
+                let code = self.view.life.last.exit_code.to_string();
+                self.emit("die", &[("exitCode", &code)]);
+                Ok(())
+            }
+            Effect::Emit(action) => {
+                self.emit(action, &[]);
+                Ok(())
+            }
+            Effect::Release => {
+                self.release().await;
+                Ok(())
+            }
+            Effect::RestartAfter(delay) => {
+                self.restart_after(*delay);
+                Ok(())
+            }
+            Effect::KillAndRemove => self.signal(rustix::process::Signal::KILL.as_raw()),
+            Effect::Remove => self.erase().await,
+            Effect::Freeze => self.freeze(true).await,
+            Effect::Thaw => self.freeze(false).await,
+        }
+    }
+
+    /// Writes the state to the database, then shows it.
+    pub(crate) fn save(&mut self) -> Result<()> {
+        let saved = Saved {
+            life: self.view.life.clone(),
+            endpoint: self.view.endpoint.clone(),
+            cgroup: self.cgroup.clone(),
+        };
+        let state = serde_json::to_string(&saved)
+            .map_err(|error| Error::failed("print a container's state", error))?;
+        self.engine.store.containers().update_state(self.id(), &state)?;
+        self.show();
+        Ok(())
+    }
+
+    /// Shows the state to others.
+    pub(crate) fn show(&self) {
+        self.publish.send_replace(Arc::new(self.view.clone()));
+    }
+
+    /// Tells the event stream.
+    pub(crate) fn emit(&self, action: &str, more: &[(&str, &str)]) {
+        emit(&self.engine, &self.container.id, &self.view, action, more);
+    }
+
+    fn restart_after(&self, delay: Duration) {
+        let container: Weak<Container> = Arc::downgrade(&self.container);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let Some(container) = container.upgrade() else { return };
+            container.tell(|task| {
+                async move {
+                    if let Err(error) = task.apply(Event::RestartDue).await {
+                        tracing::error!(error = chain(&error), container = task.id(), "restart");
+                    }
+                }
+                .boxed()
+            });
+        });
+    }
+}
+
+/// Tells the event stream that something happened to a container.
+pub(crate) fn emit(engine: &Engine, id: &str, view: &View, action: &str, more: &[(&str, &str)]) {
+    let mut attributes: BTreeMap<_, _> = view.settings.config.labels.clone().unwrap_or_default();
+    attributes.insert("image".into(), view.settings.config.image.clone());
+    attributes.insert("name".into(), view.name.clone());
+    attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    engine.events.emit("container", action, id, attributes, Timestamp::now());
+}

@@ -1,0 +1,45 @@
+//! Waiting for a container.
+
+use std::sync::Arc;
+
+use ponton_api::container::{WaitError, WaitResponse};
+
+use super::View;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::request::{Pending, WaitCondition};
+
+impl Engine {
+    /// Begins to wait: what happens after this has returned is seen.
+    pub async fn wait(
+        self: &Arc<Self>,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<Pending<WaitResponse>> {
+        let container = self.find(name)?;
+        let mut watch = container.watch();
+        let ended_before = watch.borrow().exits;
+        let name = name.to_owned();
+        Ok(Box::pin(async move {
+            let reached = |view: &Arc<View>| match condition {
+                WaitCondition::NotRunning => view.exits > ended_before || view.removed || !is_busy(view),
+                WaitCondition::NextExit => view.exits > ended_before || view.removed,
+                WaitCondition::Removed => view.removed,
+            };
+            match watch.wait_for(reached).await {
+                Ok(view) => Ok(answer(&view)),
+                Err(_) => Err(Error::no_such_container(&name)),
+            }
+        }))
+    }
+}
+
+fn is_busy(view: &View) -> bool {
+    view.life.is_running() || matches!(view.life.state, crate::lifecycle::State::Restarting { .. })
+}
+
+fn answer(view: &View) -> WaitResponse {
+    let last = &view.life.last;
+    let error = (!last.error.is_empty()).then(|| WaitError { message: last.error.clone() });
+    WaitResponse { status_code: i64::from(last.exit_code), error }
+}

@@ -1,0 +1,346 @@
+//! Further processes in running containers. They are kept in memory only, as in Docker: an exec does
+//! not outlive the daemon's knowledge of it.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use ponton_api::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest, ProcessConfig};
+use ponton_api::stream::{FrameHeader, StreamKind};
+use ponton_runtime::shim::protocol::{
+    AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Stdio,
+};
+
+use crate::container::{Container, Task};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::lifecycle::State as Life;
+use crate::request::{AttachConnection, StreamInfo};
+
+/// Ended execs of a container that are still remembered.
+const ENDED_KEPT: usize = 64;
+
+const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start container process";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Created,
+    Running { pid: u32 },
+    Ended { pid: u32, exit_code: i32 },
+}
+
+#[derive(Clone, Debug)]
+struct Exec {
+    request: ExecCreateRequest,
+    state: State,
+    /// Order of creation.
+    sequence: u64,
+}
+
+/// The execs of one container.
+#[derive(Default)]
+pub(crate) struct Execs {
+    known: Mutex<BTreeMap<String, Exec>>,
+}
+
+impl Execs {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Exec>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ids of those that run; `None` when none does.
+    pub(crate) fn running(&self) -> Option<Vec<String>> {
+        let running: Vec<_> = self
+            .known()
+            .iter()
+            .filter(|(_, exec)| matches!(exec.state, State::Running { .. }))
+            .map(|(id, _)| id.clone())
+            .collect();
+        (!running.is_empty()).then_some(running)
+    }
+
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.known().contains_key(id)
+    }
+
+    fn insert(&self, id: String, request: ExecCreateRequest) {
+        let mut known = self.known();
+        let ended: Vec<_> = known
+            .iter()
+            .filter(|(_, exec)| matches!(exec.state, State::Ended { .. }))
+            .map(|(id, exec)| (exec.sequence, id.clone()))
+            .collect();
+        if ended.len() >= ENDED_KEPT
+            && let Some((_, oldest)) = ended.into_iter().min()
+        {
+            known.remove(&oldest);
+        }
+        let sequence = known.values().map(|exec| exec.sequence + 1).max().unwrap_or(0);
+        known.insert(id, Exec { request, state: State::Created, sequence });
+    }
+
+    fn get(&self, id: &str) -> Result<Exec> {
+        self.known().get(id).cloned().ok_or_else(|| no_such_exec(id))
+    }
+
+    fn set(&self, id: &str, state: State) {
+        if let Some(exec) = self.known().get_mut(id) {
+            exec.state = state;
+        }
+    }
+
+    fn end(&self, id: &str, exit_code: i32) {
+        if let Some(exec) = self.known().get_mut(id) {
+            let pid = match exec.state {
+                State::Running { pid } => pid,
+                _ => 0,
+            };
+            exec.state = State::Ended { pid, exit_code };
+        }
+    }
+
+    /// All of them have ended with their container.
+    pub(crate) fn container_ended(&self) {
+        for exec in self.known().values_mut() {
+            if let State::Running { pid } = exec.state {
+                exec.state = State::Ended { pid, exit_code: 137 };
+            }
+        }
+    }
+}
+
+fn no_such_exec(id: &str) -> Error {
+    Error::not_found(format!("No such exec instance: {id}"))
+}
+
+impl Engine {
+    /// Makes an exec; answers its id.
+    pub async fn exec_create(self: &Arc<Self>, name: &str, request: ExecCreateRequest) -> Result<String> {
+        let container = self.find(name)?;
+        check_running(&container, name)?;
+        if request.cmd.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        crate::container::detach_keys(Some(&request.detach_keys))?;
+        let id = crate::id::generate()?;
+        let action =
+            format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
+        container.execs.insert(id.clone(), request);
+        let attributes = [("execID", id.as_str())];
+        crate::container::emit(self, &container.id, &container.view(), &action, &attributes);
+        Ok(id)
+    }
+
+    /// What to know before the connection of an exec is taken out of HTTP; fails as the start would.
+    pub async fn exec_info(self: &Arc<Self>, id: &str, _request: &ExecStartRequest) -> Result<StreamInfo> {
+        let container = self.find_exec(id)?;
+        let exec = container.execs.get(id)?;
+        match exec.state {
+            State::Created => {}
+            State::Running { .. } => {
+                return Err(Error::conflict(format!("Error: Exec command {id} is already running")));
+            }
+            State::Ended { .. } => {
+                return Err(Error::conflict(format!("Error: Exec command {id} has already run")));
+            }
+        }
+        check_running(&container, &container.id)?;
+        Ok(StreamInfo { tty: exec.request.tty })
+    }
+
+    /// Starts an exec. With a connection a failure to start is written to it, and the answer is Ok.
+    pub async fn exec_start(
+        self: &Arc<Self>,
+        id: &str,
+        request: ExecStartRequest,
+        connection: Option<AttachConnection>,
+    ) -> Result<()> {
+        let info = self.exec_info(id, &request).await?;
+        let container = self.find_exec(id)?;
+        let exec_id = id.to_owned();
+        let told = match &connection {
+            Some(connection) => connection.fd.try_clone().ok(),
+            None => None,
+        };
+        let started =
+            container.change(move |task| task.exec(exec_id, request.console_size, connection).boxed()).await;
+        match (started, told) {
+            (Err(error), Some(fd)) => tell_failure(fd, info.tty, &error).await,
+            (started, _) => started,
+        }
+    }
+
+    /// All about an exec.
+    pub async fn exec_inspect(self: &Arc<Self>, id: &str) -> Result<ExecInspect> {
+        let container = self.find_exec(id)?;
+        let exec = container.execs.get(id)?;
+        let request = exec.request;
+        let mut command = request.cmd.unwrap_or_default().into_iter();
+        let (pid, exit_code) = match exec.state {
+            State::Created => (0, None),
+            State::Running { pid } => (pid, None),
+            State::Ended { pid, exit_code } => (pid, Some(i64::from(exit_code))),
+        };
+        Ok(ExecInspect {
+            id: id.to_owned(),
+            running: matches!(exec.state, State::Running { .. }),
+            exit_code,
+            process_config: ProcessConfig {
+                tty: request.tty,
+                entrypoint: command.next().unwrap_or_default(),
+                arguments: command.collect(),
+                privileged: request.privileged,
+                user: request.user,
+            },
+            open_stdin: request.attach_stdin,
+            open_stderr: request.attach_stderr,
+            open_stdout: request.attach_stdout,
+            can_remove: false,
+            container_id: container.id.clone(),
+            detach_keys: String::new(),
+            pid: i64::from(pid),
+        })
+    }
+
+    /// Sets the size of an exec's terminal.
+    pub async fn exec_resize(self: &Arc<Self>, id: &str, rows: u16, cols: u16) -> Result<()> {
+        let container = self.find_exec(id)?;
+        let id = id.to_owned();
+        container.change(move |task| task.exec_resize(id, rows, cols).boxed()).await
+    }
+
+    fn find_exec(&self, id: &str) -> Result<Arc<Container>> {
+        self.all().into_iter().find(|container| container.execs.contains(id)).ok_or_else(|| no_such_exec(id))
+    }
+}
+
+fn check_running(container: &Container, name: &str) -> Result<()> {
+    let view = container.view();
+    match view.life.state {
+        Life::Running { paused: false, .. } => Ok(()),
+        Life::Running { .. } => {
+            Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")))
+        }
+        Life::Restarting { .. } => Err(Error::conflict(format!(
+            "Container {} is restarting, wait until the container is running",
+            container.id
+        ))),
+        _ => Err(Error::not_running(&container.id)),
+    }
+}
+
+/// Writes to the client why its command does not run, as Docker does: the connection is not HTTP
+/// any more.
+async fn tell_failure(fd: std::os::fd::OwnedFd, tty: bool, error: &Error) -> Result<()> {
+    let text = format!("{}\r\n", error.message);
+    let mut bytes = Vec::new();
+    if !tty {
+        let header = FrameHeader { kind: StreamKind::Stdout, length: text.len() as u32 };
+        bytes.extend_from_slice(&header.encode());
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    let failed = |error: std::io::Error| Error::failed("write to an attached client", error);
+    let socket = crate::poll::register(fd, tokio::io::Interest::WRITABLE).map_err(failed)?;
+    crate::container::write_all(&socket, &bytes).await.map_err(failed)?;
+    // The client waits for the end; a dup may be open elsewhere still.
+    let _ = rustix::net::shutdown(socket.get_ref(), rustix::net::Shutdown::Both);
+    Ok(())
+}
+
+impl Task {
+    async fn exec(
+        &mut self,
+        id: String,
+        console_size: Option<[u32; 2]>,
+        connection: Option<AttachConnection>,
+    ) -> Result<()> {
+        let container = Arc::clone(&self.container);
+        let request = container.execs.get(&id)?.request;
+        let process = self.process_plan(&request)?;
+        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
+        let attached = connection.is_some();
+        let size = console_size.or(request.console_size).unwrap_or_default();
+        let stdio = Stdio {
+            terminal: request.tty,
+            size: crate::container::size(size),
+            stdin: request.attach_stdin && attached,
+            stdin_once: true,
+        };
+        let keys = match request.tty {
+            true => crate::container::detach_keys(Some(&request.detach_keys))?,
+            false => Vec::new(),
+        };
+        let (specs, socket) = match connection {
+            Some(AttachConnection { fd, preamble }) => {
+                let spec = AttachSpec {
+                    stdin: request.attach_stdin,
+                    stdout: request.attach_stdout,
+                    stderr: request.attach_stderr,
+                    multiplexed: !request.tty,
+                    detach_keys: keys,
+                    preamble,
+                };
+                (vec![spec], Some(fd))
+            }
+            None => (Vec::new(), None),
+        };
+        let fds: Vec<_> = socket.iter().map(|fd| (FdRole::Attach, fd.as_fd())).collect();
+        let message =
+            ExecMessage { container: container.id.clone(), exec: id.clone(), process, stdio, attach: specs };
+        let asked = Request::Exec(Box::new(message));
+        // An exit that comes before the answer was read waits in the queue behind this job.
+        match run.shim.call(&asked, &fds).await {
+            Ok((Reply::Started { pid, .. }, _)) => {
+                container.execs.set(&id, State::Running { pid });
+                let command = request.cmd.unwrap_or_default().join(" ");
+                self.emit(&format!("exec_start: {command}"), &[("execID", &id)]);
+                Ok(())
+            }
+            Ok(_) => Err(Error::internal("unexpected answer to exec")),
+            Err(failure) => {
+                let (exit_code, error) = refused(&failure);
+                container.execs.end(&id, exit_code);
+                Err(error)
+            }
+        }
+    }
+
+    async fn exec_resize(&mut self, id: String, rows: u16, cols: u16) -> Result<()> {
+        let container = Arc::clone(&self.container);
+        if !matches!(container.execs.get(&id)?.state, State::Running { .. }) {
+            return Err(Error::conflict(format!("Exec {id} is not running")));
+        }
+        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
+        crate::container::resize(&run.shim, &container.id, Some(id), rows, cols).await
+    }
+
+    /// An exec's process has ended.
+    pub(crate) async fn exec_exited(&mut self, id: String, exit: Exit) {
+        let container = Arc::clone(&self.container);
+        let exit_code = exit.exit_code.unwrap_or(crate::lifecycle::UNKNOWN_EXIT_CODE);
+        container.execs.end(&id, exit_code);
+        let code = exit_code.to_string();
+        self.emit("exec_die", &[("execID", &id), ("exitCode", &code)]);
+        if let Some(run) = &self.run {
+            let shim = Arc::clone(&run.shim);
+            let request = Request::Forget { container: container.id.clone(), exec: Some(id) };
+            tokio::spawn(async move {
+                if let Err(error) = shim.call(&request, &[]).await {
+                    tracing::debug!(%error, "forget exec");
+                }
+            });
+        }
+    }
+}
+
+/// What a shim's refusal means for the client and for the exec's exit code.
+fn refused(failure: &Failure) -> (i32, Error) {
+    let message = format!("{EXEC_FAILED}: {failure}: unknown");
+    match failure.kind {
+        FailureKind::CommandNotFound => (127, Error::invalid(message)),
+        FailureKind::CommandNotExecutable => (126, Error::invalid(message)),
+        FailureKind::NotFound | FailureKind::Invalid => (126, Error::invalid(message)),
+        FailureKind::StartFailed | FailureKind::Internal => (126, Error::internal(message)),
+    }
+}

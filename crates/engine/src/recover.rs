@@ -1,0 +1,166 @@
+//! Taking up where the last daemon stopped, or was killed: what runs is found again, what ended
+//! meanwhile is told, and what belongs to nobody is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use ponton_runtime::shim::protocol::{Exit, Reply, Request, Status};
+
+use crate::container::{Container, Saved, Settings, Task};
+use crate::engine::{Engine, blocking};
+use crate::error::{Result, chain};
+use crate::shim::Shim;
+
+/// Where a container was found.
+type Found = (Arc<Shim>, Status);
+
+impl Engine {
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
+        let records = self.store.containers().list()?;
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        for (shim, containers) in self.shims.reconnect().await? {
+            for status in containers {
+                found.insert(status.container.clone(), (Arc::clone(&shim), status));
+            }
+        }
+        let mut known = BTreeSet::new();
+        let mut containers = Vec::new();
+        for record in records {
+            let settings: Settings = match serde_json::from_str(&record.config) {
+                Ok(settings) => settings,
+                Err(error) => {
+                    tracing::error!(%error, container = record.id, "read settings: the container is left out");
+                    known.insert(record.id);
+                    continue;
+                }
+            };
+            let saved: Saved = serde_json::from_str(&record.state).unwrap_or_else(|error| {
+                tracing::error!(%error, container = record.id, "read state");
+                Saved::default()
+            });
+            known.insert(record.id.clone());
+            self.reserve(&record.name, &record.id)?;
+            let container = Task::spawn(self, record.name, Arc::new(settings), saved);
+            self.enter(Arc::clone(&container));
+            containers.push(container);
+        }
+        for container in &containers {
+            self.take_up(container, found.remove(&container.id)).await;
+        }
+        self.recover_networks(&containers).await;
+        // Shims may hold containers whose record is gone: nobody will ask for them again.
+        for (id, (shim, status)) in found {
+            self.end_orphan(&id, &shim, &status).await;
+        }
+        let engine = Arc::clone(self);
+        // Not needed to answer requests; new containers are not touched, as `known` was taken before.
+        blocking(move || {
+            engine.remove_orphans(&known);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Brings one container's state up to date.
+    async fn take_up(self: &Arc<Self>, container: &Arc<Container>, found: Option<Found>) {
+        let taken = container.change(move |task| async move { task.take_up(found).await }.boxed()).await;
+        if let Err(error) = taken {
+            tracing::error!(error = chain(&error), container = container.id, "recover container");
+        }
+    }
+
+    async fn recover_networks(self: &Arc<Self>, containers: &[Arc<Container>]) {
+        let living: Vec<_> =
+            containers.iter().filter_map(|container| container.view().endpoint.clone()).collect();
+        if living.is_empty() && !self.network_is_set_up() {
+            return;
+        }
+        let network = Arc::clone(&self.network);
+        if let Err(error) = blocking(move || Ok(network.recover(&living)?)).await {
+            tracing::error!(error = chain(&error), "recover networks");
+        }
+    }
+
+    /// Whether an earlier daemon left something of the network on this host.
+    fn network_is_set_up(&self) -> bool {
+        std::path::Path::new("/sys/class/net").join(&self.config().bridge).exists()
+    }
+
+    async fn end_orphan(&self, id: &str, shim: &Shim, status: &Status) {
+        tracing::warn!(container = id, "a shim holds a container without a record: it is ended");
+        if status.exited.is_none()
+            && let Ok((Reply::Status(_), fds)) =
+                shim.call(&Request::Inspect { container: id.to_owned() }, &[]).await
+            && let Ok((pidfd, _)) = crate::container::split(fds, id)
+        {
+            use std::os::fd::AsFd;
+            if let Err(error) = ponton_sys::pidfd::send_signal(pidfd.as_fd(), 9) {
+                tracing::warn!(error = chain(&error), container = id, "kill orphan");
+            }
+            let ended = crate::poll::register(pidfd, tokio::io::Interest::READABLE);
+            if let Ok(ended) = ended {
+                let patience = std::time::Duration::from_secs(5);
+                let _ = tokio::time::timeout(patience, ended.readable()).await;
+            }
+        }
+        let request = Request::Forget { container: id.to_owned(), exec: None };
+        if let Err(error) = shim.call(&request, &[]).await {
+            tracing::warn!(%error, container = id, "forget orphan");
+        }
+    }
+
+    /// Removes what half-made and half-removed containers left.
+    fn remove_orphans(&self, known: &BTreeSet<String>) {
+        for key in self.snapshotter.snapshots() {
+            if is_container(&key)
+                && self.by_id(&key).is_none()
+                && !known.contains(&key)
+                && let Err(error) = self.snapshotter.remove(&key)
+            {
+                tracing::warn!(error = chain(&error), key, "remove orphaned snapshot");
+            }
+        }
+        for directory in [self.config().data_root.join("containers"), self.shims.state_directory().to_owned()]
+        {
+            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten() {
+                let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+                if is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name) {
+                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                        tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_container(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Task {
+    /// Finds out what became of the container while no daemon looked.
+    async fn take_up(&mut self, found: Option<Found>) -> Result<()> {
+        let recorded: Option<Exit> = self.exit_record();
+        match found {
+            Some((shim, status)) if status.exited.is_none() => self.take_running(shim, &status).await?,
+            Some((shim, status)) => {
+                let exit = status.exited.or(recorded);
+                self.take_ended(exit, &status).await?;
+                self.forget(shim);
+            }
+            None => {
+                if let Some(exit) = recorded {
+                    self.take_lost(Some(exit)).await?;
+                } else if self.is_running() {
+                    self.take_without_shim().await?;
+                } else {
+                    self.drop_endpoint().await;
+                }
+            }
+        }
+        self.recovered().await
+    }
+}

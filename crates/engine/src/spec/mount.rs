@@ -1,0 +1,220 @@
+//! Mounts: the ones that every container has, its files, binds, volumes and tmpfs.
+
+use std::path::Path;
+
+use ponton_api::container::{HostConfig, Mount as ApiMount, MountPoint};
+use ponton_oci::runtime::Mount;
+
+use super::SpecInput;
+use super::security::Security;
+use crate::error::{Error, Result};
+
+/// Bytes of `/dev/shm` where nothing else is said.
+const SHM_SIZE: i64 = 64 << 20;
+const SHM: &str = "/dev/shm";
+const MQUEUE: &str = "/dev/mqueue";
+
+/// All mounts of a container, in the order in which they are made.
+pub(super) fn mounts(input: &SpecInput<'_>, security: &Security) -> Result<Vec<Mount>> {
+    let host = input.host_config;
+    let mut own = files(input);
+    own.extend(input.mounts.iter().map(|point| bind(point, host)));
+    own.extend(tmpfs(host)?);
+    own.extend(input.init.map(init));
+    // One below another comes after it.
+    own.sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
+    let is_taken = |destination: &str| {
+        own.iter().any(|mount| {
+            mount.destination == destination
+                || (mount.destination == "/dev" && destination.starts_with("/dev/"))
+        })
+    };
+    let mut mounts = defaults(input, security);
+    mounts.retain(|mount| !is_taken(&mount.destination));
+    mounts.extend(own);
+    Ok(mounts)
+}
+
+fn defaults(input: &SpecInput<'_>, security: &Security) -> Vec<Mount> {
+    let host = input.host_config;
+    let read_only = |writable: bool| if writable { "rw" } else { "ro" };
+    let sys = read_only(host.privileged && !host.readonly_rootfs);
+    let cgroup = read_only(host.privileged || security.writable_cgroups);
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", cgroup]),
+    ];
+    mounts.extend(ipc(host, input.joined.shm.as_deref()));
+    mounts
+}
+
+/// Message queues and shared memory, which go with the IPC namespace.
+fn ipc(host: &HostConfig, joined: Option<&Path>) -> Vec<Mount> {
+    let size = format!("size={}", if host.shm_size > 0 { host.shm_size } else { SHM_SIZE });
+    let mqueue = mount(MQUEUE, "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
+    match host.ipc_mode.as_str() {
+        "none" => Vec::new(),
+        "host" => vec![host_bind(MQUEUE, MQUEUE, &[]), host_bind(SHM, SHM, &[])],
+        _ => {
+            let shm = match joined {
+                Some(path) => host_bind(&path.display().to_string(), SHM, &[]),
+                None => mount(SHM, "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]),
+            };
+            vec![mqueue, shm]
+        }
+    }
+}
+
+/// The files that are made for each container.
+fn files(input: &SpecInput<'_>) -> Vec<Mount> {
+    let options: &[&str] =
+        if input.host_config.readonly_rootfs { &["rprivate", "ro"] } else { &["rprivate"] };
+    [
+        (input.files.resolv_conf, "/etc/resolv.conf"),
+        (input.files.hostname, "/etc/hostname"),
+        (input.files.hosts, "/etc/hosts"),
+    ]
+    .into_iter()
+    // What the user mounts there goes before.
+    .filter(|(_, target)| !input.mounts.iter().any(|point| point.destination == *target))
+    .map(|(source, target)| host_bind(&source.display().to_string(), target, options))
+    .collect()
+}
+
+/// A bind mount or volume.
+fn bind(point: &MountPoint, host: &HostConfig) -> Mount {
+    let asked =
+        host.mounts.iter().flatten().find(|mount| Path::new(&mount.target) == Path::new(&point.destination));
+    let options = asked.and_then(|mount| mount.bind_options.clone()).unwrap_or_default();
+    let mut words = vec![if options.non_recursive { "bind" } else { "rbind" }];
+    if !point.rw {
+        let only_itself = options.non_recursive || options.read_only_non_recursive;
+        words.push(if only_itself { "ro" } else { "rro" });
+    }
+    if !point.propagation.is_empty() {
+        words.push(&point.propagation);
+    }
+    let mut source = point.source.clone();
+    if let Some(options) = asked.and_then(|mount| mount.volume_options.as_ref())
+        && !options.subpath.is_empty()
+    {
+        source = format!("{source}/{}", options.subpath);
+    }
+    mount(&point.destination, "bind", &source, &words)
+}
+
+/// The tiny init program; it knows by its name what it is.
+fn init(program: &Path) -> Mount {
+    host_bind(&program.display().to_string(), super::process::INIT, &["ro"])
+}
+
+/// `--tmpfs` and `--mount type=tmpfs`.
+pub(super) fn tmpfs(host: &HostConfig) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        let destination = absolute(destination)?;
+        let words: Vec<String> = options.split(',').map(str::to_owned).collect();
+        mounts.push(new_tmpfs(&destination, &words)?);
+    }
+    for asked in host.mounts.iter().flatten().filter(|mount| mount.r#type == "tmpfs") {
+        let destination = absolute(&asked.target)?;
+        mounts.push(new_tmpfs(&destination, &tmpfs_words(asked)?)?);
+    }
+    Ok(mounts)
+}
+
+fn tmpfs_words(asked: &ApiMount) -> Result<Vec<String>> {
+    let options = asked.tmpfs_options.clone().unwrap_or_default();
+    let mut words = Vec::new();
+    if asked.read_only {
+        words.push("ro".to_owned());
+    }
+    if options.mode != 0 {
+        words.push(format!("mode={:o}", options.mode));
+    }
+    if options.size_bytes < 0 {
+        let target = &asked.target;
+        return Err(Error::invalid(format!("invalid tmpfs size {} of {target}", options.size_bytes)));
+    }
+    if options.size_bytes > 0 {
+        words.push(format!("size={}", options.size_bytes));
+    }
+    for option in options.options.iter().flatten() {
+        words.push(option.join("="));
+    }
+    Ok(words)
+}
+
+fn new_tmpfs(destination: &str, words: &[String]) -> Result<Mount> {
+    let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(str::to_owned).into();
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        let opposite = check_tmpfs_option(word)?;
+        // The last word of a kind wins, and only it is left.
+        let key = word.split_once('=').map(|(key, _)| key);
+        options.retain(|known| {
+            let is_same_key = key.is_some() && known.split_once('=').map(|(key, _)| key) == key;
+            known != word && Some(known.as_str()) != opposite.as_deref() && !is_same_key
+        });
+        options.push(word.clone());
+    }
+    Ok(Mount {
+        destination: destination.to_owned(),
+        r#type: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options,
+        ..Mount::default()
+    })
+}
+
+/// Refuses what a tmpfs cannot have; says which option is the opposite, if there is one.
+fn check_tmpfs_option(word: &str) -> Result<Option<String>> {
+    const FLAGS: [&str; 8] = ["exec", "suid", "dev", "atime", "diratime", "relatime", "strictatime", "mand"];
+    const VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+    const PROPAGATIONS: [&str; 8] =
+        ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
+    let opposite = match word {
+        "ro" => Some("rw".to_owned()),
+        "rw" => Some("ro".to_owned()),
+        flag if FLAGS.contains(&flag) => Some(format!("no{flag}")),
+        flag => flag.strip_prefix("no").filter(|flag| FLAGS.contains(flag)).map(str::to_owned),
+    };
+    let is_valid = opposite.is_some()
+        || matches!(word, "defaults" | "sync" | "async" | "dirsync")
+        || PROPAGATIONS.contains(&word)
+        || word.split_once('=').is_some_and(|(key, _)| VALUES.contains(&key));
+    if is_valid {
+        return Ok(opposite);
+    }
+    Err(Error::invalid(format!("Invalid tmpfs option {word:?}")))
+}
+
+fn absolute(path: &str) -> Result<String> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
+    }
+    Ok(path.to_owned())
+}
+
+fn host_bind(source: &str, destination: &str, further: &[&str]) -> Mount {
+    let mut options = vec!["rbind"];
+    options.extend(further);
+    mount(destination, "bind", source, &options)
+}
+
+fn mount(destination: &str, r#type: &str, source: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        r#type: r#type.to_owned(),
+        source: source.to_owned(),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Mount::default()
+    }
+}

@@ -1,0 +1,203 @@
+//! The engine and its host, as `info`, `version` and `system df` show them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ponton_api::filters::Filters;
+use ponton_api::system::{
+    Commit, Component, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime, SwarmInfo,
+    Version,
+};
+use ponton_api::{event, version as api_version, volume};
+use ponton_cgroup::Version as CgroupVersion;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::lifecycle::State;
+use crate::request::{EventsRequest, ListOptions, Stream};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Engine {
+    /// The engine and its host.
+    pub async fn info(self: &Arc<Self>) -> Result<Info> {
+        let views: Vec<_> = self.all().iter().map(|container| container.view()).collect();
+        let count =
+            |wanted: fn(&State) -> bool| views.iter().filter(|view| wanted(&view.life.state)).count() as i64;
+        let running =
+            count(|state| matches!(state, State::Running { paused: false, .. } | State::Restarting { .. }));
+        let paused = count(|state| matches!(state, State::Running { paused: true, .. }));
+        let kernel = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        let runtime = self.config().runtime_binary.display().to_string();
+        Ok(Info {
+            id: self.instance_id()?,
+            containers: views.len() as i64,
+            containers_running: running,
+            containers_paused: paused,
+            containers_stopped: views.len() as i64 - running - paused,
+            images: self.store.images().list()?.len() as i64,
+            driver: self.snapshotter.name().to_owned(),
+            driver_status: vec![["Backing Filesystem".into(), backing_file_system(&self.config().data_root)]],
+            plugins: Plugins {
+                volume: vec!["local".into()],
+                network: vec!["bridge".into(), "host".into(), "null".into()],
+                authorization: None,
+                log: vec!["json-file".into(), "none".into()],
+            },
+            memory_limit: true,
+            swap_limit: true,
+            cpu_cfs_period: true,
+            cpu_cfs_quota: true,
+            cpu_shares: true,
+            cpu_set: true,
+            pids_limit: true,
+            ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
+            oom_kill_disable: !self.is_cgroup_2()?,
+            n_fd: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
+            system_time: Timestamp::now().to_string(),
+            logging_driver: "json-file".into(),
+            cgroup_driver: "cgroupfs".into(),
+            cgroup_version: if self.is_cgroup_2()? { "2" } else { "1" }.into(),
+            n_events_listener: self.events.listeners() as i64,
+            kernel_version: text(kernel.release()),
+            operating_system: os_release("PRETTY_NAME"),
+            os_version: os_release("VERSION_ID"),
+            os_type: "linux".into(),
+            architecture: text(kernel.machine()),
+            index_server_address: "https://index.docker.io/v1/".into(),
+            registry_config: registry_config(),
+            n_cpu: std::thread::available_parallelism().map_or(1, |count| count.get() as i64),
+            mem_total: crate::container::memory_total() as i64,
+            docker_root_dir: self.config().data_root.display().to_string(),
+            name: text(kernel.nodename()),
+            labels: self.config().labels.clone(),
+            server_version: VERSION.into(),
+            runtimes: BTreeMap::from([("ponton-runtime".into(), Runtime { path: runtime })]),
+            default_runtime: "ponton-runtime".into(),
+            swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
+            live_restore_enabled: true,
+            init_binary: "docker-init".into(),
+            runc_commit: Commit { id: VERSION.into() },
+            security_options: vec!["name=seccomp,profile=builtin".into(), "name=cgroupns".into()],
+            ..Info::default()
+        })
+    }
+
+    /// Versions.
+    pub async fn version(self: &Arc<Self>) -> Result<Version> {
+        let kernel = rustix::system::uname();
+        let release = kernel.release().to_string_lossy().into_owned();
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let details = BTreeMap::from([
+            ("ApiVersion".to_owned(), api_version::MAX.to_string()),
+            ("MinAPIVersion".to_owned(), api_version::MIN.to_string()),
+            ("Os".to_owned(), "linux".to_owned()),
+            ("Arch".to_owned(), arch.to_owned()),
+            ("KernelVersion".to_owned(), release.clone()),
+            ("Experimental".to_owned(), "false".to_owned()),
+        ]);
+        Ok(Version {
+            platform: Platform { name: "Ponton".into() },
+            components: vec![
+                Component { name: "Engine".into(), version: VERSION.into(), details: Some(details) },
+                Component { name: "ponton-runtime".into(), version: VERSION.into(), details: None },
+            ],
+            version: VERSION.into(),
+            api_version: api_version::MAX.to_string(),
+            min_api_version: api_version::MIN.to_string(),
+            os: "linux".into(),
+            arch: arch.into(),
+            kernel_version: release,
+            ..Version::default()
+        })
+    }
+
+    /// Disk usage.
+    pub async fn df(self: &Arc<Self>) -> Result<DiskUsage> {
+        let images = self.image_list(true, Filters::default()).await?;
+        let options = ListOptions { all: true, size: true, ..ListOptions::default() };
+        let volumes: Vec<volume::Volume> = self.volume_list(Filters::default()).await?.volumes;
+        let layers_size = self.store.images().layers()?.iter().map(|layer| layer.size as i64).sum();
+        Ok(DiskUsage {
+            layers_size,
+            images: Some(images),
+            containers: Some(self.list(options).await?),
+            volumes: Some(volumes),
+            build_cache: Some(Vec::new()),
+            builder_size: None,
+        })
+    }
+
+    /// What happens, and what happened lately.
+    pub async fn events(self: &Arc<Self>, request: EventsRequest) -> Result<Stream<event::Message>> {
+        self.events.subscribe(request, Timestamp::now())
+    }
+
+    /// Whether control groups are those of version 2.
+    pub(crate) fn is_cgroup_2(&self) -> Result<bool> {
+        let layout = &self.host()?.cgroup;
+        Ok(layout.with("memory").is_none_or(|hierarchy| hierarchy.version == CgroupVersion::V2))
+    }
+
+    /// A name of this engine that stays: kept in the data root.
+    fn instance_id(&self) -> Result<String> {
+        let path = self.config().data_root.join("engine-id");
+        if let Ok(id) = fs::read_to_string(&path) {
+            return Ok(id.trim().to_owned());
+        }
+        let random = crate::id::generate()?;
+        // The form of a UUID.
+        let id = format!(
+            "{}-{}-{}-{}-{}",
+            &random[..8],
+            &random[8..12],
+            &random[12..16],
+            &random[16..20],
+            &random[20..32]
+        );
+        fs::write(&path, &id).map_err(|error| Error::failed(format!("write {}", path.display()), error))?;
+        Ok(id)
+    }
+}
+
+fn registry_config() -> RegistryConfig {
+    let hub = IndexInfo { name: "docker.io".into(), mirrors: Vec::new(), secure: true, official: true };
+    RegistryConfig {
+        insecure_registry_cidrs: vec!["127.0.0.0/8".into()],
+        index_configs: BTreeMap::from([("docker.io".into(), hub)]),
+        mirrors: Vec::new(),
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// A value of `/etc/os-release`.
+fn os_release(key: &str) -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .map(|value| value.trim_matches('"').to_owned())
+        .unwrap_or_default()
+}
+
+/// The name of the file system that the data root is on.
+fn backing_file_system(path: &std::path::Path) -> String {
+    let Ok(status) = rustix::fs::statfs(path) else { return "unknown".into() };
+    match status.f_type as u32 {
+        0xEF53 => "extfs".into(),
+        0x5846_5342 => "xfs".into(),
+        0x9123_683E => "btrfs".into(),
+        0x0102_1994 => "tmpfs".into(),
+        0x794C_7630 => "overlayfs".into(),
+        other => format!("{other:#x}"),
+    }
+}

@@ -1,0 +1,74 @@
+//! An image from a root file system.
+
+use std::io::Read;
+
+use ponton_oci::digest::ImageId;
+use ponton_oci::image_config::{History, ImageConfig};
+use ponton_oci::platform::Platform;
+use ponton_store::ImageRecord;
+
+use crate::layer::Stack;
+use crate::{Error, Images, ImportOptions, Result, change};
+
+impl Images {
+    /// Makes an image of one layer from a root file system's tar, compressed or not. On an error
+    /// nothing stays behind.
+    pub fn import(&self, input: &mut (dyn Read + Send), options: &ImportOptions) -> Result<ImageId> {
+        // What is wrong with the request is said before the stream is read.
+        let mut config = ImageConfig::default();
+        for line in &options.changes {
+            change::apply(line, &mut config.config)?;
+        }
+        let created_at = nanoseconds(&options.created).ok_or_else(|| {
+            Error::Invalid(format!("time of creation {:?} is not RFC 3339", options.created))
+        })?;
+        let layer = self.unpack(input, "root file system", &mut |_| {})?;
+        let platform = options.platform.clone().unwrap_or_else(Platform::host);
+        let comment = (!options.message.is_empty()).then(|| options.message.clone());
+        config.created = Some(options.created.clone());
+        config.architecture = platform.architecture;
+        config.os = platform.os;
+        config.variant = (!platform.variant.is_empty()).then_some(platform.variant);
+        config.comment.clone_from(&comment);
+        config.rootfs.diff_ids.push(layer.info.diff_id.clone());
+        config.history.push(History { created: config.created.clone(), comment, ..History::default() });
+        let raw = serde_json::to_vec(&config)
+            .map_err(|error| Error::Invalid(format!("configuration of the image: {error}")))?;
+        let mut stack = Stack::default();
+        stack.push(layer.info, Some(layer.writer));
+        let references: Vec<_> = options.reference.iter().cloned().collect();
+        let _guard = self.exclusive();
+        self.commit(stack, &raw, created_at, &references, created_at)
+    }
+
+    /// Makes layers, configuration and record durable, in this order: a kill in between leaves
+    /// nothing that is named but not there. The caller holds [`Images::exclusive`] since it looked
+    /// which layers are there.
+    pub(crate) fn commit(
+        &self,
+        stack: Stack,
+        raw: &[u8],
+        created_at: i64,
+        references: &[ponton_oci::Reference],
+        now: i64,
+    ) -> Result<ImageId> {
+        let _lease = self.store.lease();
+        self.snapshotter.commit_layers(stack.filled)?;
+        let id = ImageId::from(self.store.content().put(raw)?);
+        let record = ImageRecord {
+            id: id.clone(),
+            manifest: None,
+            size: stack.records.iter().map(|layer| layer.size).sum(),
+            created_at,
+            layers: stack.records,
+        };
+        self.store.images().put(&record, references, now)?;
+        Ok(id)
+    }
+}
+
+/// RFC 3339 as nanoseconds since the epoch.
+pub(crate) fn nanoseconds(time: &str) -> Option<i64> {
+    let timestamp: jiff::Timestamp = time.parse().ok()?;
+    i64::try_from(timestamp.as_nanosecond()).ok()
+}

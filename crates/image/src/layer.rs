@@ -1,0 +1,161 @@
+//! A layer's tar becomes a tree of the snapshotter, and the tree the tar again.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::thread;
+
+use ponton_archive::apply::{Applier, Options, Whiteouts};
+use ponton_archive::compression::Decoder;
+use ponton_archive::recipe::{self, Recorder};
+use ponton_oci::digest::{ChainId, DiffId};
+use ponton_oci::media_type;
+use ponton_snapshot::{FilledLayer, LayerWriter};
+use ponton_store::LayerRecord;
+use ponton_sys::path::Root;
+
+use crate::pipeline::{self, Hashing};
+use crate::{Error, Images, Result};
+
+/// A layer that is unpacked but belongs to no image yet; discarded when dropped.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) writer: LayerWriter,
+    pub(crate) info: LayerInfo,
+}
+
+/// Names what was unpacked or packed.
+fn failed(what: &str) -> impl FnOnce(ponton_archive::Error) -> Error {
+    move |source| {
+        if source.is_invalid() {
+            Error::Archive { what: what.to_owned(), source }
+        } else {
+            Error::Unpack { what: what.to_owned(), source }
+        }
+    }
+}
+
+impl Images {
+    /// Unpacks one layer's tar, compressed or not; `what` names it in errors.
+    pub(crate) fn unpack(
+        &self,
+        input: &mut (dyn Read + Send),
+        what: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Unpacked> {
+        let mut input = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(failed(what))?;
+        let writer = self.snapshotter.begin_layer()?;
+        let directory = writer.directory();
+        let in_directory = |operation| Error::io(format!("{operation} in {}", directory.display()));
+        let root = Root::open(writer.tree()).map_err(|error| in_directory("open tree")(error.source))?;
+        let kept_path = directory.join("kept");
+        fs::create_dir(&kept_path).map_err(in_directory("create directory"))?;
+        let kept = File::open(&kept_path).map_err(in_directory("open directory"))?;
+        let file = File::create(directory.join("recipe")).map_err(in_directory("create recipe"))?;
+        let options =
+            Options { whiteouts: Whiteouts::Overlay, kept: Some(kept.into()), ..Options::default() };
+        let (stats, passed) = pipeline::run(&mut input, progress, |chunks| {
+            let mut recorder = Recorder::new(Box::new(file) as Box<dyn Write + Send>)?;
+            let stats = Applier::new(root, options)?.apply(chunks, Some(&mut recorder))?;
+            recorder.finish()?;
+            Ok(stats)
+        })
+        .map_err(failed(what))?;
+        // It stays where something is in it.
+        let _ = fs::remove_dir(&kept_path);
+        let info =
+            LayerInfo { diff_id: DiffId::from(passed.digest), size: stats.bytes, tar_size: passed.size };
+        Ok(Unpacked { writer, info })
+    }
+
+    /// Unpacks a layer that is there already once more, for another place in a stack.
+    pub(crate) fn unpack_again(&self, directory: &Path, diff_id: &DiffId) -> Result<Unpacked> {
+        let what = format!("layer {diff_id}");
+        let (mut reader, writer) = io::pipe().map_err(Error::io("create pipe"))?;
+        let unpacked = thread::scope(|scope| {
+            let rebuilder = scope.spawn(move || {
+                let mut output = io::BufWriter::with_capacity(1 << 16, writer);
+                recipe::rebuild(directory, &mut output)?;
+                output.flush().map_err(ponton_archive::Error::Write)
+            });
+            let unpacked = self.unpack(&mut reader, &what, &mut |_| {});
+            drop(reader);
+            rebuilder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(failed(&what))?;
+            unpacked
+        })?;
+        check_diff_id(&what, diff_id, &unpacked.info.diff_id)?;
+        Ok(unpacked)
+    }
+
+    /// Writes a layer's tar, and makes sure that it is the one that was unpacked.
+    pub(crate) fn write_layer(&self, layer: &LayerRecord, output: &mut dyn Write) -> Result<()> {
+        let what = format!("layer {}", layer.diff_id);
+        let directory = self.snapshotter.layer_directory(&layer.chain_id)?;
+        let mut hashing = Hashing::new(output);
+        recipe::rebuild(&directory, &mut hashing).map_err(failed(&what))?;
+        let (digest, size) = hashing.finish();
+        if size != layer.blob_size {
+            return Err(Error::Invalid(format!(
+                "{what} was changed on disk: its tar has {size} bytes instead of {}",
+                layer.blob_size
+            )));
+        }
+        check_diff_id(&what, &layer.diff_id, &DiffId::from(digest))
+    }
+}
+
+pub(crate) fn check_diff_id(what: &str, expected: &DiffId, found: &DiffId) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    let (expected, found) = (expected.digest().clone(), found.digest().clone());
+    Err(Error::DigestMismatch { what: what.to_owned(), expected, found })
+}
+
+/// What a layer is, wherever its tree may be.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerInfo {
+    pub(crate) diff_id: DiffId,
+    /// Bytes of its files.
+    pub(crate) size: u64,
+    /// Bytes of its tar.
+    pub(crate) tar_size: u64,
+}
+
+/// The layers of an image that is being put together.
+#[derive(Default)]
+pub(crate) struct Stack {
+    /// Those that the snapshotter does not have yet.
+    pub(crate) filled: Vec<FilledLayer>,
+    /// All, base first.
+    pub(crate) records: Vec<LayerRecord>,
+}
+
+impl Stack {
+    /// The layer that the next one will stand on.
+    pub(crate) fn top(&self) -> Option<&ChainId> {
+        self.records.last().map(|record| &record.chain_id)
+    }
+
+    /// Puts a layer on top; `writer` is none if the snapshotter has it.
+    pub(crate) fn push(&mut self, layer: LayerInfo, writer: Option<LayerWriter>) {
+        let parent = self.top().cloned();
+        let chain = ChainId::next(parent.as_ref(), &layer.diff_id);
+        self.records.push(LayerRecord {
+            chain_id: chain.clone(),
+            diff_id: layer.diff_id,
+            parent: parent.clone(),
+            blob: None,
+            media_type: media_type::OCI_LAYER.to_owned(),
+            blob_size: layer.tar_size,
+            size: layer.size,
+        });
+        self.filled.extend(writer.map(|writer| FilledLayer { writer, chain, parent }));
+    }
+
+    /// The directory of a layer that is not committed yet.
+    pub(crate) fn directory_of(&self, chain: &ChainId) -> Option<&Path> {
+        let layer = self.filled.iter().find(|layer| layer.chain == *chain)?;
+        Some(layer.writer.directory())
+    }
+}

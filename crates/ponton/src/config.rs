@@ -1,0 +1,242 @@
+//! What the daemon is told: flags, and the JSON file that has the same names.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ponton_cli::flag::{self, Flag, Flags};
+use serde::Deserialize;
+
+/// Why the daemon cannot be configured so.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}\n\nUsage:  ponton daemon [OPTIONS]\n\nRun 'ponton daemon --help' for more information")]
+    Flag(String),
+    #[error("read the configuration file {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the configuration file {path} is not valid: {source}")]
+    Syntax { path: PathBuf, source: serde_json::Error },
+    #[error("the configuration file {path} has unknown keys: {keys} (known are: {known})")]
+    UnknownKeys { path: PathBuf, keys: String, known: String },
+    #[error("given both as a flag and in the configuration file {path}: {keys}")]
+    Both { path: PathBuf, keys: String },
+    #[error("invalid {key} {value:?}: {reason}")]
+    Value { key: &'static str, value: String, reason: &'static str },
+    #[error("find the daemon's own program: {0}")]
+    Program(io::Error),
+}
+
+const DEFAULT_FILE: &str = "/etc/ponton/daemon.json";
+
+/// The flags of `ponton daemon`.
+pub(crate) static FLAGS: &[Flag] = &[
+    Flag::text("bip", "Address and prefix length of the default bridge, e.g. 172.20.0.1/16"),
+    Flag::text("bridge", "Name of the default bridge's interface").default("ponton0"),
+    Flag::text("config-file", "Configuration file").default(DEFAULT_FILE),
+    Flag::text("data-root", "Directory of what lasts").default("/var/lib/ponton"),
+    Flag::text("exec-root", "Directory of what lasts until the next boot").default("/run/ponton"),
+    Flag::list("host", "Socket to listen on (default unix://EXEC-ROOT/ponton.sock)").short('H'),
+    Flag::list("label", "Label that info shows"),
+    Flag::text("log-level", "Least level that is logged: trace, debug, info, warn, error").short('l').default("info"),
+    Flag::int("mtu", "Largest packet of the default bridge"),
+    Flag::switch("new-session", "Leave the session of the caller").hidden(),
+    Flag::text("pidfile", "File to write the daemon's process id to"),
+    Flag::text("runtime-binary", "The program ponton-runtime (default: beside this program)"),
+];
+
+/// The configuration file; every key may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct File {
+    bip: Option<String>,
+    bridge: Option<String>,
+    data_root: Option<String>,
+    exec_root: Option<String>,
+    hosts: Option<Vec<String>>,
+    labels: Option<Vec<String>>,
+    log_level: Option<String>,
+    mtu: Option<u32>,
+    pidfile: Option<String>,
+    runtime_binary: Option<String>,
+}
+
+/// The keys of the file and the flags that say the same.
+const KEYS: [(&str, &str); 10] = [
+    ("bip", "bip"),
+    ("bridge", "bridge"),
+    ("data-root", "data-root"),
+    ("exec-root", "exec-root"),
+    ("hosts", "host"),
+    ("labels", "label"),
+    ("log-level", "log-level"),
+    ("mtu", "mtu"),
+    ("pidfile", "pidfile"),
+    ("runtime-binary", "runtime-binary"),
+];
+
+/// The daemon's configuration, whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) data_root: PathBuf,
+    pub(crate) exec_root: PathBuf,
+    pub(crate) runtime_binary: PathBuf,
+    /// Paths of unix sockets.
+    pub(crate) sockets: Vec<PathBuf>,
+    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) log_level: tracing::Level,
+    pub(crate) bridge: String,
+    pub(crate) bridge_address: Option<(Ipv4Addr, u8)>,
+    pub(crate) mtu: u32,
+    pub(crate) labels: Vec<String>,
+    pub(crate) new_session: bool,
+}
+
+impl Config {
+    /// Reads flags and file; `None` if help was asked for.
+    pub(crate) fn read(words: &[String]) -> Result<Option<Self>, Error> {
+        let parsed = flag::parse(&[FLAGS], words, true).map_err(Error::Flag)?;
+        if parsed.help {
+            return Ok(None);
+        }
+        if let Some(word) = parsed.arguments.first() {
+            return Err(Error::Flag(format!("unexpected argument: {word}")));
+        }
+        let flags = parsed.flags;
+        let path = Path::new(flags.text("config-file"));
+        let file = match std::fs::read(path) {
+            Ok(text) => read_file(path, &text, &flags)?,
+            Err(source) if source.kind() == io::ErrorKind::NotFound && !flags.is_set("config-file") => File::default(),
+            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+        };
+        Self::join(&flags, file).map(Some)
+    }
+
+    fn join(flags: &Flags, file: File) -> Result<Self, Error> {
+        let text = |name: &str, from_file: Option<String>| from_file.unwrap_or_else(|| flags.text(name).to_owned());
+        let exec_root = PathBuf::from(text("exec-root", file.exec_root));
+        let mut hosts = file.hosts.unwrap_or_else(|| flags.all("host").to_vec());
+        if hosts.is_empty() {
+            hosts.push(format!("unix://{}", exec_root.join("ponton.sock").display()));
+        }
+        let runtime_binary = match text("runtime-binary", file.runtime_binary) {
+            path if path.is_empty() => {
+                std::env::current_exe().map_err(Error::Program)?.with_file_name("ponton-runtime")
+            }
+            path => PathBuf::from(path),
+        };
+        let bip = text("bip", file.bip);
+        let log_level = text("log-level", file.log_level);
+        let pidfile = text("pidfile", file.pidfile);
+        let mtu = file.mtu.map_or_else(|| u32::try_from(flags.int("mtu")), Ok);
+        Ok(Self {
+            data_root: absolute("data-root", text("data-root", file.data_root))?,
+            exec_root: absolute("exec-root", exec_root.to_string_lossy().into_owned())?,
+            runtime_binary,
+            sockets: hosts.into_iter().map(socket).collect::<Result<_, _>>()?,
+            pidfile: (!pidfile.is_empty()).then(|| PathBuf::from(pidfile)),
+            log_level: log_level.parse().map_err(|_| Error::Value {
+                key: "log-level",
+                value: log_level,
+                reason: "it is one of trace, debug, info, warn, error",
+            })?,
+            bridge: text("bridge", file.bridge),
+            bridge_address: if bip.is_empty() { None } else { Some(bridge_address(bip)?) },
+            mtu: mtu.map_err(|_| Error::Value {
+                key: "mtu",
+                value: flags.text("mtu").to_owned(),
+                reason: "it is a number of bytes",
+            })?,
+            labels: file.labels.unwrap_or_else(|| flags.all("label").to_vec()),
+            new_session: flags.on("new-session"),
+        })
+    }
+}
+
+fn read_file(path: &Path, text: &[u8], flags: &Flags) -> Result<File, Error> {
+    let syntax = |source| Error::Syntax { path: path.to_owned(), source };
+    let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).map_err(syntax)?;
+    let quoted = |names: Vec<&str>| names.join(", ");
+    let unknown: Vec<&str> =
+        keys.keys().map(String::as_str).filter(|key| KEYS.iter().all(|(known, _)| known != key)).collect();
+    if !unknown.is_empty() {
+        let known = quoted(KEYS.iter().map(|(key, _)| *key).collect());
+        return Err(Error::UnknownKeys { path: path.to_owned(), keys: quoted(unknown), known });
+    }
+    let both: Vec<&str> =
+        KEYS.iter().filter(|(key, flag)| keys.contains_key(*key) && flags.is_set(flag)).map(|(key, _)| *key).collect();
+    if !both.is_empty() {
+        return Err(Error::Both { path: path.to_owned(), keys: quoted(both) });
+    }
+    serde_json::from_slice(text).map_err(syntax)
+}
+
+fn absolute(key: &'static str, value: String) -> Result<PathBuf, Error> {
+    if Path::new(&value).is_absolute() {
+        return Ok(PathBuf::from(value));
+    }
+    Err(Error::Value { key, value, reason: "it is not an absolute path" })
+}
+
+fn socket(host: String) -> Result<PathBuf, Error> {
+    let reason = match host.split_once("://") {
+        Some(("unix", path)) if Path::new(path).is_absolute() => return Ok(PathBuf::from(path)),
+        Some(("unix", _)) => "it is not an absolute path",
+        Some(("tcp", _)) => "listening on TCP is not implemented",
+        _ => "only unix:///path is implemented",
+    };
+    Err(Error::Value { key: "host", value: host, reason })
+}
+
+fn bridge_address(text: String) -> Result<(Ipv4Addr, u8), Error> {
+    let parsed = text.split_once('/').and_then(|(address, length)| {
+        Some((address.parse().ok()?, length.parse().ok().filter(|length| (1..=30).contains(length))?))
+    });
+    parsed.ok_or(Error::Value { key: "bip", value: text, reason: "it is an address with a prefix length, e.g. 172.20.0.1/16" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn read(line: &str, file: &str) -> Result<Config, String> {
+        let mut named = tempfile::NamedTempFile::new().unwrap();
+        named.write_all(file.as_bytes()).unwrap();
+        let path = named.path().display().to_string();
+        let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        words.push(format!("--config-file={path}"));
+        match Config::read(&words) {
+            Ok(config) => Ok(config.unwrap()),
+            Err(error) => Err(error.to_string().replace(&path, "FILE")),
+        }
+    }
+
+    #[test]
+    fn flags_and_file_are_joined() {
+        let config = read("--data-root /d --mtu 1400", r#"{"exec-root": "/e", "bip": "172.20.0.1/16"}"#).unwrap();
+        assert_eq!(config.data_root, Path::new("/d"));
+        assert_eq!(config.sockets, [PathBuf::from("/e/ponton.sock")]);
+        assert_eq!(config.bridge_address, Some((Ipv4Addr::new(172, 20, 0, 1), 16)));
+        assert_eq!((config.mtu, config.bridge.as_str()), (1400, "ponton0"));
+        assert_eq!(config.runtime_binary.file_name().unwrap(), "ponton-runtime");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, file, message) in [
+            ("", r#"{"nosuch": 1, "data-root": "/d", "other": 2}"#, "the configuration file FILE has unknown keys: nosuch, other"),
+            ("--data-root /d", r#"{"data-root": "/e"}"#, "given both as a flag and in the configuration file FILE: data-root"),
+            ("", "{", "the configuration file FILE is not valid"),
+            ("", r#"{"mtu": "x"}"#, "the configuration file FILE is not valid: invalid type: string \"x\""),
+            ("--nosuch", "{}", "unknown flag: --nosuch"),
+            ("-H tcp://0.0.0.0:1", "{}", "invalid host \"tcp://0.0.0.0:1\": listening on TCP is not implemented"),
+            ("--bip 1.2.3.4", "{}", "invalid bip \"1.2.3.4\""),
+            ("--log-level loud", "{}", "invalid log-level \"loud\""),
+            ("--data-root d", "{}", "invalid data-root \"d\": it is not an absolute path"),
+            ("more", "{}", "unexpected argument: more"),
+        ] {
+            let got = read(line, file).unwrap_err();
+            assert!(got.starts_with(message), "{got}");
+        }
+    }
+}

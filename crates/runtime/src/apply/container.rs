@@ -1,0 +1,242 @@
+//! The child of a clone: the steps of the plan, one after another.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use ponton_oci::runtime::NamespaceType;
+use ponton_sys as sys;
+use ponton_sys::namespace::{self, Kinds};
+use ponton_sys::path::Root;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+
+use super::report::Writer;
+use super::{Stdio, mount, program};
+use crate::Error;
+use crate::open::{Opened, OpenedProcess, Program, Ready};
+use crate::plan::{Action, Plan, Step};
+
+/// The child's own state between steps.
+pub(super) struct Child<'a> {
+    opened: &'a Opened,
+    stdio: &'a Stdio<'a>,
+    /// The terminal as a detached mount, where it could be copied before the clone.
+    console: Option<OwnedFd>,
+    root: Option<Root>,
+    report: &'a Writer,
+    gate: Option<std::os::fd::BorrowedFd<'a>>,
+}
+
+/// Applies all steps; comes back only with an error.
+pub(super) fn run(
+    opened: &Opened,
+    stdio: &Stdio<'_>,
+    console: Option<OwnedFd>,
+    report: &Writer,
+    gate: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Error {
+    let mut child = Child { opened, stdio, console, root: None, report, gate };
+    for (step, ready) in opened.plan.steps.iter().zip(&opened.ready) {
+        if let Err(error) = child.apply(step, ready) {
+            return error;
+        }
+    }
+    nothing_to_execute("the plan")
+}
+
+fn nothing_to_execute(what: &str) -> Error {
+    let source = sys::Error::new("execve", format!("{what} ends without a program"), Errno::INVAL);
+    Error::Step { step: "exec".into(), source }
+}
+
+/// The first process of an exec: into the container's namespaces, then the program.
+pub(super) fn run_further(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &Writer) -> Error {
+    let entered = (|| {
+        begin(stdio, opened.program.plan.terminal, opened.program.plan.oom_score_adj)?;
+        if let Some(cgroup) = &opened.cgroup {
+            cgroup.join()?;
+        }
+        let all = Kinds::MOUNT
+            | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | Kinds::INTER_PROCESS_COMMUNICATION
+            | Kinds::NETWORK
+            | Kinds::CONTROL_GROUP;
+        namespace::join(opened.target.as_fd(), all)
+    })();
+    if let Err(source) = entered {
+        return Error::Step { step: "enter the container".into(), source };
+    }
+    match program::execute(&opened.program, None, report, None) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+/// What every new process starts with: default signals, a session and a keyring of its own, and its
+/// standard streams. It needs nothing but the host's own `/proc`.
+fn begin(stdio: &Stdio<'_>, terminal: bool, oom_score_adj: Option<i32>) -> Result<(), sys::Error> {
+    rustix::process::umask(Mode::empty());
+    sys::process::reset_signals()?;
+    if let Some(value) = oom_score_adj {
+        let path = "/proc/self/oom_score_adj";
+        std::fs::write(path, value.to_string()).map_err(sys::Error::of(format!("write {value} to"), path))?;
+    }
+    rustix::process::setsid().map_err(sys::Error::of("setsid", "init"))?;
+    sys::process::set_stdio([stdio.stdin, stdio.stdout, stdio.stderr])?;
+    if terminal {
+        rustix::process::ioctl_tiocsctty(stdio.stdin).map_err(sys::Error::of("TIOCSCTTY", "terminal"))?;
+    }
+    match sys::process::join_new_session_keyring(c"_ponton") {
+        // A kernel without keyrings, or a policy that forbids them, leaves nothing to be shared.
+        Err(error) if !is_any(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn is_any(error: &sys::Error, among: &[Errno]) -> bool {
+    among.iter().any(|errno| error.errno() == Some(errno.raw_os_error()))
+}
+
+/// Copies the terminal's mount, if the plan wants it shown. A terminal of the container's own
+/// `/dev/pts` can be copied only by the child: none is returned.
+pub(super) fn clone_console(plan: &Plan, stdio: &Stdio<'_>) -> Option<OwnedFd> {
+    let wanted = plan.steps.iter().any(|step| step.action == Action::Console);
+    wanted.then(|| sys::mount::clone_tree(stdio.stdin, c"", false).ok())?
+}
+
+impl Child<'_> {
+    fn apply(&mut self, step: &Step, ready: &Ready) -> Result<(), Error> {
+        if let (Action::Exec(_), Ready::Exec(program)) = (&step.action, ready) {
+            return self.execute(program);
+        }
+        self.apply_to_kernel(step, ready).map_err(|source| Error::Step { step: step.name(), source })
+    }
+
+    fn execute(&self, program: &Program) -> Result<(), Error> {
+        match program::execute(program, self.root.as_ref(), self.report, self.gate)? {}
+    }
+
+    fn apply_to_kernel(&mut self, step: &Step, ready: &Ready) -> Result<(), sys::Error> {
+        match (&step.action, ready) {
+            (Action::Clone { new, .. }, Ready::Clone { join, .. }) => self.enter(new, join),
+            (Action::Rootfs(plan), Ready::Mount(source)) => {
+                let mount = mount::attach_root(plan, source)?;
+                self.root = Some(Root::from_fd(mount));
+                Ok(())
+            }
+            (Action::Mount(plan), Ready::Mount(source)) => mount::attach(self.root()?, plan, source),
+            (Action::Attributes { target, attributes, propagation }, _) => {
+                mount::change(self.root()?, target, attributes, *propagation)
+            }
+            (Action::Devices { nodes, links }, _) => mount::make_devices(self.root()?, nodes, links),
+            (Action::Console, _) => mount::attach_console(self.root()?, self.stdio, self.console.as_ref()),
+            (Action::Mask { paths }, Ready::Mask { file, directory }) => {
+                mount::mask(self.root()?, paths, file, directory)
+            }
+            (Action::ReadOnly { paths }, _) => mount::make_read_only(self.root()?, paths),
+            (Action::Pivot, _) => self.pivot(),
+            (Action::Hostname { hostname, domainname }, _) => set_names(hostname, domainname),
+            (Action::Sysctl { values }, _) => {
+                values.iter().try_for_each(|(name, value)| set_sysctl(self.root()?, name, value))
+            }
+            (Action::Cgroup(_), _) => Ok(()),
+            (_, _) => Err(sys::Error::new("apply", "a step that was not opened", Errno::INVAL)),
+        }
+    }
+
+    fn root(&self) -> Result<&Root, sys::Error> {
+        self.root
+            .as_ref()
+            .ok_or_else(|| sys::Error::new("open", "the root before it is mounted", Errno::NOENT))
+    }
+
+    fn enter(&self, new: &[NamespaceType], join: &[(Kinds, OwnedFd)]) -> Result<(), sys::Error> {
+        let process = self.opened.plan.process();
+        let terminal = process.is_some_and(|process| process.terminal);
+        begin(self.stdio, terminal, process.and_then(|process| process.oom_score_adj))?;
+        if let Some(guard) = &self.opened.cgroup {
+            guard.opened.join()?;
+        }
+        for (kinds, fd) in join {
+            namespace::join(fd.as_fd(), *kinds)?;
+        }
+        if new.contains(&NamespaceType::Cgroup) {
+            namespace::unshare(Kinds::CONTROL_GROUP)?;
+        }
+        // What is mounted or unmounted here must not reach the host.
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).map_err(sys::Error::of("make private", "/"))
+    }
+
+    /// Makes the root file system the root, and lets the host's go (pivot_root(2), "pivot_root(".",
+    /// ".")"). The working directory is made while everything can still be written to.
+    fn pivot(&self) -> Result<(), sys::Error> {
+        let root = self.root()?;
+        if let Some(process) = self.opened.plan.process() {
+            make_working_directory(root, &process.cwd)?;
+        }
+        rustix::process::fchdir(root.as_fd()).map_err(sys::Error::of("fchdir", "the new root"))?;
+        rustix::process::pivot_root(".", ".").map_err(sys::Error::of("pivot_root", "the new root"))?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(sys::Error::of("umount2", "the old root"))
+    }
+}
+
+fn make_working_directory(root: &Root, path: &str) -> Result<(), sys::Error> {
+    match root.mkdir_all(path, 0o755) {
+        // A root that cannot be written to, and a path that is no directory, show at chdir.
+        Err(error) if is_any(&error, &[Errno::ROFS, Errno::NOTDIR, Errno::EXIST]) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn set_names(hostname: &str, domainname: &str) -> Result<(), sys::Error> {
+    if !hostname.is_empty() {
+        rustix::system::sethostname(hostname.as_bytes()).map_err(sys::Error::of("sethostname", hostname))?;
+    }
+    if !domainname.is_empty() {
+        rustix::system::setdomainname(domainname.as_bytes())
+            .map_err(sys::Error::of("setdomainname", domainname))?;
+    }
+    Ok(())
+}
+
+/// Writes a kernel parameter, through the container's procfs and only if it is one.
+fn set_sysctl(root: &Root, name: &str, value: &str) -> Result<(), sys::Error> {
+    const PROC_MAGIC: i64 = 0x9fa0;
+    let path = format!("proc/sys/{}", sysctl_path(name));
+    let failed = |errno| sys::Error::new(format!("write {value:?} to sysctl"), name, errno);
+    let file = root.open_path(&path, OFlags::WRONLY)?;
+    let of = rustix::fs::fstatfs(&file).map_err(failed)?;
+    if of.f_type as i64 != PROC_MAGIC {
+        return Err(failed(Errno::XDEV));
+    }
+    rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
+}
+
+/// `net.ipv4.ip_forward` and `net/ipv4/conf/eth0.1/forwarding`: the first separator says which way
+/// dots and slashes are meant (sysctl.d(5)).
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(first) if name[first..].starts_with('.') => name
+            .chars()
+            .map(|character| match character {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_separator_of_a_sysctl_decides() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
+}

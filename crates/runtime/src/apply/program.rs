@@ -1,0 +1,209 @@
+//! The last step: the child gives its rights away and becomes the program.
+
+use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
+
+use ponton_sys as sys;
+use ponton_sys::path::Root;
+use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets as KernelSets};
+
+use super::report::Writer;
+use crate::Error;
+use crate::open::{Program, finish_identity};
+use crate::plan::CapabilitySets;
+
+/// Becomes the program; comes back only with an error.
+pub(super) fn execute(
+    program: &Program,
+    root: Option<&Root>,
+    report: &Writer,
+    gate: Option<BorrowedFd<'_>>,
+) -> Result<Infallible, Error> {
+    let looked_up;
+    let identity = match (&program.identity, root) {
+        (Some(identity), _) => identity,
+        (None, Some(root)) => {
+            looked_up = finish_identity(&program.plan, root)?;
+            &looked_up
+        }
+        (None, None) => {
+            let message = "the user cannot be looked up before the root is mounted".to_owned();
+            return Err(Error::NotFound { message });
+        }
+    };
+    let plan = &program.plan;
+    let failed = |source| Error::Step { step: "exec (process)".into(), source };
+    for limit in &plan.rlimits {
+        let step = |source| Error::Step { step: format!("set {} (process.rlimits)", limit.name), source };
+        sys::process::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(step)?;
+    }
+    own_stdio(identity.uid).map_err(failed)?;
+    let entered = enter_directory(&plan.cwd);
+    let mode = plan.user.umask.unwrap_or(0o022);
+    rustix::process::umask(Mode::from_raw_mode(mode));
+    sys::process::close_on_exec_from(3).map_err(failed)?;
+
+    // A filter needs a privilege that is about to go, unless no_new_privs is there instead.
+    if !plan.no_new_privileges {
+        load_filter(program)?;
+    }
+    let capabilities = plan.capabilities.unwrap_or_default();
+    become_user(identity.uid, identity.gid, &identity.additional_gids, &capabilities).map_err(failed)?;
+    // Some directories only their owner may enter, and root not (NFS, FUSE).
+    entered.or_else(|_| enter_directory(&plan.cwd))?;
+    if let Some(gate) = gate {
+        if let Err(error) = look_for(program) {
+            return Err(error);
+        }
+        report.ready();
+        rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut [0; 1]))
+            .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;
+    }
+    if plan.no_new_privileges {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|errno| failed(sys::Error::new("prctl", "PR_SET_NO_NEW_PRIVS", errno)))?;
+        load_filter(program)?;
+    }
+    Err(try_candidates(program, &identity.env))
+}
+
+fn load_filter(program: &Program) -> Result<(), Error> {
+    let Some((filter, flags)) = &program.filter else { return Ok(()) };
+    let step = |source| Error::Step { step: "seccomp load (linux.seccomp)".into(), source };
+    filter.load(*flags).map_err(step)
+}
+
+/// Gives the standard streams to the user, so that `/dev/stdout` can be opened by name.
+fn own_stdio(uid: u32) -> Result<(), sys::Error> {
+    let null = rustix::fs::makedev(1, 3);
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for stream in streams {
+        let status = rustix::fs::fstat(stream).map_err(sys::Error::of("fstat", "standard stream"))?;
+        let is_null =
+            FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && status.st_rdev == null;
+        if is_null || status.st_uid == uid {
+            continue;
+        }
+        match rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
+            // Sockets of other namespaces and read-only files stay as they are.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+            Err(errno) => return Err(sys::Error::new("fchown", "standard stream", errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Enters the working directory, and checks that it is inside of the root.
+fn enter_directory(path: &str) -> Result<(), Error> {
+    let step = |errno| Error::Step {
+        step: "exec (process.cwd)".into(),
+        source: sys::Error::new("chdir", path, errno),
+    };
+    rustix::process::chdir(path).map_err(step)?;
+    let is_inside = rustix::process::getcwd(Vec::new()).map_err(step)?.as_bytes().starts_with(b"/");
+    if is_inside { Ok(()) } else { Err(step(Errno::NOENT)) }
+}
+
+/// Changes to the user, and to exactly these capabilities of those that the runtime has itself.
+fn become_user(uid: u32, gid: u32, groups: &[u32], sets: &CapabilitySets) -> Result<(), sys::Error> {
+    let failed = |what: &'static str| move |errno: Errno| sys::Error::new("set", what, errno);
+    let own = rustix::thread::capabilities(None).map_err(failed("capabilities"))?.permitted.bits();
+    for number in 0..63 {
+        let bit = CapabilitySet::from_bits_retain(1 << number);
+        if sets.bounding & 1 << number == 0 {
+            match rustix::thread::remove_capability_from_bounding_set(bit) {
+                Ok(()) => {}
+                // Past the last one that the kernel knows.
+                Err(Errno::INVAL) => break,
+                Err(errno) => return Err(failed("bounding set")(errno)),
+            }
+        }
+    }
+    rustix::thread::set_keep_capabilities(true).map_err(failed("PR_SET_KEEPCAPS"))?;
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups).map_err(failed("groups"))?;
+    rustix::thread::set_thread_gid(Gid::from_raw(gid)).map_err(failed("group id"))?;
+    rustix::thread::set_thread_uid(Uid::from_raw(uid)).map_err(failed("user id"))?;
+    let set = |bits: u64| CapabilitySet::from_bits_retain(bits & own);
+    let kernel_sets = KernelSets {
+        effective: set(sets.effective),
+        permitted: set(sets.permitted),
+        inheritable: set(sets.inheritable),
+    };
+    rustix::thread::set_capabilities(None, kernel_sets).map_err(failed("capabilities"))?;
+    for number in (0..64).filter(|number| sets.ambient & own & 1 << number != 0) {
+        let bit = CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::configure_capability_in_ambient_set(bit, true).map_err(failed("ambient set"))?;
+    }
+    Ok(())
+}
+
+/// Whether the program is there, before the container counts as made.
+fn look_for(program: &Program) -> Result<(), Error> {
+    let mut errnos =
+        program.candidates.iter().map(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK));
+    let name = program.plan.args.first().map_or("", String::as_str);
+    if errnos.clone().any(|found| found.is_ok()) {
+        return Ok(());
+    }
+    let errno = errnos.find_map(Result::err).unwrap_or(Errno::NOENT);
+    Err(not_executed(name, program.candidates.first().map(AsRef::as_ref), errno))
+}
+
+/// Executes the first candidate that there is.
+fn try_candidates(program: &Program, env: &sys::process::CStrings) -> Error {
+    let name = program.plan.args.first().map_or("", String::as_str);
+    for path in &program.candidates {
+        let errno = sys::process::execve(path, &program.args, env);
+        let goes_on = match errno {
+            Errno::NOENT | Errno::NOTDIR => true,
+            Errno::ACCESS => !is_program(path),
+            _ => false,
+        };
+        if name.contains('/') || !goes_on {
+            return not_executed(name, Some(path), errno);
+        }
+    }
+    not_executed(name, None, Errno::NOENT)
+}
+
+/// A file that is meant to be executed by somebody.
+fn is_program(path: &std::ffi::CStr) -> bool {
+    rustix::fs::stat(path).is_ok_and(|status| {
+        FileType::from_raw_mode(status.st_mode) == FileType::RegularFile && status.st_mode & 0o111 != 0
+    })
+}
+
+/// Docker's words; its client takes the exit code from them.
+fn not_executed(name: &str, path: Option<&std::ffi::CStr>, errno: Errno) -> Error {
+    let found = path.map(rustix::fs::stat);
+    let is_directory = found.is_some_and(|found| {
+        found.is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+    });
+    let exists = found.is_some_and(|found| found.is_ok());
+    match errno {
+        _ if is_directory => {
+            Error::CommandNotExecutable { message: format!("exec: {name:?}: is a directory") }
+        }
+        Errno::NOENT if !name.contains('/') && !exists => {
+            Error::CommandNotFound { message: format!("exec: {name:?}: executable file not found in $PATH") }
+        }
+        // The file is there, its interpreter is not.
+        Errno::NOENT if exists => {
+            Error::CommandNotFound { message: format!("exec {name}: no such file or directory") }
+        }
+        Errno::NOENT => Error::CommandNotFound {
+            message: format!("exec: {name:?}: stat {name}: no such file or directory"),
+        },
+        Errno::NOTDIR => {
+            Error::CommandNotExecutable { message: format!("exec: {name:?}: stat {name}: not a directory") }
+        }
+        Errno::ACCESS | Errno::PERM => {
+            Error::CommandNotExecutable { message: format!("exec: {name:?}: permission denied") }
+        }
+        Errno::NOEXEC => Error::CommandNotExecutable { message: format!("exec {name}: exec format error") },
+        errno => Error::CommandNotExecutable { message: format!("exec {name}: {errno}") },
+    }
+}
