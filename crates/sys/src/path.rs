@@ -178,9 +178,11 @@ impl Root {
             }
             let (directory, existing, missing) = self.deepest_directory(&path)?;
             match rustix::fs::mkdirat(&directory, &missing, mode) {
-                Ok(()) => continue,
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
+                made => {
+                    made?;
+                    continue;
+                }
             }
             // Something is there that leads nowhere: a dangling symlink, or another process's
             // directory that was just made.

@@ -91,11 +91,8 @@ pub(super) fn environment(config: &Config, tty: bool, further: &[String]) -> Vec
     if tty {
         variables.push("TERM=xterm".to_owned());
     }
-    fn name(variable: &str) -> &str {
-        variable.split_once('=').map_or(variable, |(name, _)| name)
-    }
     for variable in config.env.iter().flatten().chain(further) {
-        let at = variables.iter().position(|known| name(known) == name(variable));
+        let at = variables.iter().position(|known| variable_name(known) == variable_name(variable));
         match (at, variable.contains('=')) {
             (Some(at), true) => variables[at].clone_from(variable),
             (Some(at), false) => drop(variables.remove(at)),
@@ -104,6 +101,10 @@ pub(super) fn environment(config: &Config, tty: bool, further: &[String]) -> Vec
         }
     }
     variables
+}
+
+fn variable_name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 
 fn working_directory(path: &str) -> String {
