@@ -5,13 +5,16 @@
 //! a link; its metadata are set through its own descriptor.
 
 use std::io::{BufRead, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
 
 use ponton_sys::path::Root;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use crate::filler::{self, Filler};
 use crate::header::{Header, Kind, Time};
+use crate::metadata::{self, set_metadata, set_times};
 use crate::reader::{Payload, Reader};
 use crate::recipe::Recorder;
 use crate::tree::{self, Tree, as_path};
@@ -88,7 +91,30 @@ impl Applier {
     }
 
     /// Applies a decompressed archive to its end. On an error what was made so far stays.
-    pub fn apply(&mut self, input: impl BufRead, mut recording: Recording<'_>) -> Result<Stats> {
+    ///
+    /// The contents of small files are written on a second thread: making files and filling them
+    /// cost the kernel about as much.
+    pub fn apply(&mut self, input: impl BufRead, recording: Recording<'_>) -> Result<Stats> {
+        let owner = self.options.owner;
+        thread::scope(|scope| {
+            let (filler, queue) = Filler::new();
+            let worker = scope.spawn(move || queue.work(owner));
+            let applied = self.entries(input, recording, &filler);
+            drop(filler);
+            // An error of the worker's is the cause where both failed.
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            applied
+        })?;
+        self.set_directory_times()?;
+        Ok(self.stats)
+    }
+
+    fn entries(
+        &mut self,
+        input: impl BufRead,
+        mut recording: Recording<'_>,
+        filler: &Filler,
+    ) -> Result<()> {
         let mut reader = match recording {
             Some(_) => Reader::recording(input),
             None => Reader::new(input),
@@ -98,36 +124,42 @@ impl Applier {
                 recorder.raw(&reader.take_record())?;
             }
             self.stats.entries += 1;
-            self.entry(&header, reader.payload(), &mut recording)?;
+            self.entry(header, reader.payload(), &mut recording, filler)?;
         }
         if let Some(recorder) = &mut recording {
             recorder.raw(&reader.take_record())?;
         }
-        self.set_directory_times()?;
-        Ok(self.stats)
+        Ok(())
     }
 
     fn entry<R: BufRead>(
         &mut self,
-        header: &Header,
+        header: Header,
         mut payload: Payload<'_, R>,
         recording: &mut Recording<'_>,
+        filler: &Filler,
     ) -> Result<()> {
         let components = tree::components(&header.path)
             .ok_or_else(|| Error::entry(&header.path, "leads out of the root"))?;
         let Some((name, parents)) = components.split_last() else {
-            return self.root_entry(header);
+            return self.root_entry(&header);
         };
         self.tree.enter(parents)?;
         let is_whiteout = self.options.whiteouts != Whiteouts::Plain && name.starts_with(WHITEOUT);
         if is_whiteout {
-            self.whiteout(name, header, recording)?;
-        } else if self.make_room(name, header, recording)? {
+            self.whiteout(name, &header, recording)?;
+        } else if header.kind == Kind::Regular {
+            let file = self.create(name, &header, recording)?;
+            if header.sparse.is_none() {
+                let path = self.tree.path_of(name);
+                return self.fill(file, &path, header, payload, recording, filler);
+            }
+            return self.fill_sparse(&file, &header, payload, recording);
+        } else if self.make_room(name, &header, recording)? {
             match header.kind {
-                Kind::Regular => return self.regular(name, header, payload, recording),
-                Kind::Directory => self.directory(name, header)?,
-                Kind::HardLink => self.hard_link(name, header)?,
-                Kind::Symlink | Kind::Char | Kind::Block | Kind::Fifo => self.special(name, header)?,
+                Kind::Directory => self.directory(name, &header)?,
+                Kind::HardLink => self.hard_link(name, &header)?,
+                _ => self.special(name, &header)?,
             }
         }
         // Contents that have no file of their own are kept in the recipe.
@@ -151,7 +183,7 @@ impl Applier {
             return Err(Error::entry(&header.path, "the root is a directory"));
         }
         self.tree.enter(&[])?;
-        self.set_metadata(self.tree.current(), header)?;
+        set_metadata(self.tree.current(), header, self.options.owner)?;
         self.times.push((Vec::new(), header.mtime));
         Ok(())
     }
@@ -198,37 +230,55 @@ impl Applier {
         Ok(())
     }
 
-    fn regular<R: BufRead>(
+    /// Makes an empty file. Most are new, so that is tried first.
+    fn create(&mut self, name: &[u8], header: &Header, recording: &mut Recording<'_>) -> Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = |parent: BorrowedFd<'_>| {
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+        };
+        let mut created = create(self.tree.current());
+        if matches!(created, Err(Errno::EXIST)) {
+            self.make_room(name, header, recording)?;
+            created = create(self.tree.current());
+        }
+        created.map_err(Error::io("create", &header.path))
+    }
+
+    fn fill<R: BufRead>(
         &mut self,
-        name: &[u8],
+        file: OwnedFd,
+        path: &[u8],
+        header: Header,
+        mut payload: Payload<'_, R>,
+        recording: &mut Recording<'_>,
+        filler: &Filler,
+    ) -> Result<()> {
+        self.stats.bytes += header.size;
+        if let (Some(recorder), true) = (recording, header.size > 0) {
+            recorder.file(path, header.size)?;
+        }
+        if header.size <= filler::MAX_SIZE {
+            return filler.fill(file, header, &mut payload);
+        }
+        let write = Error::io("write", &header.path);
+        write_payload(&file, &mut payload).map_err(|error| error.unwrap_or_else(write))?;
+        metadata::finish_file(&file, &header, self.options.owner)
+    }
+
+    fn fill_sparse<R: BufRead>(
+        &mut self,
+        file: &OwnedFd,
         header: &Header,
         mut payload: Payload<'_, R>,
         recording: &mut Recording<'_>,
     ) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(self.tree.current(), name, flags, mode)
-            .map_err(Error::io("create", &header.path))?;
-        match (&header.sparse, recording) {
-            (None, recording) => {
-                let write = Error::io("write", &header.path);
-                write_payload(&file, &mut payload).map_err(|error| error.unwrap_or_else(write))?;
-                if let (Some(recorder), true) = (recording, header.size > 0) {
-                    recorder.file(&self.tree.path_of(name), header.size)?;
-                }
-                self.stats.bytes += header.size;
-            }
-            (Some(sparse), recording) => {
-                self.stats.bytes += sparse.size;
-                rustix::fs::ftruncate(&file, sparse.size).map_err(Error::io("extend", &header.path))?;
-                for (start, length) in &sparse.data {
-                    write_piece(&file, *start, *length, &mut payload, recording, &header.path)?;
-                }
-            }
+        let Some(sparse) = &header.sparse else { return Ok(()) };
+        self.stats.bytes += sparse.size;
+        rustix::fs::ftruncate(file, sparse.size).map_err(Error::io("extend", &header.path))?;
+        for (start, length) in &sparse.data {
+            write_piece(file, *start, *length, &mut payload, recording, &header.path)?;
         }
-        self.set_metadata(file.as_fd(), header)?;
-        let times = timestamps(header.mtime);
-        rustix::fs::futimens(&file, &times).map_err(Error::io("set times of", &header.path))
+        metadata::finish_file(file, header, self.options.owner)
     }
 
     fn directory(&mut self, name: &[u8], header: &Header) -> Result<()> {
@@ -240,7 +290,7 @@ impl Applier {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(parent, name, flags, Mode::empty())
             .map_err(Error::io("open directory", &header.path))?;
-        self.set_metadata(directory.as_fd(), header)?;
+        set_metadata(directory.as_fd(), header, self.options.owner)?;
         let path = self.tree.path_of(name);
         if self.whiteouts.remove(&path) {
             set_opaque(directory.as_fd(), &header.path)?;
@@ -276,7 +326,7 @@ impl Applier {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(parent, name, flags, Mode::empty())
             .map_err(Error::io("open", &header.path))?;
-        self.set_metadata(made.as_fd(), header)?;
+        set_metadata(made.as_fd(), header, self.options.owner)?;
         set_times(made.as_fd(), header.mtime).map_err(Error::io("set times of", &header.path))
     }
 
@@ -331,35 +381,6 @@ impl Applier {
         Ok(())
     }
 
-    /// Owner before mode before attributes: changing the owner clears setuid bits and capabilities.
-    fn set_metadata(&self, file: BorrowedFd<'_>, header: &Header) -> Result<()> {
-        let (uid, gid) = self.options.owner.unwrap_or((header.uid, header.gid));
-        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH)
-            .map_err(Error::io("change owner of", &header.path))?;
-        let mode = Mode::from_raw_mode(header.mode);
-        let changed = match header.kind {
-            Kind::Symlink => Ok(()),
-            Kind::Regular | Kind::Directory => rustix::fs::fchmod(file, mode),
-            // A descriptor of a device that is not opened takes only its link in proc.
-            _ => rustix::fs::chmodat(CWD, link_of(file), mode, AtFlags::empty()),
-        };
-        changed.map_err(Error::io("change mode of", &header.path))?;
-        for (name, value) in &header.xattrs {
-            // What is overlayfs's (and any other privileged program's) is not the archive's to set.
-            if name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.") {
-                continue;
-            }
-            match rustix::fs::setxattr(link_of(file), name.as_slice(), value, XattrFlags::empty()) {
-                Ok(()) | Err(Errno::NOTSUP) => {}
-                // user.* is for files and directories alone.
-                Err(Errno::PERM) if name.starts_with(b"user.") => {}
-                Err(errno) => return Err(Error::io("set extended attribute of", &header.path)(errno)),
-            }
-        }
-        Ok(())
-    }
-
     fn set_directory_times(&mut self) -> Result<()> {
         self.tree.forget();
         for (path, time) in std::mem::take(&mut self.times) {
@@ -374,19 +395,6 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-fn link_of(file: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-fn timestamps(time: Time) -> Timestamps {
-    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn set_times(file: BorrowedFd<'_>, time: Time) -> Result<(), Errno> {
-    rustix::fs::utimensat(file, "", &timestamps(time), AtFlags::EMPTY_PATH)
 }
 
 fn set_opaque(directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {

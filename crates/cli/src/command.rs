@@ -76,7 +76,12 @@ pub(crate) struct Group {
 
 impl Command {
     /// A command without flags that takes no arguments.
-    pub(crate) const fn new(name: &'static str, usage: &'static str, about: &'static str, run: Action) -> Self {
+    pub(crate) const fn new(
+        name: &'static str,
+        usage: &'static str,
+        about: &'static str,
+        run: Action,
+    ) -> Self {
         Self {
             name,
             aliases: &[],
@@ -208,10 +213,13 @@ pub(crate) async fn dispatch(words: &[String]) -> Result<u8, Error> {
     match find(words)? {
         Found::Everything => output::print(&everything_help()).map(|()| 0),
         Found::Group(group) => output::print(&group_help(group)).map(|()| 0),
-        Found::Command { path, command, .. } if help => output::print(&command_help(&path, command)).map(|()| 0),
+        Found::Command { path, command, .. } if help => {
+            output::print(&command_help(&path, command)).map(|()| 0)
+        }
         Found::Command { path, command, rest } => {
-            let parsed = flag::parse(command.flags, rest, command.interspersed)
-                .map_err(|reason| Error::Usage { text: refusal(&reason, &path, command, "Run"), code: 125 })?;
+            let parsed = flag::parse(command.flags, rest, command.interspersed).map_err(|reason| {
+                Error::Usage { text: refusal(&reason, &path, command, "Run"), code: 125 }
+            })?;
             if parsed.help {
                 return output::print(&command_help(&path, command)).map(|()| 0);
             }
@@ -237,7 +245,9 @@ pub(crate) fn find(words: &[String]) -> Result<Found<'_>, Error> {
     }
     let Some(group) = GROUPS.iter().find(|group| group.name == first) else {
         return Err(Error::Usage {
-            text: format!("ponton: unknown command: ponton {first}\n\nRun 'ponton --help' for more information"),
+            text: format!(
+                "ponton: unknown command: ponton {first}\n\nRun 'ponton --help' for more information"
+            ),
             code: 1,
         });
     };
@@ -282,10 +292,7 @@ fn check_arguments(path: &str, command: &Command, count: usize) -> Result<(), Er
 }
 
 fn refusal(reason: &str, path: &str, command: &Command, verb: &str) -> String {
-    format!(
-        "{reason}\n\n{}\n\n{verb} 'ponton {path} --help' for more information",
-        usage_line(path, command)
-    )
+    format!("{reason}\n\n{}\n\n{verb} 'ponton {path} --help' for more information", usage_line(path, command))
 }
 
 fn usage_line(path: &str, command: &Command) -> String {
@@ -293,14 +300,17 @@ fn usage_line(path: &str, command: &Command) -> String {
 }
 
 fn width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col).clamp(60, 120))
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .map_or(80, |size| usize::from(size.ws_col).clamp(60, 120))
 }
 
 /// The ways to call a command, if there is more than one.
 fn spellings(command: &Command) -> Vec<String> {
     let mut names = Vec::new();
     for group in GROUPS {
-        for candidate in group.commands.iter().filter(|candidate| candidate.run as usize == command.run as usize) {
+        for candidate in
+            group.commands.iter().filter(|candidate| candidate.run as usize == command.run as usize)
+        {
             names.push(format!("ponton {} {}", group.name, candidate.name));
             names.extend(candidate.aliases.iter().map(|alias| format!("ponton {} {alias}", group.name)));
         }
@@ -334,7 +344,8 @@ fn group_help(group: &Group) -> String {
 }
 
 fn everything_help() -> String {
-    let mut text = "Usage:  ponton [OPTIONS] COMMAND\n\nA container engine\n\nManagement Commands:\n".to_owned();
+    let mut text =
+        "Usage:  ponton [OPTIONS] COMMAND\n\nA container engine\n\nManagement Commands:\n".to_owned();
     for group in GROUPS {
         let _ = writeln!(text, "  {:<12}{}", group.name, group.about);
     }

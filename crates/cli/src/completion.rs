@@ -46,7 +46,11 @@ fn script(call: &Invocation) -> Result<u8, Error> {
         "bash" => BASH,
         "zsh" => ZSH,
         "fish" => FISH,
-        other => return Err(Error::invalid(format!("no completion for shell {other:?}: bash, zsh and fish have one"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "no completion for shell {other:?}: bash, zsh and fish have one"
+            )));
+        }
     };
     output::print(text)?;
     Ok(0)
@@ -68,7 +72,8 @@ async fn candidates(before: &[String], typed: &str) -> Vec<String> {
     match command::find(words) {
         Ok(Found::Everything) if typed.starts_with('-') => long_flags(GLOBAL),
         Ok(Found::Everything) => {
-            let names = COMMANDS.iter().map(|command| command.name).chain(GROUPS.iter().map(|group| group.name));
+            let names =
+                COMMANDS.iter().map(|command| command.name).chain(GROUPS.iter().map(|group| group.name));
             names.chain(["daemon", "help"]).map(str::to_owned).collect()
         }
         Ok(Found::Group(group)) => group.commands.iter().map(|command| command.name.to_owned()).collect(),
@@ -127,7 +132,9 @@ async fn names(what: Complete, host: Option<&str>) -> Result<Vec<String>, Error>
             let images = client.image_list(false, "").await?;
             images.into_iter().flat_map(|image| image.repo_tags).filter(|name| !name.contains('<')).collect()
         }
-        Complete::Networks => client.network_list("").await?.into_iter().map(|network| network.name).collect(),
+        Complete::Networks => {
+            client.network_list("").await?.into_iter().map(|network| network.name).collect()
+        }
         Complete::Volumes => {
             client.volume_list("").await?.volumes.into_iter().map(|volume| volume.name).collect()
         }

@@ -28,7 +28,8 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(host: Option<&str>) -> Result<Self, Error> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let chosen = host.map(str::to_owned).or_else(|| variable("PONTON_HOST")).or_else(|| variable("DOCKER_HOST"));
+        let chosen =
+            host.map(str::to_owned).or_else(|| variable("PONTON_HOST")).or_else(|| variable("DOCKER_HOST"));
         let host: Host = chosen.as_deref().unwrap_or(DEFAULT_HOST).parse()?;
         Ok(Self { client: Client::new(host, variable("DOCKER_API_VERSION")), chosen: chosen.is_some() })
     }
@@ -70,7 +71,9 @@ impl Context {
             }
             if !error.is_connect() || Instant::now() > deadline {
                 return Err(match ended {
-                    Some(status) => Error::invalid(format!("the daemon ended at once ({status}): see {DAEMON_LOG}")),
+                    Some(status) => {
+                        Error::invalid(format!("the daemon ended at once ({status}): see {DAEMON_LOG}"))
+                    }
                     None => error.into(),
                 });
             }
@@ -80,7 +83,8 @@ impl Context {
 }
 
 fn spawn_daemon() -> Result<Child, Error> {
-    let program = std::env::current_exe().map_err(|source| Error::file("readlink", "/proc/self/exe", source))?;
+    let program =
+        std::env::current_exe().map_err(|source| Error::file("readlink", "/proc/self/exe", source))?;
     let open = || -> std::io::Result<(File, File)> {
         let log = OpenOptions::new().create(true).append(true).open(DAEMON_LOG)?;
         let second = log.try_clone()?;

@@ -16,17 +16,24 @@ const OLD_NAMES: [(&str, &str); 3] =
 /// One flag of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Flag {
+    /// `name` of `--name`.
     pub long: &'static str,
+    /// `n` of `-n`.
     pub short: Option<char>,
+    /// How many values it takes.
     pub kind: Kind,
     /// Shown in the help, e.g. `string`, `bytes`.
     pub value: &'static str,
+    /// The value when it is not given.
     pub default: &'static str,
     check: Check,
+    /// What it does, in a few words.
     pub help: &'static str,
+    /// Left out of the help.
     pub hidden: bool,
 }
 
+/// How many values a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Takes a value only after `=`.
@@ -38,49 +45,65 @@ pub enum Kind {
 }
 
 impl Flag {
-    const fn new(long: &'static str, kind: Kind, value: &'static str, check: Check, help: &'static str) -> Self {
+    const fn new(
+        long: &'static str,
+        kind: Kind,
+        value: &'static str,
+        check: Check,
+        help: &'static str,
+    ) -> Self {
         Self { long, short: None, kind, value, default: "", check, help, hidden: false }
     }
 
+    /// A flag that is on or off.
     pub const fn switch(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::Switch, "", value::check_bool, help)
     }
 
+    /// A flag with any text.
     pub const fn text(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "string", |_| Ok(()), help)
     }
 
+    /// A flag that may be given many times.
     pub const fn list(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::Many, "list", |_| Ok(()), help)
     }
 
+    /// A flag with a whole number.
     pub const fn int(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "int", value::check_int, help)
     }
 
+    /// A flag with a size: `64m`.
     pub const fn bytes(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "bytes", value::check_bytes, help)
     }
 
+    /// A flag with a duration: `1m30s`.
     pub const fn duration(long: &'static str, help: &'static str) -> Self {
         Self::new(long, Kind::One, "duration", value::check_duration, help)
     }
 
+    /// With a letter.
     pub const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
         self
     }
 
+    /// With a value when it is not given.
     pub const fn default(mut self, text: &'static str) -> Self {
         self.default = text;
         self
     }
 
+    /// With another word for its value in the help.
     pub const fn named(mut self, value: &'static str) -> Self {
         self.value = value;
         self
     }
 
+    /// With a check of the value.
     pub const fn check(mut self, check: Check) -> Self {
         self.check = check;
         self
@@ -139,6 +162,7 @@ impl Flags {
         self.is_set(long).then(|| self.text(long))
     }
 
+    /// All values, in the order in which they were given.
     pub fn all(&self, long: &str) -> &[String] {
         debug_assert!(self.find(long).is_some(), "--{long} is not in the command's table");
         self.given.get(long).map_or(&[], Vec::as_slice)
@@ -168,7 +192,9 @@ impl Flags {
 /// Flags and what is left of the command line.
 #[derive(Debug, Default)]
 pub struct Parsed {
+    /// The flags.
     pub flags: Flags,
+    /// What is no flag.
     pub arguments: Vec<String>,
     /// `--help` was among them.
     pub help: bool,
@@ -176,11 +202,7 @@ pub struct Parsed {
 
 /// Parses a command line. With `interspersed`, flags may follow arguments; without, the first argument
 /// ends them (`run busybox ls -l`).
-pub fn parse(
-    table: &[&'static [Flag]],
-    words: &[String],
-    interspersed: bool,
-) -> Result<Parsed, String> {
+pub fn parse(table: &[&'static [Flag]], words: &[String], interspersed: bool) -> Result<Parsed, String> {
     let mut parsed = Parsed::default();
     parsed.flags.table = table.to_vec();
     let mut words = words.iter();
@@ -237,7 +259,8 @@ fn parse_short(parsed: &mut Parsed, cluster: &str, words: &mut Words<'_>) -> Res
     let mut rest = cluster;
     while let Some(letter) = rest.chars().next() {
         let after = &rest[letter.len_utf8()..];
-        let found = parsed.flags.table.iter().flat_map(|flags| flags.iter()).find(|flag| flag.short == Some(letter));
+        let found =
+            parsed.flags.table.iter().flat_map(|flags| flags.iter()).find(|flag| flag.short == Some(letter));
         let Some(flag) = found else {
             if letter == 'h' {
                 parsed.help = true;
@@ -256,8 +279,7 @@ fn parse_short(parsed: &mut Parsed, cluster: &str, words: &mut Words<'_>) -> Res
         if !after.is_empty() {
             return keep(parsed, flag, after);
         }
-        let value =
-            words.next().ok_or_else(|| format!("flag needs an argument: '{letter}' in -{rest}"))?;
+        let value = words.next().ok_or_else(|| format!("flag needs an argument: '{letter}' in -{rest}"))?;
         return keep(parsed, flag, value);
     }
     Ok(())
@@ -366,7 +388,10 @@ mod tests {
                 "--detach=x i",
                 "invalid argument \"x\" for \"-d, --detach\" flag: strconv.ParseBool: parsing \"x\": invalid syntax",
             ),
-            ("--last x", "invalid argument \"x\" for \"--last\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
+            (
+                "--last x",
+                "invalid argument \"x\" for \"--last\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
         ] {
             assert_eq!(parsed(line).unwrap_err(), message);
         }

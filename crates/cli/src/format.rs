@@ -95,8 +95,11 @@ pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String
             Ok(format!("{}\n", Data::Array(documents).to_json()))
         }
         format => {
-            let template = Template::parse(format)
-                .map_err(|error| Error::invalid(error.to_string().replace("failed to parse template", "template parsing error")))?;
+            let template = Template::parse(format).map_err(|error| {
+                Error::invalid(
+                    error.to_string().replace("failed to parse template", "template parsing error"),
+                )
+            })?;
             let mut text = String::new();
             for document in documents {
                 let executed = template.execute(&parse(document)?).map_err(|error| raw_error(&error))?;
@@ -168,7 +171,10 @@ mod tests {
     fn lists() {
         assert_eq!(render(""), "CONTAINER ID   NAMES\n4f1c           web\n77aa           a longer name\n");
         assert_eq!(render("{{.Names}}"), "web\na longer name\n");
-        assert_eq!(render("table {{.Names}}\\t{{.ID | upper}}"), "NAMES           CONTAINER ID\nweb             4F1C\na longer name   77AA\n");
+        assert_eq!(
+            render("table {{.Names}}\\t{{.ID | upper}}"),
+            "NAMES           CONTAINER ID\nweb             4F1C\na longer name   77AA\n"
+        );
         assert_eq!(
             render("json"),
             "{\"ID\":\"4f1c\",\"Names\":\"web\"}\n{\"ID\":\"77aa\",\"Names\":\"a longer name\"}\n"
@@ -186,7 +192,10 @@ mod tests {
             inspect(std::slice::from_ref(&document), "").unwrap(),
             "[\n    {\n        \"Z\": 1,\n        \"A\": [],\n        \"Labels\": {\n            \"b\": \"2\",\n            \"a\": \"<1>\"\n        },\n        \"E\": {}\n    }\n]\n"
         );
-        assert_eq!(inspect(std::slice::from_ref(&document), "{{.Labels.a}} {{.Labels}}").unwrap(), "<1> map[a:<1> b:2]\n");
+        assert_eq!(
+            inspect(std::slice::from_ref(&document), "{{.Labels.a}} {{.Labels}}").unwrap(),
+            "<1> map[a:<1> b:2]\n"
+        );
         assert_eq!(
             inspect(&[document], "{{.Foo}}").unwrap_err().to_string(),
             "template parsing error: template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\""

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcgetwinsize};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::Error;
 
@@ -41,10 +41,12 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
+pub(crate) const NO_TTY: &str = "the input device is not a TTY";
+
 /// Refuses `-t` with a standard input that is not a terminal.
 pub(crate) fn check_input(attach_stdin: bool, tty: bool) -> Result<(), Error> {
     if attach_stdin && tty && !io::stdin().is_terminal() {
-        return Err(Error::invalid("the input device is not a TTY"));
+        return Err(Error::invalid(NO_TTY));
     }
     Ok(())
 }

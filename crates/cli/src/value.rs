@@ -35,9 +35,7 @@ pub(crate) fn check_int(text: &str) -> Result<(), String> {
 }
 
 pub(crate) fn check_uint16(text: &str) -> Result<(), String> {
-    text.parse::<u16>()
-        .map(drop)
-        .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    text.parse::<u16>().map(drop).map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
 /// A size in bytes, with units of 1024: `512m`, `1.5GiB`, `100`.
@@ -77,7 +75,9 @@ pub(crate) fn check_swap(text: &str) -> Result<(), String> {
 pub(crate) fn parse_nano_cpus(text: &str) -> Result<i64, String> {
     let invalid = || format!("failed to parse {text} as a rational number");
     let (numerator, denominator) = match text.split_once('/') {
-        Some((left, right)) => (left, right.parse::<u32>().ok().filter(|right| *right > 0).ok_or_else(invalid)?),
+        Some((left, right)) => {
+            (left, right.parse::<u32>().ok().filter(|right| *right > 0).ok_or_else(invalid)?)
+        }
         None => (text, 1),
     };
     let (whole, fraction) = numerator.split_once('.').unwrap_or((numerator, ""));
@@ -88,7 +88,8 @@ pub(crate) fn parse_nano_cpus(text: &str) -> Result<i64, String> {
         return Err("value is too precise".to_owned());
     }
     let fraction_nano: i64 = format!("{fraction:0<9}")[..9].parse().map_err(|_| invalid())?;
-    let whole_value: i64 = if whole.is_empty() || whole == "-" { 0 } else { whole.parse().map_err(|_| invalid())? };
+    let whole_value: i64 =
+        if whole.is_empty() || whole == "-" { 0 } else { whole.parse().map_err(|_| invalid())? };
     let sign = if whole.starts_with('-') { -1 } else { 1 };
     whole_value
         .checked_mul(1_000_000_000)
@@ -180,8 +181,22 @@ fn seconds(instant: jiff::Timestamp) -> String {
 /// `name=soft[:hard]`.
 pub(crate) fn parse_ulimit(text: &str) -> Result<(String, i64, i64), String> {
     const NAMES: [&str; 16] = [
-        "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-        "rtprio", "rttime", "sigpending", "stack",
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
     if !NAMES.contains(&name) {
@@ -193,9 +208,7 @@ pub(crate) fn parse_ulimit(text: &str) -> Result<(String, i64, i64), String> {
     };
     let hard = hard.unwrap_or(soft);
     if hard != -1 && (soft > hard || soft == -1) {
-        return Err(format!(
-            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
-        ));
+        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
     }
     Ok((name.to_owned(), soft, hard))
 }
@@ -214,7 +227,7 @@ pub(crate) fn check_env(text: &str) -> Result<(), String> {
 
 pub(crate) fn check_label(text: &str) -> Result<(), String> {
     match text.split_once('=').map_or(text, |(key, _)| key) {
-        "" => Err(format!("invalid label format: {text:?}")),
+        "" => Err(format!("invalid label '{text}': empty name")),
         _ => Ok(()),
     }
 }
@@ -232,11 +245,7 @@ pub(crate) fn check_stream(text: &str) -> Result<(), String> {
 }
 
 pub(crate) fn check_filter(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.contains('=') {
-        Ok(())
-    } else {
-        Err(format!("invalid filter '{text}'"))
-    }
+    if text.is_empty() || text.contains('=') { Ok(()) } else { Err(format!("invalid filter '{text}'")) }
 }
 
 /// `host:ip` or `host=ip`.
@@ -267,7 +276,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, size) in [("100", 100), ("1k", 1024), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1 KiB", 1024), ("1B", 1)] {
+        for (text, size) in
+            [("100", 100), ("1k", 1024), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1 KiB", 1024), ("1B", 1)]
+        {
             assert_eq!(parse_bytes(text), Ok(size), "{text}");
         }
         for text in ["", "abc", "-1", "1x", "1kx"] {
@@ -277,7 +288,13 @@ mod tests {
 
     #[test]
     fn cpus() {
-        for (text, nano) in [("1", 1_000_000_000), ("1.5", 1_500_000_000), (".5", 500_000_000), ("1/2", 500_000_000), ("0.01", 10_000_000)] {
+        for (text, nano) in [
+            ("1", 1_000_000_000),
+            ("1.5", 1_500_000_000),
+            (".5", 500_000_000),
+            ("1/2", 500_000_000),
+            ("0.01", 10_000_000),
+        ] {
             assert_eq!(parse_nano_cpus(text), Ok(nano), "{text}");
         }
         assert_eq!(parse_nano_cpus("x"), Err("failed to parse x as a rational number".to_owned()));
@@ -287,7 +304,13 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ns) in [("1h30m", 5_400_000_000_000), ("1.5s", 1_500_000_000), ("100ms", 100_000_000), ("0", 0), ("-1s", -1_000_000_000)] {
+        for (text, ns) in [
+            ("1h30m", 5_400_000_000_000),
+            ("1.5s", 1_500_000_000),
+            ("100ms", 100_000_000),
+            ("0", 0),
+            ("-1s", -1_000_000_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(ns), "{text}");
         }
         for text in ["5", "1x", "s", "-"] {

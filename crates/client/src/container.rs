@@ -3,8 +3,8 @@ use std::io;
 use bytes::Bytes;
 use futures_util::Stream;
 use ponton_api::container::{
-    Change, CreateRequest, CreateResponse, Inspect, PruneResponse, Stats, Summary, TopResponse, UpdateRequest,
-    UpdateResponse, WaitResponse,
+    Change, CreateRequest, CreateResponse, Inspect, PruneResponse, Stats, Summary, TopResponse,
+    UpdateRequest, UpdateResponse, WaitResponse,
 };
 
 use crate::request::segment;
@@ -131,7 +131,13 @@ impl Client {
     }
 
     /// Removes a container.
-    pub async fn container_remove(&self, id: &str, force: bool, volumes: bool, link: bool) -> Result<(), Error> {
+    pub async fn container_remove(
+        &self,
+        id: &str,
+        force: bool,
+        volumes: bool,
+        link: bool,
+    ) -> Result<(), Error> {
         self.delete(format!("/containers/{}", segment(id)))
             .flag("force", force)
             .flag("link", link)
@@ -273,7 +279,10 @@ impl Client {
     }
 
     /// Makes an image from a container.
-    pub async fn container_commit(&self, query: &[(&str, String)]) -> Result<ponton_api::exec::ExecCreateResponse, Error> {
+    pub async fn container_commit(
+        &self,
+        query: &[(&str, String)],
+    ) -> Result<ponton_api::exec::ExecCreateResponse, Error> {
         let mut request = self.post("/commit");
         for (name, value) in query {
             request = request.query(name, value);

@@ -29,9 +29,7 @@ impl Hijacked {
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|source| Error::Transport { path: path.to_owned(), source })?;
-        let parts = upgraded
-            .downcast::<TokioIo<Socket>>()
-            .map_err(|_| Error::NotUpgraded { status })?;
+        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| Error::NotUpgraded { status })?;
         Ok(Self { socket: parts.io.into_inner(), early: parts.read_buf, multiplexed })
     }
 
@@ -42,7 +40,11 @@ impl Hijacked {
 }
 
 impl AsyncRead for Hijacked {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.early.has_remaining() {
             let count = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..count]);

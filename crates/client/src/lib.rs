@@ -56,11 +56,7 @@ impl Client {
     pub fn new(host: Host, version: Option<String>) -> Self {
         let settled = version.is_some();
         let number = version.unwrap_or_else(|| API_VERSION.to_owned());
-        Self {
-            host,
-            version: Mutex::new(Version { number, settled }),
-            idle: Mutex::new(Vec::new()),
-        }
+        Self { host, version: Mutex::new(Version { number, settled }), idle: Mutex::new(Vec::new()) }
     }
 
     /// Where the daemon is.

@@ -57,9 +57,7 @@ impl<T: DeserializeOwned> JsonStream<T> {
         };
         let used = values.byte_offset();
         self.buffer.advance(used);
-        json::from_value(&value)
-            .map(Some)
-            .map_err(|source| Error::Decode { path: self.path.clone(), source })
+        json::from_value(&value).map(Some).map_err(|source| Error::Decode { path: self.path.clone(), source })
     }
 
     fn broken(&self, reason: &'static str) -> Error {

@@ -426,6 +426,9 @@ async fn files_go_in_and_out() {
     let mut content = String::new();
     archive.entries().unwrap().next().unwrap().unwrap().read_to_string(&mut content).unwrap();
     assert_eq!(content, "abc");
+    let options = StopOptions { timeout: Some(0), signal: None };
+    lab.engine.stop("cp", options).await.unwrap();
+    assert_eq!(lab.engine.archive_stat("cp", "/tmp/file").await.unwrap().size, 3);
     let missing = lab.engine.archive_stat("cp", "/nosuch").await.unwrap_err();
     assert_eq!(missing.kind, ErrorKind::NotFound);
     lab.close().await;

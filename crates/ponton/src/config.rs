@@ -37,7 +37,9 @@ pub(crate) static FLAGS: &[Flag] = &[
     Flag::text("exec-root", "Directory of what lasts until the next boot").default("/run/ponton"),
     Flag::list("host", "Socket to listen on (default unix://EXEC-ROOT/ponton.sock)").short('H'),
     Flag::list("label", "Label that info shows"),
-    Flag::text("log-level", "Least level that is logged: trace, debug, info, warn, error").short('l').default("info"),
+    Flag::text("log-level", "Least level that is logged: trace, debug, info, warn, error")
+        .short('l')
+        .default("info"),
     Flag::int("mtu", "Largest packet of the default bridge"),
     Flag::switch("new-session", "Leave the session of the caller").hidden(),
     Flag::text("pidfile", "File to write the daemon's process id to"),
@@ -105,14 +107,17 @@ impl Config {
         let path = Path::new(flags.text("config-file"));
         let file = match std::fs::read(path) {
             Ok(text) => read_file(path, &text, &flags)?,
-            Err(source) if source.kind() == io::ErrorKind::NotFound && !flags.is_set("config-file") => File::default(),
+            Err(source) if source.kind() == io::ErrorKind::NotFound && !flags.is_set("config-file") => {
+                File::default()
+            }
             Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
         Self::join(&flags, file).map(Some)
     }
 
     fn join(flags: &Flags, file: File) -> Result<Self, Error> {
-        let text = |name: &str, from_file: Option<String>| from_file.unwrap_or_else(|| flags.text(name).to_owned());
+        let text =
+            |name: &str, from_file: Option<String>| from_file.unwrap_or_else(|| flags.text(name).to_owned());
         let exec_root = PathBuf::from(text("exec-root", file.exec_root));
         let mut hosts = file.hosts.unwrap_or_else(|| flags.all("host").to_vec());
         if hosts.is_empty() {
@@ -162,8 +167,11 @@ fn read_file(path: &Path, text: &[u8], flags: &Flags) -> Result<File, Error> {
         let known = quoted(KEYS.iter().map(|(key, _)| *key).collect());
         return Err(Error::UnknownKeys { path: path.to_owned(), keys: quoted(unknown), known });
     }
-    let both: Vec<&str> =
-        KEYS.iter().filter(|(key, flag)| keys.contains_key(*key) && flags.is_set(flag)).map(|(key, _)| *key).collect();
+    let both: Vec<&str> = KEYS
+        .iter()
+        .filter(|(key, flag)| keys.contains_key(*key) && flags.is_set(flag))
+        .map(|(key, _)| *key)
+        .collect();
     if !both.is_empty() {
         return Err(Error::Both { path: path.to_owned(), keys: quoted(both) });
     }
@@ -191,7 +199,11 @@ fn bridge_address(text: String) -> Result<(Ipv4Addr, u8), Error> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         Some((address.parse().ok()?, length.parse().ok().filter(|length| (1..=30).contains(length))?))
     });
-    parsed.ok_or(Error::Value { key: "bip", value: text, reason: "it is an address with a prefix length, e.g. 172.20.0.1/16" })
+    parsed.ok_or(Error::Value {
+        key: "bip",
+        value: text,
+        reason: "it is an address with a prefix length, e.g. 172.20.0.1/16",
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +225,8 @@ mod tests {
 
     #[test]
     fn flags_and_file_are_joined() {
-        let config = read("--data-root /d --mtu 1400", r#"{"exec-root": "/e", "bip": "172.20.0.1/16"}"#).unwrap();
+        let config =
+            read("--data-root /d --mtu 1400", r#"{"exec-root": "/e", "bip": "172.20.0.1/16"}"#).unwrap();
         assert_eq!(config.data_root, Path::new("/d"));
         assert_eq!(config.sockets, [PathBuf::from("/e/ponton.sock")]);
         assert_eq!(config.bridge_address, Some((Ipv4Addr::new(172, 20, 0, 1), 16)));
@@ -224,12 +237,24 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (line, file, message) in [
-            ("", r#"{"nosuch": 1, "data-root": "/d", "other": 2}"#, "the configuration file FILE has unknown keys: nosuch, other"),
-            ("--data-root /d", r#"{"data-root": "/e"}"#, "given both as a flag and in the configuration file FILE: data-root"),
+            (
+                "",
+                r#"{"nosuch": 1, "data-root": "/d", "other": 2}"#,
+                "the configuration file FILE has unknown keys: nosuch, other",
+            ),
+            (
+                "--data-root /d",
+                r#"{"data-root": "/e"}"#,
+                "given both as a flag and in the configuration file FILE: data-root",
+            ),
             ("", "{", "the configuration file FILE is not valid"),
             ("", r#"{"mtu": "x"}"#, "the configuration file FILE is not valid: invalid type: string \"x\""),
             ("--nosuch", "{}", "unknown flag: --nosuch"),
-            ("-H tcp://0.0.0.0:1", "{}", "invalid host \"tcp://0.0.0.0:1\": listening on TCP is not implemented"),
+            (
+                "-H tcp://0.0.0.0:1",
+                "{}",
+                "invalid host \"tcp://0.0.0.0:1\": listening on TCP is not implemented",
+            ),
             ("--bip 1.2.3.4", "{}", "invalid bip \"1.2.3.4\""),
             ("--log-level loud", "{}", "invalid log-level \"loud\""),
             ("--data-root d", "{}", "invalid data-root \"d\": it is not an absolute path"),

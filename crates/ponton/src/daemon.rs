@@ -56,7 +56,8 @@ fn run(words: &[String]) -> Result<(), Error> {
         return Err(Error::Privilege);
     }
     if config.new_session {
-        rustix::process::setsid().map_err(|source| Error::System { operation: "setsid", source: source.into() })?;
+        rustix::process::setsid()
+            .map_err(|source| Error::System { operation: "setsid", source: source.into() })?;
     }
     tracing_subscriber::fmt()
         .with_max_level(config.log_level)
@@ -143,7 +144,8 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
 fn announce(sockets: &[PathBuf]) {
     let hosts: Vec<String> = sockets.iter().map(|path| format!("unix://{}", path.display())).collect();
     // A daemon without a standard output serves all the same.
-    let _ = writeln!(io::stdout(), "ponton daemon {} listens on {}", env!("CARGO_PKG_VERSION"), hosts.join(" "));
+    let _ =
+        writeln!(io::stdout(), "ponton daemon {} listens on {}", env!("CARGO_PKG_VERSION"), hosts.join(" "));
 }
 
 /// Tells `stop` of SIGTERM and SIGINT. SIGHUP, which means "reload" elsewhere, changes nothing.

@@ -85,7 +85,8 @@ impl Call {
         self.short_body().await
     }
 
-    async fn short_body(&mut self) -> Result<bytes::Bytes> {
+    /// The whole body, whatever it is called.
+    pub(crate) async fn short_body(&mut self) -> Result<bytes::Bytes> {
         let too_long = || {
             let message = format!("request body is longer than {MAX_JSON_BYTES} bytes");
             Error::new(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -98,11 +99,6 @@ impl Call {
             Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
             Err(error) => Err(Error::invalid(format!("read request body: {error}"))),
         }
-    }
-
-    /// Reads a body that means nothing, so that what follows it isn't taken for part of it.
-    pub(crate) async fn discard_body(&mut self) -> Result<()> {
-        self.short_body().await.map(drop)
     }
 
     /// The body as a stream, read no faster than it is used.

@@ -22,7 +22,8 @@ pub(crate) use cp::CP;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
 pub(crate) use lifecycle::{
-    COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy, save,
+    COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy,
+    save,
 };
 pub(crate) use list::{PS, filters};
 pub(crate) use logs::LOGS;

@@ -39,9 +39,11 @@ pub(crate) static TAG: Command = Command::new(
     |call| {
         Box::pin(async move {
             let target = &call.arguments[1];
-            let reference: ponton_oci::reference::Reference = target
-                .parse()
-                .map_err(|error| Error::invalid(format!("Error parsing reference: {target:?} is not a valid repository/tag: {error}")))?;
+            let reference: ponton_oci::reference::Reference = target.parse().map_err(|error| {
+                Error::invalid(format!(
+                    "Error parsing reference: {target:?} is not a valid repository/tag: {error}"
+                ))
+            })?;
             if reference.digest().is_some() {
                 return Err(Error::invalid("refusing to create a tag with a digest reference"));
             }
@@ -55,12 +57,14 @@ pub(crate) static TAG: Command = Command::new(
 
 /// `ponton rmi`.
 pub(crate) static RMI: Command =
-    Command::new("rmi", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", |call| Box::pin(remove(call)))
-        .flags(&[&[
-            Flag::switch("force", "Remove it though it has more names or a stopped container").short('f'),
-            Flag::switch("no-prune", "Keep parents that have no name"),
-        ]])
-        .arguments(Arguments::AtLeast(1), Complete::Images);
+    Command::new("rmi", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", |call| {
+        Box::pin(remove(call))
+    })
+    .flags(&[&[
+        Flag::switch("force", "Remove it though it has more names or a stopped container").short('f'),
+        Flag::switch("no-prune", "Keep parents that have no name"),
+    ]])
+    .arguments(Arguments::AtLeast(1), Complete::Images);
 
 static RM: Command = copy(&RMI).renamed("rm", &["remove"]);
 
@@ -99,15 +103,17 @@ fn removed(items: &[DeleteResponseItem]) -> String {
 
 /// `ponton history`.
 pub(crate) static HISTORY: Command =
-    Command::new("history", "[OPTIONS] IMAGE", "Show the history of an image", |call| Box::pin(history(call)))
-        .flags(&[&[
-            Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
-            Flag::switch("human", "Print sizes and times for people").short('H').default("true"),
-            Flag::switch("no-trunc", "Do not cut anything off"),
-            Flag::switch("quiet", "Only ids").short('q'),
-            Flag::text("platform", "Platform of the image"),
-        ]])
-        .arguments(Arguments::Exactly(1), Complete::Images);
+    Command::new("history", "[OPTIONS] IMAGE", "Show the history of an image", |call| {
+        Box::pin(history(call))
+    })
+    .flags(&[&[
+        Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+        Flag::switch("human", "Print sizes and times for people").short('H').default("true"),
+        Flag::switch("no-trunc", "Do not cut anything off"),
+        Flag::switch("quiet", "Only ids").short('q'),
+        Flag::text("platform", "Platform of the image"),
+    ]])
+    .arguments(Arguments::Exactly(1), Complete::Images);
 
 const COLUMNS: &[Column] = &[
     ("Comment", "COMMENT"),
@@ -125,7 +131,8 @@ async fn history(call: Invocation) -> Result<u8, Error> {
     let now = jiff::Timestamp::now().as_second();
     let rows = items.iter().map(|item| -> Row {
         let created_by = item.created_by.replace('\t', " ");
-        let at = jiff::Timestamp::from_second(item.created).map_or_else(|_| String::new(), |instant| instant.to_string());
+        let at = jiff::Timestamp::from_second(item.created)
+            .map_or_else(|_| String::new(), |instant| instant.to_string());
         let since = match (human, item.created) {
             (_, ..=0) => "N/A".to_owned(),
             (true, created) => format!("{} ago", unit::human_duration(now - created)),
@@ -137,7 +144,10 @@ async fn history(call: Invocation) -> Result<u8, Error> {
             ("CreatedBy", if whole { created_by } else { ellipsis(&created_by, 45) }.into()),
             ("CreatedSince", since.into()),
             ("ID", if whole { item.id.clone() } else { short_id(&item.id) }.into()),
-            ("Size", if human { Data::String(unit::human_size(item.size)) } else { item.size.to_string().into() }),
+            (
+                "Size",
+                if human { Data::String(unit::human_size(item.size)) } else { item.size.to_string().into() },
+            ),
         ]
     });
     let quiet = flags.on("quiet") && flags.text("format").is_empty();
@@ -153,9 +163,12 @@ mod tests {
 
     #[test]
     fn a_port_is_no_tag() {
-        for (name, repository, tag) in
-            [("a", "a", ""), ("a:1", "a", "1"), ("host:5000/a", "host:5000/a", ""), ("host:5000/a:2", "host:5000/a", "2")]
-        {
+        for (name, repository, tag) in [
+            ("a", "a", ""),
+            ("a:1", "a", "1"),
+            ("host:5000/a", "host:5000/a", ""),
+            ("host:5000/a:2", "host:5000/a", "2"),
+        ] {
             assert_eq!(split_name(name), (repository.to_owned(), tag.to_owned()));
         }
     }

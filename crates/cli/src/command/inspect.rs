@@ -80,7 +80,9 @@ const KINDS: [(Kind, &str); 4] = [
 async fn inspect(call: Invocation) -> Result<u8, Error> {
     let wanted = call.flags.text("type");
     if call.flags.is_set("type") && wanted.is_empty() {
-        return Err(Error::invalid("type is empty: must be one of \"container\", \"image\", \"network\", \"volume\""));
+        return Err(Error::invalid(
+            "type is empty: must be one of \"container\", \"image\", \"network\", \"volume\"",
+        ));
     }
     if !wanted.is_empty() {
         let Some((kind, _)) = KINDS.iter().find(|(_, name)| *name == wanted) else {

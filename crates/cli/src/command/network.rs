@@ -14,7 +14,10 @@ pub(crate) static COMMANDS: &[&Command] = &[&NETWORK_INSPECT, &LS];
 static LS: Command = Command::new("ls", "[OPTIONS]", "List networks", |call| Box::pin(list(call)))
     .aliases(&["list"])
     .flags(&[&[
-        Flag::list("filter", "Only those that match (key=value)").short('f').named("filter").check(value::check_filter),
+        Flag::list("filter", "Only those that match (key=value)")
+            .short('f')
+            .named("filter")
+            .check(value::check_filter),
         Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
         Flag::switch("no-trunc", "Do not cut ids off"),
         Flag::switch("quiet", "Only ids").short('q'),

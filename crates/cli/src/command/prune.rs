@@ -27,22 +27,21 @@ pub(crate) static CONTAINER_PRUNE: Command =
     .flags(&[&[FILTER, FORCE]]);
 
 /// `ponton image prune`.
-pub(crate) static IMAGE_PRUNE: Command =
-    Command::new("prune", "[OPTIONS]", "Remove unused images", |call| {
-        Box::pin(async move {
-            let warning = if call.flags.on("all") {
-                "This will remove all images without at least one container associated to them."
-            } else {
-                "This will remove all dangling images."
-            };
-            if !agreed(&call, warning)? {
-                return Err(Error::invalid("image prune has been cancelled"));
-            }
-            let bytes = images(&call).await?;
-            reclaimed(bytes)
-        })
+pub(crate) static IMAGE_PRUNE: Command = Command::new("prune", "[OPTIONS]", "Remove unused images", |call| {
+    Box::pin(async move {
+        let warning = if call.flags.on("all") {
+            "This will remove all images without at least one container associated to them."
+        } else {
+            "This will remove all dangling images."
+        };
+        if !agreed(&call, warning)? {
+            return Err(Error::invalid("image prune has been cancelled"));
+        }
+        let bytes = images(&call).await?;
+        reclaimed(bytes)
     })
-    .flags(&[&[ALL, FILTER, FORCE]]);
+})
+.flags(&[&[ALL, FILTER, FORCE]]);
 
 /// `ponton volume prune`.
 pub(crate) static VOLUME_PRUNE: Command =
@@ -65,8 +64,12 @@ pub(crate) static VOLUME_PRUNE: Command =
 
 /// `ponton system prune`.
 pub(crate) static SYSTEM_PRUNE: Command =
-    Command::new("prune", "[OPTIONS]", "Remove unused data", |call| Box::pin(system(call)))
-        .flags(&[&[ALL, FILTER, FORCE, Flag::switch("volumes", "Anonymous volumes too")]]);
+    Command::new("prune", "[OPTIONS]", "Remove unused data", |call| Box::pin(system(call))).flags(&[&[
+        ALL,
+        FILTER,
+        FORCE,
+        Flag::switch("volumes", "Anonymous volumes too"),
+    ]]);
 
 async fn system(call: Invocation) -> Result<u8, Error> {
     let mut warning = "This will remove:\n  - all stopped containers\n".to_owned();

@@ -23,14 +23,19 @@ pub(crate) static COMMANDS: &[&Command] = &[&df::DF, &EVENTS, &INFO, &SYSTEM_PRU
 
 /// `ponton events`.
 pub(crate) static EVENTS: Command =
-    Command::new("events", "[OPTIONS]", "Get real time events from the server", |call| Box::pin(events(call)))
-        .flags(&[&[
-            Flag::list("filter", "Only those that match (key=value)").short('f').named("filter").check(value::check_filter),
-            Flag::text("format", "Print as json or by a Go template"),
-            Flag::text("since", "Begin with those after a time"),
-            Flag::text("until", "End with those before a time"),
-        ]])
-        .arguments(Arguments::None, Complete::Nothing);
+    Command::new("events", "[OPTIONS]", "Get real time events from the server", |call| {
+        Box::pin(events(call))
+    })
+    .flags(&[&[
+        Flag::list("filter", "Only those that match (key=value)")
+            .short('f')
+            .named("filter")
+            .check(value::check_filter),
+        Flag::text("format", "Print as json or by a Go template"),
+        Flag::text("since", "Begin with those after a time"),
+        Flag::text("until", "End with those before a time"),
+    ]])
+    .arguments(Arguments::None, Complete::Nothing);
 
 async fn events(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
@@ -77,14 +82,17 @@ fn line(message: &Message) -> String {
         0 => i128::from(message.time) * 1_000_000_000,
         nano => i128::from(nano),
     };
-    let time = jiff::Timestamp::from_nanosecond(at).map_or_else(|_| String::new(), |instant| {
-        let zoned = instant.to_zoned(jiff::tz::TimeZone::system());
-        let offset = match zoned.offset().seconds() {
-            0 => "Z".to_owned(),
-            _ => zoned.strftime("%:z").to_string(),
-        };
-        format!("{}{offset}", zoned.strftime("%Y-%m-%dT%H:%M:%S.%9f"))
-    });
+    let time = jiff::Timestamp::from_nanosecond(at).map_or_else(
+        |_| String::new(),
+        |instant| {
+            let zoned = instant.to_zoned(jiff::tz::TimeZone::system());
+            let offset = match zoned.offset().seconds() {
+                0 => "Z".to_owned(),
+                _ => zoned.strftime("%:z").to_string(),
+            };
+            format!("{}{offset}", zoned.strftime("%Y-%m-%dT%H:%M:%S.%9f"))
+        },
+    );
     let mut line = format!("{time} {} {} {}", message.r#type, message.action, message.actor.id);
     if !message.actor.attributes.is_empty() {
         let pairs: Vec<String> =

@@ -19,7 +19,10 @@ pub(crate) static COMMANDS: &[&Command] = &[&CREATE, &VOLUME_INSPECT, &LS, &VOLU
 static LS: Command = Command::new("ls", "[OPTIONS]", "List volumes", |call| Box::pin(list(call)))
     .aliases(&["list"])
     .flags(&[&[
-        Flag::list("filter", "Only those that match (key=value)").short('f').named("filter").check(value::check_filter),
+        Flag::list("filter", "Only those that match (key=value)")
+            .short('f')
+            .named("filter")
+            .check(value::check_filter),
         Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
         Flag::switch("quiet", "Only names").short('q'),
     ]])
@@ -61,7 +64,9 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     });
     let quiet = flags.on("quiet") && flags.text("format").is_empty();
     let format = if quiet { "{{.Name}}" } else { flags.text("format") };
-    output::print(&List { columns: COLUMNS, default: "{{.Driver}}\t{{.Name}}", format }.render(rows.collect())?)?;
+    output::print(
+        &List { columns: COLUMNS, default: "{{.Driver}}\t{{.Name}}", format }.render(rows.collect())?,
+    )?;
     Ok(0)
 }
 

@@ -123,9 +123,7 @@ impl Data {
             members.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
         };
         match self {
-            Self::Struct(members) => {
-                find(members).or_else(|| OPTIONAL.contains(&name).then_some(Self::Null))
-            }
+            Self::Struct(members) => find(members).or_else(|| OPTIONAL.contains(&name).then_some(Self::Null)),
             Self::Map(members) => Some(find(members).unwrap_or(Self::Missing)),
             _ => None,
         }

@@ -30,7 +30,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["A".to_owned(), "LONG HEADING".to_owned(), "C".to_owned()], vec!["a wide cell".to_owned(), String::new(), "c".to_owned()]];
+        let rows = [
+            vec!["A".to_owned(), "LONG HEADING".to_owned(), "C".to_owned()],
+            vec!["a wide cell".to_owned(), String::new(), "c".to_owned()],
+        ];
         assert_eq!(align(&rows, 10), "A             LONG HEADING   C\na wide cell                  c\n");
         assert_eq!(align(&[vec!["A".to_owned(), "B".to_owned()]], 10), "A         B\n");
         assert_eq!(align(&[], 10), "");

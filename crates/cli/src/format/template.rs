@@ -83,7 +83,11 @@ impl Template {
 }
 
 fn strip(pipeline: &mut Pipeline) {
-    let field = pipeline.commands.iter().flatten().find(|operand| matches!(operand.base, Base::Dot) && !operand.fields.is_empty());
+    let field = pipeline
+        .commands
+        .iter()
+        .flatten()
+        .find(|operand| matches!(operand.base, Base::Dot) && !operand.fields.is_empty());
     if let Some(field) = field.cloned() {
         pipeline.commands = vec![vec![field]];
     }
@@ -121,7 +125,10 @@ mod tests {
             ("{{with .Labels}}{{.a}}{{end}}", "1"),
             ("{{join .Env \",\"}}", "X=1,Y=2"),
             ("{{.Names | upper | printf \"%s-%d %d\" \"x\"}}", "x-%!d(string=WEB) %!d(MISSING)"),
-            ("{{printf \"%-6s|%q|%v|%5d|%.1f|%t\" .Names .Names .Env .Size 1.25 true}}", "web   |\"web\"|[X=1 Y=2]|    3|1.2|true"),
+            (
+                "{{printf \"%-6s|%q|%v|%5d|%.1f|%t\" .Names .Names .Env .Size 1.25 true}}",
+                "web   |\"web\"|[X=1 Y=2]|    3|1.2|true",
+            ),
             ("{{len .Env}} {{len .Names}}", "2 3"),
             ("{{split \"a/b\" \"/\"}}", "[a b]"),
             ("{{truncate .Names 2}}|{{pad .Names 1 2}}|{{title \"abc\"}}", "we| web  |Abc"),

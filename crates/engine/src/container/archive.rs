@@ -11,6 +11,7 @@ use ponton_archive::compression::Decoder;
 use ponton_archive::copy;
 use ponton_sys::path::Root;
 
+use super::root::{attach_points, mount_snapshot};
 use super::{Container, Settings};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result, chain};
@@ -108,7 +109,9 @@ impl Engine {
             let path = PathBuf::from(format!("/proc/{pid}/root"));
             return Root::open(&path).map_err(|error| Error::failed("open the container's root", error));
         }
-        Err(Error::not_implemented("cp of a container that does not run is not implemented"))
+        let root = Root::from_fd(mount_snapshot(&self.snapshotter.mounts(&container.id)?)?);
+        attach_points(&root, &view.settings.mounts)?;
+        Ok(root)
     }
 }
 

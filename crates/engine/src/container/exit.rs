@@ -1,6 +1,6 @@
 //! What follows when a container's first process has ended, or its shim.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -85,7 +85,10 @@ impl Task {
         let mut fds = vec![(FdRole::Pidfd, run.pidfd.as_fd())];
         fds.extend(run.stdio.iter().map(|(role, fd)| (*role, fd.as_fd())));
         match shim.call(&Request::Adopt(Box::new(adopt)), &fds).await {
-            Ok((Reply::Adopted, _)) => Ok(Run { shim, ..run }),
+            Ok((Reply::Adopted, _)) => {
+                reap_when_ended(&run.pidfd);
+                Ok(Run { shim, ..run })
+            }
             Ok(_) => Err(crate::error::Error::internal("unexpected answer to adopt")),
             Err(failure) => {
                 shim.give_place();
@@ -127,6 +130,21 @@ impl Task {
             stdin_once: config.stdin_once,
         }
     }
+}
+
+/// Waits for a process that became the daemon's own child when its shim died: the kernel tells its
+/// exit code to the successor only when it was waited for. Of another's child this does nothing.
+fn reap_when_ended(pidfd: &OwnedFd) {
+    let registered =
+        pidfd.try_clone().and_then(|fd| crate::poll::register(fd, tokio::io::Interest::READABLE));
+    let Ok(pidfd) = registered else { return };
+    tokio::spawn(async move {
+        if pidfd.readable().await.is_ok()
+            && let Err(error) = pidfd::try_wait(pidfd.get_ref().as_fd())
+        {
+            tracing::debug!(error = chain(&error), "the adopted process was another's child");
+        }
+    });
 }
 
 /// The exit code of a process that became the daemon's own child when its shim died, or whose

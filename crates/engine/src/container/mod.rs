@@ -17,6 +17,7 @@ mod plan;
 mod process;
 mod recover;
 mod remove;
+mod root;
 mod settings;
 mod start;
 mod stats;

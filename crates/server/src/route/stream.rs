@@ -32,7 +32,8 @@ async fn attach(mut call: Call) -> Result<Answer> {
         stderr: query.boolean("stderr"),
         detach_keys: query.optional("detachKeys").map(str::to_owned),
     };
-    call.discard_body().await?;
+    // A body means nothing, but what follows it is the container's input.
+    call.short_body().await?;
     let info = call.engine.attach_info(call.name(), &request).await?;
     let state = call.engine.inspect(call.name(), false).await?.state;
     // The log of a run before is written at once.

@@ -1,8 +1,9 @@
 //! What Docker's API has and Ponton has not: each says so, by name.
+#![expect(clippy::unused_async, reason = "handlers have one type")]
 
-use hyper::Response;
+use hyper::{Response, StatusCode};
 
-use crate::answer::Body;
+use crate::answer::{self, Body};
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::router::routes;
@@ -24,7 +25,17 @@ unbuilt! {
     attach_ws "attaching by WebSocket";
     session "BuildKit's session";
     swarm "swarm mode";
-    plugin "plugins";
+    plugin "installing and changing plugins";
+}
+
+/// There are none, so that is all of them.
+async fn no_plugins(_call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok::<[(); 0]>(&[]))
+}
+
+/// `docker inspect` asks for a plugin last, and says "no such object" when that isn't found either.
+async fn no_such_plugin(call: Call) -> Result<Response<Body>> {
+    Err(Error::new(StatusCode::NOT_FOUND, format!("plugin {:?} not found", call.name())))
 }
 
 routes! {
@@ -69,11 +80,11 @@ routes! {
     GET "/configs/{name}" => swarm,
     DELETE "/configs/{name}" => swarm,
     POST "/configs/{name}/update" => swarm,
-    GET "/plugins" => plugin,
+    GET "/plugins" => no_plugins,
     GET "/plugins/privileges" => plugin,
     POST "/plugins/pull" => plugin,
     POST "/plugins/create" => plugin,
-    GET "/plugins/{name*}/json" => plugin,
+    GET "/plugins/{name*}/json" => no_such_plugin,
     DELETE "/plugins/{name*}" => plugin,
     POST "/plugins/{name*}/enable" => plugin,
     POST "/plugins/{name*}/disable" => plugin,

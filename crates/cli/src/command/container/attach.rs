@@ -1,7 +1,7 @@
 use ponton_client::AttachOptions;
 
 use super::run::exit_code;
-use super::streams::{End, ProxiedSignals, Resizable, Streams, follow_size};
+use super::streams::{End, ProxiedSignals, Resizable, Streams};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
@@ -41,8 +41,7 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     let stdin = !call.flags.on("no-stdin") && container.config.open_stdin;
     terminal::check_input(stdin, tty)?;
     let keys = call.flags.text("detach-keys");
-    let proxied = call.flags.on("sig-proxy") && !tty;
-    let signals = if proxied { Some(ProxiedSignals::catch()?) } else { None };
+    let signals = ProxiedSignals::catch(call.flags.on("sig-proxy") && !tty)?;
     let options = AttachOptions {
         stream: true,
         stdin,
@@ -56,29 +55,12 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
             client.container_attach(id, &options),
             client.container_wait(id, "not-running")
         )?;
-        let streams =
-            Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
-        let sizes = async {
-            if tty { follow_size(client, Resizable::Container(id)).await } else { std::future::pending().await }
-        };
-        let end = tokio::select! {
-            end = streams.pump() => end?,
-            () = sizes => End::Output,
-        };
-        match end {
+        let streams = Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
+        match streams.interact(client, Resizable::Container(id)).await? {
             End::Output => exit_code(waiting).await,
             End::Detached => Err(Error::invalid("read escape sequence")),
             End::Signal(number) => Err(Error::Exit(128 + number)),
         }
     };
-    let proxy = async {
-        match signals {
-            Some(signals) => signals.forward(client, id).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        code = work => code,
-        () = proxy => Ok(0),
-    }
+    signals.during(client, id, work).await
 }

@@ -18,7 +18,7 @@ use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::output;
-use path::{Place, container_absolute, ends_in_separator, ends_in_dot, file_name, follow_link};
+use path::{Place, container_absolute, ends_in_dot, ends_in_separator, file_name, follow_link};
 
 /// `ponton cp`.
 pub(crate) static CP: Command = Command::new(
@@ -49,9 +49,13 @@ async fn copy(call: Invocation) -> Result<u8, Error> {
         (Place::Container { .. }, Place::Container { .. }) => {
             Err(Error::invalid("copying between containers is not supported"))
         }
-        (Place::Local(_), Place::Local(_)) => Err(Error::invalid("must specify at least one container source")),
+        (Place::Local(_), Place::Local(_)) => {
+            Err(Error::invalid("must specify at least one container source"))
+        }
         (Place::Container { name, path }, Place::Local(to)) => from_container(&call, &name, &path, &to).await,
-        (Place::Local(from), Place::Container { name, path }) => to_container(&call, &from, &name, &path).await,
+        (Place::Local(from), Place::Container { name, path }) => {
+            to_container(&call, &from, &name, &path).await
+        }
     }
 }
 
@@ -66,7 +70,9 @@ async fn from_container(call: &Invocation, name: &str, source: &str, target: &st
     }
     if target == "-" {
         if std::io::stdout().is_terminal() {
-            return Err(Error::invalid("refusing to copy an archive to a terminal: redirect standard output"));
+            return Err(Error::invalid(
+                "refusing to copy an archive to a terminal: redirect standard output",
+            ));
         }
         let response = client.container_archive_get(name, &source).await?;
         super::save(response, "").await?;
@@ -76,7 +82,10 @@ async fn from_container(call: &Invocation, name: &str, source: &str, target: &st
     if let Some(parent) = target.parent()
         && !parent.is_dir()
     {
-        return Err(Error::invalid(format!("invalid output path: directory {:?} does not exist", parent.display().to_string())));
+        return Err(Error::invalid(format!(
+            "invalid output path: directory {:?} does not exist",
+            parent.display().to_string()
+        )));
     }
     let response = client.container_archive_get(name, &source).await?;
     let stat = decode_stat(response.header("X-Docker-Container-Path-Stat").unwrap_or_default())?;
@@ -101,23 +110,24 @@ async fn to_container(call: &Invocation, source: &str, name: &str, target: &str)
     }
     let found = match found {
         Ok(stat) => Some(stat),
-        // Only a missing last component is fine; what else is wrong shows itself when the archive is put.
-        Err(error) if error.is_not_found() && !error.to_string().contains("No such container") => None,
+        Err(error) if error.is_not_found() => {
+            // A missing path is fine, which the answer to HEAD does not tell from a missing container.
+            client.container_inspect(name).await?;
+            None
+        }
         Err(error) => return Err(error),
     };
     let into_directory = found.as_ref().is_some_and(|stat| stat.mode & IS_DIRECTORY != 0);
     let keep_owner = call.flags.on("archive");
     if source == "-" {
         if !into_directory {
-            return Err(Error::invalid(format!(
-                "destination \"{name}:{given_target}\" must be a directory"
-            )));
+            return Err(Error::invalid(format!("destination \"{name}:{given_target}\" must be a directory")));
         }
         client.container_archive_put(name, &target, keep_owner, chunks(tokio::io::stdin())).await?;
         return Ok(0);
     }
     let local = local::Source::open(source, call.flags.on("follow-link"))?;
-    let (directory, rename) = destination(&local, &target, given_target, found.as_ref(), name)?;
+    let (directory, rename) = destination(&local, &target, given_target, found.as_ref())?;
     let copied = local::pack(local, rename, keep_owner);
     client.container_archive_put(name, &directory, keep_owner, copied.stream).await?;
     let bytes = copied.bytes.load(std::sync::atomic::Ordering::Relaxed);
@@ -131,7 +141,6 @@ fn destination(
     target: &str,
     given: &str,
     found: Option<&PathStat>,
-    container: &str,
 ) -> Result<(String, String), Error> {
     let parent = || {
         let parent = Path::new(target).parent().unwrap_or(Path::new("/"));
@@ -142,9 +151,9 @@ fn destination(
         // What is in the directory, right into the other.
         (true, Some(true)) if source.contents_only => Ok((target.to_owned(), ".".to_owned())),
         (_, Some(true)) => Ok((target.to_owned(), source.name.clone())),
-        (true, Some(false)) => Err(Error::invalid(format!("cannot copy directory to a file: {container}:{given}"))),
+        (true, Some(false)) => Err(Error::invalid("cannot copy directory")),
         (false, None) if ends_in_separator(given) || ends_in_dot(given) => {
-            Err(Error::invalid(format!("destination directory {container}:{given} does not exist")))
+            Err(Error::invalid("no such directory"))
         }
         _ => Ok((parent(), file_name(target))),
     }
@@ -182,7 +191,10 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 /// What was copied, on a terminal only.
 fn tell(call: &Invocation, bytes: u64, whither: &str) {
     if !call.flags.on("quiet") && std::io::stderr().is_terminal() {
-        output::complain(&format!("Successfully copied {} {whither}", ponton_api::unit::human_size(bytes as i64)));
+        output::complain(&format!(
+            "Successfully copied {} {whither}",
+            ponton_api::unit::human_size(bytes as i64)
+        ));
     }
 }
 
@@ -192,7 +204,9 @@ mod tests {
 
     #[test]
     fn base64_is_decoded() {
-        for (text, bytes) in [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("e30=", b"{}")] {
+        for (text, bytes) in
+            [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("e30=", b"{}")]
+        {
             assert_eq!(base64(text).unwrap(), bytes);
         }
         assert!(base64("a b").is_none());

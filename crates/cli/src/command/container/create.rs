@@ -12,15 +12,13 @@ use crate::flag::Flags;
 use crate::{output, terminal};
 
 /// `ponton create`.
-pub(crate) static CREATE: Command = Command::new(
-    "create",
-    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-    "Create a new container",
-    |call| Box::pin(async move { create(call).await.map_err(|error| named("create", error)) }),
-)
-.flags(&[request::CREATE])
-.arguments(Arguments::AtLeast(1), Complete::Images)
-.strict();
+pub(crate) static CREATE: Command =
+    Command::new("create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", |call| {
+        Box::pin(async move { create(call).await.map_err(|error| named("create", error)) })
+    })
+    .flags(&[request::CREATE])
+    .arguments(Arguments::AtLeast(1), Complete::Images)
+    .strict();
 
 async fn create(call: Invocation) -> Result<u8, Error> {
     let request = resolve(&call.flags, &call.arguments)?;
@@ -45,7 +43,19 @@ pub(super) fn resolve(flags: &Flags, arguments: &[String]) -> Result<CreateReque
             "invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\""
         )));
     }
+    if let Some(image) = arguments.first() {
+        check_image(image)?;
+    }
     request::resolve(flags, arguments, console)
+}
+
+/// Refuses what cannot be the name of an image before anything is asked of the daemon.
+fn check_image(image: &str) -> Result<(), Error> {
+    let is_id = image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match image.parse::<ponton_oci::reference::Reference>() {
+        Err(error) if !is_id && !image.starts_with("sha256:") => Err(Error::invalid(error.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// `--plan`: what starting it would do.
@@ -107,9 +117,11 @@ impl IdFile {
         }
         match OpenOptions::new().write(true).create_new(true).open(path) {
             Ok(file) => Ok(Some(Self { path: path.to_owned(), file, written: false })),
-            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::invalid(format!(
-                "container ID file found, make sure the other container isn't running or delete {path}"
-            ))),
+            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::invalid(format!(
+                    "container ID file found, make sure the other container isn't running or delete {path}"
+                )))
+            }
             Err(source) => Err(Error::file("failed to create the container ID file: open", path, source)),
         }
     }
@@ -132,19 +144,28 @@ impl Drop for IdFile {
     }
 }
 
+/// `-d` together with `-a`.
+pub(super) const DETACHED_AND_ATTACHED: &str =
+    "conflicting options: cannot specify both --attach and --detach";
+
 /// Names the command in the error, and gives it Docker's exit code: 127 for a command that is not there,
 /// 126 for one that cannot be run, 125 for the rest.
 pub(super) fn named(command: &'static str, error: Error) -> Error {
     match &error {
         Error::Exit(_) | Error::Usage { .. } => return error,
-        Error::Invalid(text) if text == "the input device is not a TTY" => return error,
+        // Docker says these before it knows what it runs.
+        Error::Invalid(text) if text == terminal::NO_TTY || text == DETACHED_AND_ATTACHED => return error,
         _ => {}
     }
     let text = error.to_string();
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     let code = if command == "create" || !matches!(error, Error::Client(_)) {
         125
-    } else if has(&["executable file not found", "no such file or directory", "system cannot find the file specified"]) {
+    } else if has(&[
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    ]) {
         127
     } else if has(&["permission denied", "is a directory"]) {
         126

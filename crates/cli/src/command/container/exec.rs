@@ -1,7 +1,7 @@
 use ponton_api::exec::{ExecCreateRequest, ExecStartRequest};
 
 use super::request::environment;
-use super::streams::{End, Resizable, Streams, follow_size};
+use super::streams::{End, Resizable, Streams};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
@@ -39,7 +39,8 @@ async fn exec(call: Invocation) -> Result<u8, Error> {
     terminal::check_input(stdin, tty)?;
     let keys = flags.text("detach-keys");
     let detach_keys = DetachKeys::parse(keys)?;
-    let console_size = terminal::size().filter(|_| tty && !detach).map(|(rows, columns)| [rows.into(), columns.into()]);
+    let console_size =
+        terminal::size().filter(|_| tty && !detach).map(|(rows, columns)| [rows.into(), columns.into()]);
     let client = call.context.client().await?;
     let request = ExecCreateRequest {
         user: flags.text("user").to_owned(),
@@ -70,14 +71,7 @@ async fn exec(call: Invocation) -> Result<u8, Error> {
         }
     };
     let streams = Streams { connection, tty, stdin, output: true, detach_keys };
-    let sizes = async {
-        if tty { follow_size(client, Resizable::Exec(&id)).await } else { std::future::pending().await }
-    };
-    let end = tokio::select! {
-        end = streams.pump() => end?,
-        () = sizes => End::Output,
-    };
-    match end {
+    match streams.interact(client, Resizable::Exec(&id)).await? {
         End::Output => {
             let exec = client.exec_inspect(&id).await?;
             Ok((exec.exit_code.unwrap_or(0) & 0xff) as u8)

@@ -17,9 +17,14 @@ pub(crate) static STOP: Command = Command::new(
     "stop",
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
-    |call| Box::pin(each(call, async |client, call, name| {
-        client.container_stop(name, call.flags.text("signal"), timeout(call)).await.map(|()| name.to_owned())
-    })),
+    |call| {
+        Box::pin(each(call, async |client, call, name| {
+            client
+                .container_stop(name, call.flags.text("signal"), timeout(call))
+                .await
+                .map(|()| name.to_owned())
+        }))
+    },
 )
 .flags(&[STOP_FLAGS])
 .arguments(Arguments::AtLeast(1), Complete::RunningContainers);
@@ -35,25 +40,28 @@ fn timeout(call: &Invocation) -> Option<i64> {
 }
 
 /// `ponton restart`.
-pub(crate) static RESTART: Command = Command::new(
-    "restart",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    "Restart one or more containers",
-    |call| Box::pin(each(call, async |client, call, name| {
-        client.container_restart(name, call.flags.text("signal"), timeout(call)).await.map(|()| name.to_owned())
-    })),
-)
-.flags(&[STOP_FLAGS])
-.arguments(Arguments::AtLeast(1), Complete::Containers);
+pub(crate) static RESTART: Command =
+    Command::new("restart", "[OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers", |call| {
+        Box::pin(each(call, async |client, call, name| {
+            client
+                .container_restart(name, call.flags.text("signal"), timeout(call))
+                .await
+                .map(|()| name.to_owned())
+        }))
+    })
+    .flags(&[STOP_FLAGS])
+    .arguments(Arguments::AtLeast(1), Complete::Containers);
 
 /// `ponton kill`.
 pub(crate) static KILL: Command = Command::new(
     "kill",
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Kill one or more running containers",
-    |call| Box::pin(each(call, async |client, call, name| {
-        client.container_kill(name, call.flags.text("signal")).await.map(|()| name.to_owned())
-    })),
+    |call| {
+        Box::pin(each(call, async |client, call, name| {
+            client.container_kill(name, call.flags.text("signal")).await.map(|()| name.to_owned())
+        }))
+    },
 )
 .flags(&[&[Flag::text("signal", "Signal to send").short('s')]])
 .arguments(Arguments::AtLeast(1), Complete::RunningContainers);
@@ -63,9 +71,11 @@ pub(crate) static PAUSE: Command = Command::new(
     "pause",
     "CONTAINER [CONTAINER...]",
     "Pause all processes within one or more containers",
-    |call| Box::pin(each(call, async |client, _, name| {
-        client.container_pause(name).await.map(|()| name.to_owned())
-    })),
+    |call| {
+        Box::pin(each(call, async |client, _, name| {
+            client.container_pause(name).await.map(|()| name.to_owned())
+        }))
+    },
 )
 .arguments(Arguments::AtLeast(1), Complete::RunningContainers);
 
@@ -74,9 +84,11 @@ pub(crate) static UNPAUSE: Command = Command::new(
     "unpause",
     "CONTAINER [CONTAINER...]",
     "Unpause all processes within one or more containers",
-    |call| Box::pin(each(call, async |client, _, name| {
-        client.container_unpause(name).await.map(|()| name.to_owned())
-    })),
+    |call| {
+        Box::pin(each(call, async |client, _, name| {
+            client.container_unpause(name).await.map(|()| name.to_owned())
+        }))
+    },
 )
 .arguments(Arguments::AtLeast(1), Complete::RunningContainers);
 
@@ -85,26 +97,26 @@ pub(crate) static WAIT: Command = Command::new(
     "wait",
     "CONTAINER [CONTAINER...]",
     "Wait until one or more containers stop, then print their exit codes",
-    |call| Box::pin(each(call, async |client, _, name| {
-        let exit = client.container_wait(name, "not-running").await?.exit().await?;
-        Ok(exit.status_code.to_string())
-    })),
+    |call| {
+        Box::pin(each(call, async |client, _, name| {
+            let exit = client.container_wait(name, "not-running").await?.exit().await?;
+            Ok(exit.status_code.to_string())
+        }))
+    },
 )
 .arguments(Arguments::AtLeast(1), Complete::Containers);
 
 /// `ponton rm`.
-pub(crate) static RM: Command = Command::new(
-    "rm",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    "Remove one or more containers",
-    |call| Box::pin(remove(call)),
-)
-.flags(&[&[
-    Flag::switch("force", "Kill a running container first").short('f'),
-    Flag::switch("link", "Remove the link and not the container").short('l'),
-    Flag::switch("volumes", "Remove its anonymous volumes too").short('v'),
-]])
-.arguments(Arguments::AtLeast(1), Complete::Containers);
+pub(crate) static RM: Command =
+    Command::new("rm", "[OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", |call| {
+        Box::pin(remove(call))
+    })
+    .flags(&[&[
+        Flag::switch("force", "Kill a running container first").short('f'),
+        Flag::switch("link", "Remove the link and not the container").short('l'),
+        Flag::switch("volumes", "Remove its anonymous volumes too").short('v'),
+    ]])
+    .arguments(Arguments::AtLeast(1), Complete::Containers);
 
 /// `ponton container rm`.
 pub(crate) static CONTAINER_RM: Command = Command { aliases: &["remove"], ..copy(&RM) };
@@ -128,7 +140,8 @@ async fn remove(call: Invocation) -> Result<u8, Error> {
     let force = call.flags.on("force");
     let result = each(call, async move |client, call, name| {
         let name = name.trim_matches('/');
-        let removed = client.container_remove(name, force, call.flags.on("volumes"), call.flags.on("link")).await;
+        let removed =
+            client.container_remove(name, force, call.flags.on("volumes"), call.flags.on("link")).await;
         match removed {
             // What is not there is removed already, which is all that --force asks for.
             Err(error) if force && error.is_not_found() => {
@@ -149,9 +162,8 @@ where
     /// As many containers as docker handles at once.
     const AT_ONCE: usize = 50;
     let client = call.context.client().await?;
-    let mut results = futures_util::stream::iter(&call.arguments)
-        .map(|name| act(client, &call, name))
-        .buffered(AT_ONCE);
+    let mut results =
+        futures_util::stream::iter(&call.arguments).map(|name| act(client, &call, name)).buffered(AT_ONCE);
     let mut errors = Vec::new();
     while let Some(result) = results.next().await {
         match result {
@@ -192,7 +204,9 @@ pub(crate) static PORT: Command = Command::new(
 async fn port(call: Invocation) -> Result<u8, Error> {
     let container = call.context.client().await?.container_inspect(&call.arguments[0]).await?;
     let ports = &container.network_settings.ports;
-    let address = |ip: &str, port: &str| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+    let address = |ip: &str, port: &str| {
+        if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+    };
     if let Some(wanted) = call.arguments.get(1) {
         let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
         if number.parse::<u16>().is_err() {
@@ -292,7 +306,8 @@ pub(crate) async fn save(response: Response, path: &str) -> Result<(), Error> {
     let temporary = format!("{path}.tmp-{}", std::process::id());
     let work = async {
         let error = |source| Error::file("write", path, source);
-        let mut file = tokio::fs::File::create(&temporary).await.map_err(|source| Error::file("open", path, source))?;
+        let mut file =
+            tokio::fs::File::create(&temporary).await.map_err(|source| Error::file("open", path, source))?;
         while let Some(chunk) = stream.next().await {
             file.write_all(&chunk?).await.map_err(error)?;
         }

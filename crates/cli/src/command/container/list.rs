@@ -22,7 +22,10 @@ pub(crate) static LS: Command = copy(&PS).renamed("ls", &["ps", "list"]);
 
 static FLAGS: &[Flag] = &[
     Flag::switch("all", "Show stopped containers too").short('a'),
-    Flag::list("filter", "Only those that match (key=value)").short('f').named("filter").check(value::check_filter),
+    Flag::list("filter", "Only those that match (key=value)")
+        .short('f')
+        .named("filter")
+        .check(value::check_filter),
     Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
     Flag::int("last", "Only so many of the newest, in any state").short('n').default("-1"),
     Flag::switch("latest", "Only the newest, in any state").short('l'),
@@ -100,8 +103,10 @@ fn row(container: &Summary, whole: bool, now: i64) -> Row {
         // Names with another slash are links of other containers.
         .filter(|name| whole || !name.contains('/'))
         .collect();
-    let mounts = container.mounts.iter().map(|mount| if mount.name.is_empty() { &mount.source } else { &mount.name });
-    let mounts: Vec<String> = mounts.map(|name| if whole { name.clone() } else { ellipsis(name, 15) }).collect();
+    let mounts =
+        container.mounts.iter().map(|mount| if mount.name.is_empty() { &mount.source } else { &mount.name });
+    let mounts: Vec<String> =
+        mounts.map(|name| if whole { name.clone() } else { ellipsis(name, 15) }).collect();
     let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
     vec![
@@ -153,7 +158,8 @@ fn size(container: &Summary) -> String {
 fn ports(ports: &[SummaryPort]) -> String {
     let mut sorted: Vec<&SummaryPort> = ports.iter().collect();
     sorted.sort_by(|left, right| {
-        let key = |port: &SummaryPort| (port.private_port, port.ip.clone(), port.public_port, port.r#type.clone());
+        let key =
+            |port: &SummaryPort| (port.private_port, port.ip.clone(), port.public_port, port.r#type.clone());
         key(left).cmp(&key(right))
     });
     let mut runs: Vec<(&str, &str, u16, u16)> = Vec::new();
@@ -226,9 +232,15 @@ mod tests {
             private_port: private,
             r#type: kind.to_owned(),
         };
-        assert_eq!(ports(&[port("0.0.0.0", 8080, 80, "tcp"), port("", 0, 81, "tcp")]), "81/tcp, 0.0.0.0:8080->80/tcp");
+        assert_eq!(
+            ports(&[port("0.0.0.0", 8080, 80, "tcp"), port("", 0, 81, "tcp")]),
+            "81/tcp, 0.0.0.0:8080->80/tcp"
+        );
         assert_eq!(ports(&[port("", 0, 90, "udp"), port("", 0, 91, "udp")]), "90-91/udp");
-        assert_eq!(ports(&[port("0.0.0.0", 80, 80, "tcp"), port("::", 80, 80, "tcp")]), "0.0.0.0:80->80/tcp, [::]:80->80/tcp");
+        assert_eq!(
+            ports(&[port("0.0.0.0", 80, 80, "tcp"), port("::", 80, 80, "tcp")]),
+            "0.0.0.0:80->80/tcp, [::]:80->80/tcp"
+        );
         assert_eq!(
             ports(&[port("0.0.0.0", 90, 90, "tcp"), port("0.0.0.0", 91, 91, "tcp")]),
             "0.0.0.0:90-91->90-91/tcp"

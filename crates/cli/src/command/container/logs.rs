@@ -8,14 +8,10 @@ use crate::flag::Flag;
 use crate::{output, value};
 
 /// `ponton logs`.
-pub(crate) static LOGS: Command = Command::new(
-    "logs",
-    "[OPTIONS] CONTAINER",
-    "Fetch the logs of a container",
-    |call| Box::pin(logs(call)),
-)
-.flags(&[FLAGS])
-.arguments(Arguments::Exactly(1), Complete::Containers);
+pub(crate) static LOGS: Command =
+    Command::new("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container", |call| Box::pin(logs(call)))
+        .flags(&[FLAGS])
+        .arguments(Arguments::Exactly(1), Complete::Containers);
 
 static FLAGS: &[Flag] = &[
     Flag::switch("details", "Show what else the log says of a line"),

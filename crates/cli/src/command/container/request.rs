@@ -24,7 +24,11 @@ pub(crate) use flags::{CREATE, RESOURCES};
 
 /// Turns flags and arguments (image, command) into what is asked of the daemon. `console` is the size of
 /// the caller's terminal.
-pub(crate) fn resolve(flags: &Flags, arguments: &[String], console: [u32; 2]) -> Result<CreateRequest, Error> {
+pub(crate) fn resolve(
+    flags: &Flags,
+    arguments: &[String],
+    console: [u32; 2],
+) -> Result<CreateRequest, Error> {
     let config = config(flags, arguments)?;
     let mut host_config = host_config(flags)?;
     host_config.console_size = console;
@@ -40,7 +44,8 @@ pub(crate) fn resolve(flags: &Flags, arguments: &[String], console: [u32; 2]) ->
 }
 
 fn config(flags: &Flags, arguments: &[String]) -> Result<Config, Error> {
-    let (image, command) = arguments.split_first().map_or((String::new(), &[][..]), |(image, rest)| (image.clone(), rest));
+    let (image, command) =
+        arguments.split_first().map_or((String::new(), &[][..]), |(image, rest)| (image.clone(), rest));
     let attach = Attach::from_flags(flags);
     let entrypoint = flags.given("entrypoint").map(|text| vec![text.to_owned()]);
     let stdin = flags.on("interactive");
@@ -185,7 +190,9 @@ fn namespace_mode(text: &str, flag: &str, name: &str) -> Result<String, Error> {
     match text {
         "" | "host" => Ok(text.to_owned()),
         "private" if flag == "pid" => Ok(String::new()),
-        _ if flag == "pid" && text.strip_prefix("container:").is_some_and(|id| !id.is_empty()) => Ok(text.to_owned()),
+        _ if flag == "pid" && text.strip_prefix("container:").is_some_and(|id| !id.is_empty()) => {
+            Ok(text.to_owned())
+        }
         _ => Err(Error::invalid(format!("--{flag}: invalid {name} mode"))),
     }
 }
@@ -193,7 +200,9 @@ fn namespace_mode(text: &str, flag: &str, name: &str) -> Result<String, Error> {
 /// `--restart no|always|unless-stopped|on-failure[:max]`.
 pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, Error> {
     let (name, count) = match text.split_once(':') {
-        Some(("", _)) => return Err(Error::invalid("invalid restart policy format: no policy provided before colon")),
+        Some(("", _)) => {
+            return Err(Error::invalid("invalid restart policy format: no policy provided before colon"));
+        }
         Some((name, count)) => {
             let count = count.parse().map_err(|_| {
                 Error::invalid("invalid restart policy format: maximum retry count must be an integer")
@@ -219,7 +228,7 @@ fn security_options(given: &[String]) -> Result<SecurityOptions, Error> {
         }
         let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
         if value.is_empty() && key != "no-new-privileges" {
-            return Err(Error::invalid(format!("invalid --security-opt: {option:?}")));
+            return Err(Error::invalid(format!("Invalid --security-opt: {option:?}")));
         }
         if key == "seccomp" && !matches!(value, "unconfined" | "builtin") {
             let text = std::fs::read_to_string(value).map_err(|source| {
@@ -312,7 +321,8 @@ fn split_device(text: &str) -> Result<(&str, &str), Error> {
 }
 
 fn healthcheck(flags: &Flags) -> Result<Option<HealthConfig>, Error> {
-    const TIMES: [&str; 4] = ["health-interval", "health-timeout", "health-start-period", "health-start-interval"];
+    const TIMES: [&str; 4] =
+        ["health-interval", "health-timeout", "health-start-period", "health-start-interval"];
     let times = TIMES.iter().any(|name| flags.is_set(name));
     let any = times || flags.is_set("health-cmd") || flags.is_set("health-retries");
     if flags.on("no-healthcheck") {
@@ -370,7 +380,10 @@ mod tests {
         assert_eq!(value["AttachStdout"], true);
         assert_eq!(value["AttachStdin"], false);
         assert_eq!(value["HostConfig"]["NetworkMode"], "default");
-        assert_eq!(value["HostConfig"]["RestartPolicy"], serde_json::json!({"Name": "no", "MaximumRetryCount": 0}));
+        assert_eq!(
+            value["HostConfig"]["RestartPolicy"],
+            serde_json::json!({"Name": "no", "MaximumRetryCount": 0})
+        );
         assert_eq!(value["HostConfig"]["MemorySwappiness"], -1);
     }
 
@@ -405,14 +418,20 @@ mod tests {
     #[test]
     fn labels_and_names() {
         assert_eq!(json("-l a=b -l c x", "/Labels"), serde_json::json!({"a": "b", "c": ""}));
-        assert_eq!(json("--add-host h=1.2.3.4 x", "/HostConfig/ExtraHosts"), serde_json::json!(["h:1.2.3.4"]));
+        assert_eq!(
+            json("--add-host h=1.2.3.4 x", "/HostConfig/ExtraHosts"),
+            serde_json::json!(["h:1.2.3.4"])
+        );
         assert_eq!(json("--tmpfs /t:size=1m x", "/HostConfig/Tmpfs"), serde_json::json!({"/t": "size=1m"}));
         assert_eq!(json("--entrypoint sh x -c y", "/Cmd"), serde_json::json!(["-c", "y"]));
         assert_eq!(
             json("--restart on-failure:3 x", "/HostConfig/RestartPolicy"),
             serde_json::json!({"Name": "on-failure", "MaximumRetryCount": 3})
         );
-        assert_eq!(json("--health-cmd true --health-interval 5s x", "/Healthcheck/Interval"), 5_000_000_000_i64);
+        assert_eq!(
+            json("--health-cmd true --health-interval 5s x", "/Healthcheck/Interval"),
+            5_000_000_000_i64
+        );
     }
 
     #[test]
@@ -421,10 +440,19 @@ mod tests {
             ("--rm --restart always x", "conflicting options: cannot specify both --restart and --rm"),
             ("--ulimit x y", "invalid argument \"x\" for \"--ulimit\" flag: invalid ulimit argument: x"),
             ("-e =x y", "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x"),
-            ("--cpus x y", "invalid argument \"x\" for \"--cpus\" flag: failed to parse x as a rational number"),
-            ("-a foo y", "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"),
+            (
+                "--cpus x y",
+                "invalid argument \"x\" for \"--cpus\" flag: failed to parse x as a rational number",
+            ),
+            (
+                "-a foo y",
+                "invalid argument \"foo\" for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR",
+            ),
             ("--env-file /nonexistent/file y", "open /nonexistent/file: no such file or directory"),
-            ("--mount x y", "invalid argument \"x\" for \"--mount\" flag: invalid field 'x' must be a key=value pair"),
+            (
+                "--mount x y",
+                "invalid argument \"x\" for \"--mount\" flag: invalid field 'x' must be a key=value pair",
+            ),
             ("-p abc y", "invalid containerPort: abc"),
             ("--pid x y", "--pid: invalid PID mode"),
         ] {

@@ -1,8 +1,8 @@
 use ponton_client::{AttachOptions, Client, Waiting};
 
-use super::create::{create_container, named, print_plan, resolve};
+use super::create::{DETACHED_AND_ATTACHED, create_container, named, print_plan, resolve};
 use super::request::{self, Attach};
-use super::streams::{End, ProxiedSignals, Resizable, Streams, follow_size};
+use super::streams::{End, ProxiedSignals, Resizable, Streams};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::{Flag, Flags};
@@ -30,7 +30,7 @@ async fn run(call: Invocation) -> Result<u8, Error> {
     let request = resolve(flags, &call.arguments)?;
     let attach = Attach::from_flags(flags);
     if flags.on("detach") && !flags.all("attach").is_empty() {
-        return Err(Error::invalid("conflicting options: cannot specify both --attach and --detach"));
+        return Err(Error::invalid(DETACHED_AND_ATTACHED));
     }
     terminal::check_input(attach.stdin, request.config.tty)?;
     let keys = DetachKeys::parse(flags.text("detach-keys"))?;
@@ -69,13 +69,7 @@ impl Foreground<'_> {
     async fn run(self, keys: DetachKeys) -> Result<u8, Error> {
         let Self { client, id, tty, attach, remove, flags } = self;
         let detach_keys = flags.text("detach-keys");
-        let signals = if flags.on("sig-proxy") && !tty { Some(ProxiedSignals::catch()?) } else { None };
-        let proxy = async {
-            match signals {
-                Some(signals) => signals.forward(client, id).await,
-                None => std::future::pending().await,
-            }
-        };
+        let signals = ProxiedSignals::catch(flags.on("sig-proxy") && !tty)?;
         let options = AttachOptions {
             stream: true,
             logs: false,
@@ -104,23 +98,13 @@ impl Foreground<'_> {
                 }
                 return Err(error.into());
             }
-            let sizes = async {
-                if tty { follow_size(client, Resizable::Container(id)).await } else { std::future::pending().await }
-            };
-            let end = tokio::select! {
-                end = streams.pump() => end?,
-                () = sizes => End::Output,
-            };
-            match end {
+            match streams.interact(client, Resizable::Container(id)).await? {
                 End::Output => exit_code(waiting).await,
                 End::Detached => Ok(0),
                 End::Signal(number) => Err(Error::Exit(128 + number)),
             }
         };
-        tokio::select! {
-            code = work => code,
-            () = proxy => Ok(0),
-        }
+        signals.during(client, id, work).await
     }
 }
 

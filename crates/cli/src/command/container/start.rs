@@ -1,7 +1,7 @@
 use ponton_client::AttachOptions;
 
 use super::run::exit_code;
-use super::streams::{End, ProxiedSignals, Resizable, Streams, follow_size};
+use super::streams::{End, ProxiedSignals, Resizable, Streams};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
@@ -58,7 +58,7 @@ async fn start_attached(call: &Invocation) -> Result<u8, Error> {
     let (id, tty) = (container.id.as_str(), container.config.tty);
     let stdin = call.flags.on("interactive") && container.config.open_stdin;
     terminal::check_input(stdin, tty)?;
-    let signals = if tty { None } else { Some(ProxiedSignals::catch()?) };
+    let signals = ProxiedSignals::catch(!tty)?;
     let keys = call.flags.text("detach-keys");
     let options = AttachOptions {
         stream: true,
@@ -73,29 +73,12 @@ async fn start_attached(call: &Invocation) -> Result<u8, Error> {
         let (connection, waiting) =
             tokio::try_join!(client.container_attach(id, &options), client.container_wait(id, condition))?;
         client.container_start(id, keys).await?;
-        let streams =
-            Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
-        let sizes = async {
-            if tty { follow_size(client, Resizable::Container(id)).await } else { std::future::pending().await }
-        };
-        let end = tokio::select! {
-            end = streams.pump() => end?,
-            () = sizes => End::Output,
-        };
-        match end {
+        let streams = Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
+        match streams.interact(client, Resizable::Container(id)).await? {
             End::Output => exit_code(waiting).await,
             End::Detached => Ok(0),
             End::Signal(number) => Err(Error::Exit(128 + number)),
         }
     };
-    let proxy = async {
-        match signals {
-            Some(signals) => signals.forward(client, id).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        code = work => code,
-        () = proxy => Ok(0),
-    }
+    signals.during(client, id, work).await
 }

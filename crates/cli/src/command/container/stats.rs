@@ -59,7 +59,8 @@ async fn stats(call: Invocation) -> Result<u8, Error> {
             .iter()
             .map(|(name, stats)| row(name, stats.as_ref(), call.flags.on("no-trunc")))
             .collect();
-        let text = List { columns: COLUMNS, default: TABLE, format: call.flags.text("format") }.render(rows)?;
+        let text =
+            List { columns: COLUMNS, default: TABLE, format: call.flags.text("format") }.render(rows)?;
         if clear && !once {
             output::print("\x1b[H\x1b[J")?;
         }
@@ -107,7 +108,10 @@ fn row(asked: &str, stats: Option<&Stats>, whole: bool) -> Row {
         ("Container", asked.into()),
         ("ID", id.into()),
         ("MemPerc", format!("{percent:.2}%").into()),
-        ("MemUsage", format!("{} / {}", unit::binary_size(used as i64), unit::binary_size(limit as i64)).into()),
+        (
+            "MemUsage",
+            format!("{} / {}", unit::binary_size(used as i64), unit::binary_size(limit as i64)).into(),
+        ),
         ("Name", stats.name.trim_start_matches('/').into()),
         ("NetIO", format!("{} / {}", io(received), io(sent)).into()),
         ("PIDs", stats.pids_stats.current.to_string().into()),

@@ -1,5 +1,6 @@
 //! What flows between the caller's terminal or pipes and a container.
 
+use std::convert::Infallible;
 use std::future::pending;
 
 use bytes::{Buf, BytesMut};
@@ -38,8 +39,19 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Pumps until the output ends, the user detaches, or (with a raw terminal) a signal comes.
-    pub(crate) async fn pump(self) -> Result<End, Error> {
+    /// Pumps until the output ends, the user detaches, or (with a raw terminal) a signal comes; a terminal's
+    /// size is followed meanwhile.
+    pub(crate) async fn interact(self, client: &Client, what: Resizable<'_>) -> Result<End, Error> {
+        if !self.tty {
+            return self.pump().await;
+        }
+        tokio::select! {
+            end = self.pump() => end,
+            never = follow_size(client, what) => match never {},
+        }
+    }
+
+    async fn pump(self) -> Result<End, Error> {
         let raw = if self.tty && self.stdin { RawMode::enter()? } else { None };
         let is_raw = raw.is_some();
         let (mut reader, writer) = tokio::io::split(self.connection);
@@ -49,13 +61,8 @@ impl Streams {
             // The end of the input is the end of all only if there is no output to wait for.
             if end == End::Detached || !self.output { end } else { pending().await }
         };
-        let output = async {
-            if self.tty {
-                copy_raw(&mut reader).await
-            } else {
-                copy_frames(&mut reader).await
-            }
-        };
+        let output =
+            async { if self.tty { copy_raw(&mut reader).await } else { copy_frames(&mut reader).await } };
         tokio::select! {
             biased;
             result = output => result.map(|()| End::Output),
@@ -201,7 +208,7 @@ pub(crate) enum Resizable<'a> {
 }
 
 /// Tells the size of the terminal now and whenever it changes; never ends.
-pub(crate) async fn follow_size(client: &Client, what: Resizable<'_>) {
+async fn follow_size(client: &Client, what: Resizable<'_>) -> Infallible {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return pending().await };
     loop {
         if let Some((rows, columns)) = terminal::size() {
@@ -215,13 +222,17 @@ pub(crate) async fn follow_size(client: &Client, what: Resizable<'_>) {
     }
 }
 
-/// The signals that are passed on to a container, caught from the moment this is made.
+/// The signals that are passed on to a container, caught from the moment this is made; none if they are not
+/// to be passed on.
 #[derive(Debug)]
 pub(crate) struct ProxiedSignals(Vec<(&'static str, tokio::signal::unix::Signal)>);
 
 impl ProxiedSignals {
-    /// Catches them.
-    pub(crate) fn catch() -> Result<Self, Error> {
+    /// Catches them if `wanted`.
+    pub(crate) fn catch(wanted: bool) -> Result<Self, Error> {
+        if !wanted {
+            return Ok(Self(Vec::new()));
+        }
         let kinds = [
             ("HUP", SignalKind::hangup()),
             ("INT", SignalKind::interrupt()),
@@ -236,13 +247,21 @@ impl ProxiedSignals {
         caught.map(Self).map_err(|source| Error::file("catch", "signals", source))
     }
 
-    /// Passes them on; never ends.
-    pub(crate) async fn forward(mut self, client: &Client, id: &str) {
+    /// Does `work`, passing signals on to the container meanwhile.
+    pub(crate) async fn during<T>(self, client: &Client, id: &str, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            result = work => result,
+            never = self.forward(client, id) => match never {},
+        }
+    }
+
+    async fn forward(mut self, client: &Client, id: &str) -> Infallible {
         loop {
             let name = std::future::poll_fn(|cx| {
-                let ready = self.0.iter_mut().find_map(|(name, stream)| {
-                    stream.poll_recv(cx).is_ready().then_some(*name)
-                });
+                let ready = self
+                    .0
+                    .iter_mut()
+                    .find_map(|(name, stream)| stream.poll_recv(cx).is_ready().then_some(*name));
                 ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
             });
             let name = name.await;
@@ -259,7 +278,9 @@ mod tests {
     #[test]
     fn frames_are_found_wherever_they_are_cut() {
         let mut bytes = Vec::new();
-        for (kind, text) in [(StreamKind::Stdout, "out"), (StreamKind::Stderr, "error"), (StreamKind::Stdout, "")] {
+        for (kind, text) in
+            [(StreamKind::Stdout, "out"), (StreamKind::Stderr, "error"), (StreamKind::Stdout, "")]
+        {
             bytes.extend_from_slice(&FrameHeader { kind, length: text.len() as u32 }.encode());
             bytes.extend_from_slice(text.as_bytes());
         }

@@ -4,14 +4,12 @@ use crate::format::table;
 use crate::output;
 
 /// `ponton top`.
-pub(crate) static TOP: Command = Command::new(
-    "top",
-    "CONTAINER [ps OPTIONS]",
-    "Display the running processes of a container",
-    |call| Box::pin(top(call)),
-)
-.arguments(Arguments::AtLeast(1), Complete::RunningContainers)
-.strict();
+pub(crate) static TOP: Command =
+    Command::new("top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", |call| {
+        Box::pin(top(call))
+    })
+    .arguments(Arguments::AtLeast(1), Complete::RunningContainers)
+    .strict();
 
 async fn top(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;

@@ -20,7 +20,10 @@ pub(crate) static LS: Command = copy(&IMAGES).renamed("ls", &["list"]);
 static FLAGS: &[Flag] = &[
     Flag::switch("all", "Show intermediate images too").short('a'),
     Flag::switch("digests", "Show digests"),
-    Flag::list("filter", "Only those that match (key=value)").short('f').named("filter").check(value::check_filter),
+    Flag::list("filter", "Only those that match (key=value)")
+        .short('f')
+        .named("filter")
+        .check(value::check_filter),
     Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
     Flag::switch("no-trunc", "Do not cut anything off"),
     Flag::switch("quiet", "Only ids").short('q'),
@@ -40,7 +43,8 @@ const COLUMNS: &[Column] = &[
     ("VirtualSize", "SIZE"),
 ];
 const TABLE: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
-const TABLE_WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const TABLE_WITH_DIGESTS: &str =
+    "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 
 async fn list(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
@@ -82,7 +86,8 @@ fn names(image: &Summary, digests: bool) -> Vec<Name> {
         .collect();
     for text in image.repo_tags.iter().filter(|text| *text != "<none>:<none>") {
         let Some((repository, tag)) = text.rsplit_once(':') else { continue };
-        let mut of: Vec<&str> = known.iter().filter(|(name, _)| *name == repository).map(|(_, digest)| *digest).collect();
+        let mut of: Vec<&str> =
+            known.iter().filter(|(name, _)| *name == repository).map(|(_, digest)| *digest).collect();
         if of.is_empty() || !digests {
             of = vec![of.first().copied().filter(|_| digests).unwrap_or(NONE)];
         }
@@ -93,10 +98,8 @@ fn names(image: &Summary, digests: bool) -> Vec<Name> {
         }));
     }
     if names.is_empty() {
-        names.extend(known.iter().take(if digests { usize::MAX } else { 1 }).map(|(repository, digest)| Name {
-            repository: (*repository).to_owned(),
-            tag: NONE.to_owned(),
-            digest: (*digest).to_owned(),
+        names.extend(known.iter().take(if digests { usize::MAX } else { 1 }).map(|(repository, digest)| {
+            Name { repository: (*repository).to_owned(), tag: NONE.to_owned(), digest: (*digest).to_owned() }
         }));
     }
     if names.is_empty() {
@@ -147,10 +150,13 @@ mod tests {
 
     #[test]
     fn one_line_for_each_name() {
-        let images = [image(&["busybox:latest", "host:5000/a:1"], &[]), image(&[], &["x@sha256:1"]), image(&[], &[])];
+        let images =
+            [image(&["busybox:latest", "host:5000/a:1"], &[]), image(&[], &["x@sha256:1"]), image(&[], &[])];
         let rows = images
             .iter()
-            .flat_map(|image| names(image, false).into_iter().map(|name| row(image, name, false, 4_700)).collect::<Vec<_>>())
+            .flat_map(|image| {
+                names(image, false).into_iter().map(|name| row(image, name, false, 4_700)).collect::<Vec<_>>()
+            })
             .collect();
         let text = List { columns: COLUMNS, default: TABLE, format: "" }.render(rows).unwrap();
         assert_eq!(

@@ -17,11 +17,8 @@ use crate::flag::Flag;
 use crate::output;
 
 /// `ponton pull`.
-pub(crate) static PULL: Command = Command::new(
-    "pull",
-    "[OPTIONS] NAME[:TAG|@DIGEST]",
-    "Download an image from a registry",
-    |call| {
+pub(crate) static PULL: Command =
+    Command::new("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", |call| {
         Box::pin(async move {
             let client = call.context.client().await?;
             let name = &call.arguments[0];
@@ -32,13 +29,12 @@ pub(crate) static PULL: Command = Command::new(
             }
             Ok(0)
         })
-    },
-)
-.flags(&[&[
-    Flag::text("platform", "Platform of the image"),
-    Flag::switch("quiet", "Say nothing of the progress").short('q'),
-]])
-.arguments(Arguments::Exactly(1), Complete::Images);
+    })
+    .flags(&[&[
+        Flag::text("platform", "Platform of the image"),
+        Flag::switch("quiet", "Say nothing of the progress").short('q'),
+    ]])
+    .arguments(Arguments::Exactly(1), Complete::Images);
 
 /// Pulls an image and shows the progress, on standard error if `on_stderr`.
 pub(crate) async fn pull(
@@ -93,12 +89,14 @@ async fn import(call: Invocation) -> Result<u8, Error> {
 
 /// `ponton load`.
 pub(crate) static LOAD: Command =
-    Command::new("load", "[OPTIONS]", "Load an image from a tar archive or STDIN", |call| Box::pin(load(call)))
-        .flags(&[&[
-            Flag::text("input", "Read a file instead of standard input").short('i'),
-            Flag::switch("quiet", "Say nothing of the progress").short('q'),
-        ]])
-        .arguments(Arguments::None, Complete::Nothing);
+    Command::new("load", "[OPTIONS]", "Load an image from a tar archive or STDIN", |call| {
+        Box::pin(load(call))
+    })
+    .flags(&[&[
+        Flag::text("input", "Read a file instead of standard input").short('i'),
+        Flag::switch("quiet", "Say nothing of the progress").short('q'),
+    ]])
+    .arguments(Arguments::None, Complete::Nothing);
 
 async fn load(call: Invocation) -> Result<u8, Error> {
     let path = call.flags.text("input");
@@ -181,7 +179,8 @@ fn plain(message: &JsonMessage) -> String {
     if !message.stream.is_empty() {
         return message.stream.clone();
     }
-    let counts = message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0 || detail.total > 0);
+    let counts =
+        message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0 || detail.total > 0);
     if counts || message.status.is_empty() {
         return String::new();
     }
@@ -241,7 +240,11 @@ mod tests {
             stream: stream.to_owned(),
             status: status.to_owned(),
             id: id.to_owned(),
-            progress_detail: Some(ponton_api::stream::ProgressDetail { current, total: current, ..Default::default() }),
+            progress_detail: Some(ponton_api::stream::ProgressDetail {
+                current,
+                total: current,
+                ..Default::default()
+            }),
             ..JsonMessage::default()
         };
         assert_eq!(plain(&message("Loaded image: a\n", "", "", 0)), "Loaded image: a\n");

@@ -34,7 +34,11 @@ fn rows(usage: &DiskUsage) -> Vec<Row> {
     let containers = usage.containers.as_deref().unwrap_or_default();
     let volumes = usage.volumes.as_deref().unwrap_or_default();
     let in_use = images.iter().filter(|image| image.containers > 0);
-    let used_bytes: i64 = in_use.clone().filter(|image| image.size > 0 && image.shared_size >= 0).map(|image| image.size - image.shared_size).sum();
+    let used_bytes: i64 = in_use
+        .clone()
+        .filter(|image| image.size > 0 && image.shared_size >= 0)
+        .map(|image| image.size - image.shared_size)
+        .sum();
     let running = |state: &str| matches!(state, "running" | "paused" | "restarting");
     let written = |all: bool| -> i64 {
         let chosen = containers.iter().filter(|container| all || !running(&container.state));
@@ -44,7 +48,8 @@ fn rows(usage: &DiskUsage) -> Vec<Row> {
         let usages = volumes.iter().filter_map(|volume| volume.usage_data.as_ref());
         usages.filter(|usage| usage.size >= 0 && (all || usage.ref_count == 0)).map(|usage| usage.size).sum()
     };
-    let active_volumes = volumes.iter().filter(|volume| volume.usage_data.as_ref().is_some_and(|usage| usage.ref_count > 0));
+    let active_volumes =
+        volumes.iter().filter(|volume| volume.usage_data.as_ref().is_some_and(|usage| usage.ref_count > 0));
     let active_containers = containers.iter().filter(|container| running(&container.state)).count();
     vec![
         row("Images", images.len(), in_use.count(), usage.layers_size, usage.layers_size - used_bytes),

@@ -29,7 +29,8 @@ async fn info(call: Invocation) -> Result<u8, Error> {
         output::print_line(&text)?;
         return Ok(0);
     }
-    let client = format!("Client:\n Version:    {}\n Debug Mode: false\n\nServer:\n", env!("CARGO_PKG_VERSION"));
+    let client =
+        format!("Client:\n Version:    {}\n Debug Mode: false\n\nServer:\n", env!("CARGO_PKG_VERSION"));
     output::print(&client)?;
     let connected = call.context.client().await;
     let info = match connected {

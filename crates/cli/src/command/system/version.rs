@@ -87,20 +87,31 @@ fn plain(api_version: &str, server: Option<&Version>) -> String {
     }
     line("OS/Arch", &format!("{}/{ARCHITECTURE}", std::env::consts::OS));
     let Some(server) = server else { return text };
-    let _ = writeln!(text, "\nServer:{}", match server.platform.name.as_str() {
-        "" => String::new(),
-        name => format!(" {name}"),
-    });
+    let _ = writeln!(
+        text,
+        "\nServer:{}",
+        match server.platform.name.as_str() {
+            "" => String::new(),
+            name => format!(" {name}"),
+        }
+    );
     for component in &server.components {
         let _ = writeln!(text, " {}:", component.name);
-        let detail = |name: &str| component.details.as_ref().and_then(|details| details.get(name)).map_or("", String::as_str);
+        let detail = |name: &str| {
+            component.details.as_ref().and_then(|details| details.get(name)).map_or("", String::as_str)
+        };
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {:<18}{value}", format!("{label}:"));
         };
         line("Version", component.version.clone());
         if component.name == "Engine" {
-            line("API version", format!("{} (minimum version {})", detail("ApiVersion"), detail("MinAPIVersion")));
-            for (label, name) in [("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime")] {
+            line(
+                "API version",
+                format!("{} (minimum version {})", detail("ApiVersion"), detail("MinAPIVersion")),
+            );
+            for (label, name) in
+                [("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime")]
+            {
                 if !detail(name).is_empty() {
                     line(label, detail(name).to_owned());
                 }

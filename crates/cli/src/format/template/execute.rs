@@ -41,7 +41,11 @@ impl State {
                     let depth = self.variables.len();
                     let found = self.pipeline(value, dot)?;
                     self.declare(value, std::slice::from_ref(&found));
-                    if found.is_true() { self.list(then, &found)? } else { self.list(otherwise, dot)? }
+                    if found.is_true() {
+                        self.list(then, &found)?
+                    } else {
+                        self.list(otherwise, dot)?
+                    }
                     self.variables.truncate(depth);
                 }
                 Node::Range { over, body, otherwise } => self.range(over, body, otherwise, dot)?,
@@ -50,7 +54,13 @@ impl State {
         Ok(())
     }
 
-    fn range(&mut self, over: &Pipeline, body: &[Node], otherwise: &[Node], dot: &Data) -> Result<(), Reason> {
+    fn range(
+        &mut self,
+        over: &Pipeline,
+        body: &[Node],
+        otherwise: &[Node],
+        dot: &Data,
+    ) -> Result<(), Reason> {
         let items: Vec<(Data, Data)> = match self.pipeline(over, dot)? {
             Data::Array(items) => {
                 items.into_iter().enumerate().map(|(index, item)| (Data::Int(index as i64), item)).collect()
@@ -111,9 +121,11 @@ impl State {
             }
             return self.operand(first, dot);
         };
-        let mut arguments = rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
+        let mut arguments =
+            rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
         arguments.extend(piped);
-        function::call(name, &arguments).map_err(|reason| at(first, &format!("error calling {name}: {reason}")))
+        function::call(name, &arguments)
+            .map_err(|reason| at(first, &format!("error calling {name}: {reason}")))
     }
 
     fn operand(&self, operand: &Operand, dot: &Data) -> Result<Data, Reason> {
@@ -130,10 +142,13 @@ impl State {
         };
         operand.fields.iter().try_fold(base, |value, field| {
             value.member(field).ok_or_else(|| {
-                at(operand, &match value {
-                    Data::Null | Data::Missing => format!("nil data; no entry for key {field:?}"),
-                    _ => format!("can't evaluate field {field}"),
-                })
+                at(
+                    operand,
+                    &match value {
+                        Data::Null | Data::Missing => format!("nil data; no entry for key {field:?}"),
+                        _ => format!("can't evaluate field {field}"),
+                    },
+                )
             })
         })
     }

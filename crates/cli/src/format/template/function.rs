@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use crate::format::data::Data;
 
 pub(super) const NAMES: &[&str] = &[
-    "and", "eq", "ge", "gt", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not", "or", "pad", "print",
-    "printf", "println", "slice", "split", "title", "truncate", "upper",
+    "and", "eq", "ge", "gt", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not", "or", "pad",
+    "print", "printf", "println", "slice", "split", "title", "truncate", "upper",
 ];
 
 pub(super) fn call(name: &str, arguments: &[Data]) -> Result<Data, String> {
@@ -14,7 +14,9 @@ pub(super) fn call(name: &str, arguments: &[Data]) -> Result<Data, String> {
         ("and", [.., last]) => Ok(arguments.iter().find(|value| !value.is_true()).unwrap_or(last).clone()),
         ("or", [.., last]) => Ok(arguments.iter().find(|value| value.is_true()).unwrap_or(last).clone()),
         ("not", [value]) => Ok(Data::Bool(!value.is_true())),
-        ("eq", [first, rest @ ..]) if !rest.is_empty() => Ok(Data::Bool(rest.iter().any(|other| same(first, other)))),
+        ("eq", [first, rest @ ..]) if !rest.is_empty() => {
+            Ok(Data::Bool(rest.iter().any(|other| same(first, other))))
+        }
         ("ne", [left, right]) => Ok(Data::Bool(!same(left, right))),
         ("lt" | "le" | "gt" | "ge", [left, right]) => {
             let order = compare(left, right)?;

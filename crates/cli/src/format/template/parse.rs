@@ -64,7 +64,8 @@ fn pieces(text: &str) -> Result<Vec<Piece>, Reason> {
         }
         let unclosed = || format!("{}: unclosed action", line(text, open));
         if text[start..].trim_start().starts_with("/*") {
-            let close = text[start..].find("*/").ok_or_else(|| format!("{}: unclosed comment", line(text, open)))?;
+            let close =
+                text[start..].find("*/").ok_or_else(|| format!("{}: unclosed comment", line(text, open)))?;
             let rest = &text[start + close + 2..];
             trim_next = rest.starts_with(" -}}");
             let end = rest.find("}}").ok_or_else(unclosed)?;
@@ -84,7 +85,9 @@ fn tokens(text: &str, mut at: usize) -> Result<(Vec<Token>, usize, bool), Reason
     let mut tokens = Vec::new();
     loop {
         let rest = &text[at..];
-        let Some(letter) = rest.chars().next() else { return Err(format!("{}: unclosed action", line(text, at))) };
+        let Some(letter) = rest.chars().next() else {
+            return Err(format!("{}: unclosed action", line(text, at)));
+        };
         if rest.starts_with("}}") {
             return Ok((tokens, at + 2, false));
         }
@@ -108,7 +111,9 @@ fn tokens(text: &str, mut at: usize) -> Result<(Vec<Token>, usize, bool), Reason
                 push(&mut tokens, Token::Literal(literal), length)
             }
             letter if letter.is_ascii_digit() || "+-".contains(letter) => {
-                let length = rest[1..].find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.').map_or(rest.len(), |end| end + 1);
+                let length = rest[1..]
+                    .find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.')
+                    .map_or(rest.len(), |end| end + 1);
                 let literal = number(&rest[..length])
                     .ok_or_else(|| format!("{}: bad number syntax: {:?}", line(text, at), &rest[..length]))?;
                 push(&mut tokens, Token::Literal(literal), length)
@@ -241,7 +246,8 @@ impl Parser {
             None => return Err("1: unexpected EOF".to_owned()),
             Some("end") => Vec::new(),
             Some("else if") => {
-                let Piece::Action(tokens) = std::mem::replace(&mut self.pieces[self.next], Piece::Text(String::new()))
+                let Piece::Action(tokens) =
+                    std::mem::replace(&mut self.pieces[self.next], Piece::Text(String::new()))
                 else {
                     return Err("1: unexpected EOF".to_owned());
                 };
@@ -297,7 +303,11 @@ impl Parser {
                 }
                 Token::Open => {
                     let mut inner = self.pipeline_until(tokens, true)?;
-                    let fields = inner.variables.iter().filter_map(|name| name.strip_prefix('.').map(str::to_owned)).collect();
+                    let fields = inner
+                        .variables
+                        .iter()
+                        .filter_map(|name| name.strip_prefix('.').map(str::to_owned))
+                        .collect();
                     inner.variables.retain(|name| !name.starts_with('.'));
                     pipeline.commands[last].push(Operand {
                         at: 0,

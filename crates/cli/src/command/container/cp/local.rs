@@ -67,7 +67,8 @@ pub(super) fn pack(
     let bytes = Arc::new(AtomicU64::new(0));
     let counter = bytes.clone();
     tokio::task::spawn_blocking(move || {
-        let mut builder = Builder::new(io::BufWriter::with_capacity(CHUNK_BYTES, ChannelWriter(sender.clone())));
+        let mut builder =
+            Builder::new(io::BufWriter::with_capacity(CHUNK_BYTES, ChannelWriter(sender.clone())));
         let mut packer = Packer { builder: &mut builder, keep_owner, counter: &counter };
         let result = packer.add(&source.path, Path::new(&name)).and_then(|()| {
             let mut writer = builder.into_inner()?;
@@ -173,7 +174,12 @@ pub(super) struct Unpack {
 
 impl Unpack {
     /// Docker's rules for `source` (a path in a container) copied to the local `target`.
-    pub(super) fn plan(source: &str, is_directory: bool, target: &Path, given_directory: bool) -> Result<Self, Error> {
+    pub(super) fn plan(
+        source: &str,
+        is_directory: bool,
+        target: &Path,
+        given_directory: bool,
+    ) -> Result<Self, Error> {
         let found = fs::metadata(target).ok();
         let contents_only = ends_in_dot(source);
         let beside = || {
@@ -181,12 +187,15 @@ impl Unpack {
             Self { root: parent, rename: target.file_name().map(PathBuf::from) }
         };
         match (is_directory, found.map(|found| found.is_dir())) {
-            (true, Some(true)) if contents_only => Ok(Self { root: target.to_owned(), rename: Some(PathBuf::new()) }),
+            (true, Some(true)) if contents_only => {
+                Ok(Self { root: target.to_owned(), rename: Some(PathBuf::new()) })
+            }
             (_, Some(true)) => Ok(Self { root: target.to_owned(), rename: None }),
             (true, Some(false)) => Err(Error::invalid("cannot copy directory")),
-            (false, None) if given_directory => {
-                Err(Error::invalid(format!("destination directory {:?} does not exist", target.display().to_string())))
-            }
+            (false, None) if given_directory => Err(Error::invalid(format!(
+                "destination directory {:?} does not exist",
+                target.display().to_string()
+            ))),
             (true, None) | (false, Some(false) | None) => Ok(beside()),
         }
     }
@@ -223,7 +232,9 @@ pub(super) async fn unpack(
 ) -> Result<u64, Error> {
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
     let root = plan.root.display().to_string();
-    let unpacker = tokio::task::spawn_blocking(move || unpack_blocking(ChannelReader { receiver, rest: Bytes::new() }, &plan));
+    let unpacker = tokio::task::spawn_blocking(move || {
+        unpack_blocking(ChannelReader { receiver, rest: Bytes::new() }, &plan)
+    });
     let mut stream = stream;
     let mut broken = None;
     while let Some(chunk) = stream.next().await {
@@ -286,7 +297,10 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
                 // A link in the place of a directory would lead what follows out of the destination.
                 let found = fs::symlink_metadata(&path);
                 if found.as_ref().is_ok_and(|found| !found.is_dir()) {
-                    return Err(io::Error::other(format!("cannot overwrite non-directory {} with directory", path.display())));
+                    return Err(io::Error::other(format!(
+                        "cannot overwrite non-directory {} with directory",
+                        path.display()
+                    )));
                 }
                 if found.is_err() {
                     fs::create_dir(&path)?;
@@ -294,14 +308,18 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
                 directories.push((path, entry.header().mode()?));
             }
             EntryType::Link => {
-                let target = entry.link_name()?.ok_or_else(|| io::Error::other("a hard link without a target"))?;
+                let target =
+                    entry.link_name()?.ok_or_else(|| io::Error::other("a hard link without a target"))?;
                 let Some(target) = plan.place(&target)? else { continue };
                 let target = inside(&root, &target)?;
                 remove_file(&path)?;
                 fs::hard_link(target, path)?;
             }
             EntryType::Block | EntryType::Char | EntryType::Fifo => {
-                return Err(io::Error::other(format!("{} is a special file, which is not copied", place.display())));
+                return Err(io::Error::other(format!(
+                    "{} is a special file, which is not copied",
+                    place.display()
+                )));
             }
             _ => {
                 remove_file(&path)?;
@@ -394,7 +412,11 @@ mod tests {
             vec![("../x", EntryType::Regular, "bad")],
             vec![("d/../../x", EntryType::Regular, "bad")],
             vec![("l", EntryType::Symlink, target), ("l/x", EntryType::Regular, "bad")],
-            vec![("l", EntryType::Symlink, target), ("l/", EntryType::Directory, ""), ("l/x", EntryType::Regular, "bad")],
+            vec![
+                ("l", EntryType::Symlink, target),
+                ("l/", EntryType::Directory, ""),
+                ("l/x", EntryType::Regular, "bad"),
+            ],
             vec![("h", EntryType::Link, "../../../../etc/passwd")],
         ] {
             let directory = tempfile::tempdir().unwrap();
@@ -428,7 +450,10 @@ mod tests {
             let stream = std::pin::pin!(packed.stream);
             let stream = stream.map(|chunk| Ok(chunk.unwrap()));
             let plan = Unpack { root: to.path().to_owned(), rename: None };
-            assert_eq!(unpack(Box::pin(stream.collect::<Vec<_>>()).await.into_stream(), plan).await.unwrap(), 5);
+            assert_eq!(
+                unpack(Box::pin(stream.collect::<Vec<_>>()).await.into_stream(), plan).await.unwrap(),
+                5
+            );
         });
         assert_eq!(fs::read_to_string(to.path().join("renamed/f")).unwrap(), "hello");
         assert_eq!(fs::read_link(to.path().join("renamed/l")).unwrap(), Path::new("f"));

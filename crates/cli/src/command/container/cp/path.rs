@@ -81,9 +81,15 @@ mod tests {
 
     #[test]
     fn container_paths() {
-        for (path, absolute) in
-            [("a", "/a"), ("/a/../../b", "/b"), ("/a/.", "/a/."), ("a/", "/a/"), ("", "/"), (".", "/."), ("/a//b", "/a/b")]
-        {
+        for (path, absolute) in [
+            ("a", "/a"),
+            ("/a/../../b", "/b"),
+            ("/a/.", "/a/."),
+            ("a/", "/a/"),
+            ("", "/"),
+            (".", "/."),
+            ("/a//b", "/a/b"),
+        ] {
             assert_eq!(container_absolute(path), absolute);
         }
         assert_eq!(follow_link("/a/b", "c"), "/a/c");

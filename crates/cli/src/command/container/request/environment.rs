@@ -68,7 +68,9 @@ fn check_key(line: &str, file: &str, what: &str) -> Result<(), Error> {
         return Err(Error::invalid(format!("invalid env file ({file}): no {what} name on line '{line}'")));
     }
     if key.contains(char::is_whitespace) {
-        return Err(Error::invalid(format!("invalid env file ({file}): {what} '{key}' contains whitespaces")));
+        return Err(Error::invalid(format!(
+            "invalid env file ({file}): {what} '{key}' contains whitespaces"
+        )));
     }
     Ok(())
 }

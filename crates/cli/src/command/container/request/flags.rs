@@ -90,7 +90,9 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::bytes("memory-reservation", "Soft limit of memory"),
     Flag::bytes("memory-swap", "Limit of memory and swap together, -1 for none").check(value::check_swap),
     Flag::int("memory-swappiness", "How readily memory is swapped, 0 to 100").default("-1"),
-    Flag::list("mount", "Mount a bind, volume or tmpfs (type=…,source=…,target=…)").named("mount").check(mount::check),
+    Flag::list("mount", "Mount a bind, volume or tmpfs (type=…,source=…,target=…)")
+        .named("mount")
+        .check(mount::check),
     Flag::text("name", "Name of the container"),
     Flag::list("network", "Network to connect to").named("network"),
     Flag::list("network-alias", "Another name in the network"),
@@ -107,7 +109,8 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::text("pull", "When to pull the image: always, missing, never").default("missing"),
     Flag::switch("quiet", "Say nothing of pulling").short('q'),
     Flag::switch("read-only", "Mount the root file system read-only"),
-    Flag::text("restart", "When to start again: no, always, unless-stopped, on-failure[:times]").default("no"),
+    Flag::text("restart", "When to start again: no, always, unless-stopped, on-failure[:times]")
+        .default("no"),
     Flag::switch("rm", "Remove the container and its anonymous volumes when it ends"),
     Flag::text("runtime", "Runtime of the container"),
     Flag::list("security-opt", "Security option"),
@@ -118,7 +121,9 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::list("sysctl", "Set a kernel parameter").named("map").check(value::check_pair),
     Flag::list("tmpfs", "Mount a tmpfs (path[:options])"),
     Flag::switch("tty", "Give it a terminal").short('t'),
-    Flag::list("ulimit", "Set a resource limit (name=soft[:hard])").named("ulimit").check(value::check_ulimit),
+    Flag::list("ulimit", "Set a resource limit (name=soft[:hard])")
+        .named("ulimit")
+        .check(value::check_ulimit),
     Flag::text("user", "User or uid, and group or gid (user[:group])").short('u'),
     Flag::text("userns", "User namespace"),
     Flag::text("uts", "UTS namespace"),

@@ -76,7 +76,10 @@ fn parse(text: &str) -> Result<Mount, String> {
             Some((key, value)) => (key.trim().to_ascii_lowercase(), value),
             None => (field.trim().to_ascii_lowercase(), "true"),
         };
-        let is_switch = matches!(key.as_str(), "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" | "bind-create-src");
+        let is_switch = matches!(
+            key.as_str(),
+            "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" | "bind-create-src"
+        );
         if !field.contains('=') && !is_switch {
             return Err(format!("invalid field '{field}' must be a key=value pair"));
         }
@@ -101,10 +104,15 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
         "readonly" | "ro" => mount.read_only = switch()?,
         "consistency" => mount.consistency = value.to_ascii_lowercase(),
         "bind-propagation" => {
-            mount.bind_options.get_or_insert_with(BindOptions::default).propagation = value.to_ascii_lowercase();
+            mount.bind_options.get_or_insert_with(BindOptions::default).propagation =
+                value.to_ascii_lowercase();
         }
-        "bind-nonrecursive" => mount.bind_options.get_or_insert_with(BindOptions::default).non_recursive = switch()?,
-        "bind-create-src" => mount.bind_options.get_or_insert_with(BindOptions::default).create_mountpoint = switch()?,
+        "bind-nonrecursive" => {
+            mount.bind_options.get_or_insert_with(BindOptions::default).non_recursive = switch()?
+        }
+        "bind-create-src" => {
+            mount.bind_options.get_or_insert_with(BindOptions::default).create_mountpoint = switch()?
+        }
         "bind-recursive" => {
             let options = mount.bind_options.get_or_insert_with(BindOptions::default);
             match value {
@@ -112,7 +120,11 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
                 "disabled" => options.non_recursive = true,
                 "writable" => options.read_only_non_recursive = true,
                 "readonly" => options.read_only_force_recursive = true,
-                _ => return Err(format!("invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")")),
+                _ => {
+                    return Err(format!(
+                        "invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+                    ));
+                }
             }
         }
         "volume-subpath" => volume(mount).subpath = value.to_owned(),
@@ -126,7 +138,9 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
             let (name, value) = value.split_once('=').unwrap_or((value, ""));
             driver(mount).options.get_or_insert_default().insert(name.to_owned(), value.to_owned());
         }
-        "image-subpath" => mount.image_options.get_or_insert_with(ImageOptions::default).subpath = value.to_owned(),
+        "image-subpath" => {
+            mount.image_options.get_or_insert_with(ImageOptions::default).subpath = value.to_owned()
+        }
         "tmpfs-size" => {
             mount.tmpfs_options.get_or_insert_with(TmpfsOptions::default).size_bytes =
                 value::parse_bytes(value).map_err(|_| format!("invalid value for {key}: {value}"))?;
@@ -184,7 +198,8 @@ mod tests {
             serde_json::json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})
         );
         assert_eq!(
-            json("target=/t,source=v,volume-opt=type=nfs").unwrap()["VolumeOptions"]["DriverConfig"]["Options"]["type"],
+            json("target=/t,source=v,volume-opt=type=nfs").unwrap()["VolumeOptions"]["DriverConfig"]["Options"]
+                ["type"],
             "nfs"
         );
         let tmpfs = json("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();

@@ -26,9 +26,7 @@ pub(super) fn networks(flags: &Flags, host: &mut HostConfig) -> Result<Networkin
     host.network_mode = modes.first().map_or("default", String::as_str).to_owned();
     let aliases = !flags.all("network-alias").is_empty();
     if aliases && matches!(host.network_mode.as_str(), "default" | "bridge" | "host" | "none") {
-        return Err(Error::invalid(
-            "network-scoped aliases are only supported for user-defined networks",
-        ));
+        return Err(Error::invalid("network-scoped aliases are only supported for user-defined networks"));
     }
     Ok(config)
 }
@@ -41,9 +39,8 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
     }
     let mut network = String::new();
     for field in text.split(',') {
-        let (key, value) = field
-            .split_once('=')
-            .ok_or_else(|| Error::invalid(format!("invalid field {field}")))?;
+        let (key, value) =
+            field.split_once('=').ok_or_else(|| Error::invalid(format!("invalid field {field}")))?;
         match key.trim().to_ascii_lowercase().as_str() {
             "name" => value.clone_into(&mut network),
             "alias" => endpoint.aliases.get_or_insert_default().push(value.to_owned()),

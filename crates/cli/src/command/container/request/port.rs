@@ -21,8 +21,10 @@ pub(super) fn ports(publish: &[String], expose: &[String]) -> Result<(PortSet, P
             return Err(Error::invalid(format!("invalid port format for --expose: {text}")));
         }
         let (range, protocol) = split_protocol(text);
-        let (first, last) = parse_range(range)
-            .ok_or_else(|| Error::invalid(format!("invalid range format for --expose: {text}, error: invalid port")))?;
+        let (first, last) = parse_range(range).ok_or_else(|| {
+            let reason = format!("strconv.ParseUint: parsing {range:?}: invalid syntax");
+            Error::invalid(format!("invalid range format for --expose: {text}, error: {reason}"))
+        })?;
         exposed.extend((first..=last).map(|port| member(format!("{port}/{protocol}"))));
     }
     Ok((exposed, bindings))
@@ -60,8 +62,8 @@ fn short_form(text: &str) -> Result<Vec<(String, PortBinding)>, Error> {
     if container.is_empty() {
         return Err(Error::invalid(format!("no port specified: {text}<empty>")));
     }
-    let (first, last) =
-        parse_range(container).ok_or_else(|| Error::invalid(format!("invalid containerPort: {container}")))?;
+    let (first, last) = parse_range(container)
+        .ok_or_else(|| Error::invalid(format!("invalid containerPort: {container}")))?;
     let host_range = match host {
         "" => None,
         host => Some(parse_range(host).ok_or_else(|| Error::invalid(format!("invalid hostPort: {host}")))?),
@@ -70,7 +72,9 @@ fn short_form(text: &str) -> Result<Vec<(String, PortBinding)>, Error> {
         && host_last - host_first != last - first
         && first != last
     {
-        return Err(Error::invalid(format!("invalid ranges specified for container and host Ports: {container} and {host}")));
+        return Err(Error::invalid(format!(
+            "invalid ranges specified for container and host Ports: {container} and {host}"
+        )));
     }
     let binding = |index: u16| {
         let host_port = match host_range {

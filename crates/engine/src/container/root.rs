@@ -1,0 +1,62 @@
+//! The file system of a container that does not run: its snapshot, volumes and binds as one mount
+//! that is nowhere attached, and is gone with its descriptor.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ponton_api::container::MountPoint;
+use ponton_snapshot::Mount;
+use ponton_sys::mount::{self, Context};
+use ponton_sys::path::Root;
+use rustix::fs::{FileType, Mode, OFlags};
+
+use crate::error::{Error, Result};
+
+/// Mounts a snapshot.
+pub(super) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
+    let [root] = mounts else {
+        return Err(Error::not_implemented("a root file system of several mounts is not implemented"));
+    };
+    if root.r#type == "bind" {
+        return Ok(mount::clone_tree(rustix::fs::CWD, &c_path(Path::new(&root.source))?, true)?);
+    }
+    let context = Context::new(&root.r#type)?;
+    context.set("source", &root.source)?;
+    for option in &root.options {
+        match option.split_once('=') {
+            Some(("lowerdir", layers)) => {
+                // A parameter's value has at most 255 bytes: layers go one by one.
+                for layer in layers.split(':') {
+                    context.set("lowerdir+", layer)?;
+                }
+            }
+            _ => context.set_option(option)?,
+        }
+    }
+    Ok(context.mount(0)?)
+}
+
+/// Attaches volumes and binds inside a detached root; the kernel can do that from 6.15 on.
+pub(super) fn attach_points(root: &Root, points: &[MountPoint]) -> Result<()> {
+    for point in points {
+        let source = Path::new(&point.source);
+        let failed = |error: std::io::Error| Error::failed(format!("open {}", source.display()), error);
+        let file = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(errno.into()))?;
+        let status = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
+        let target = match FileType::from_raw_mode(status.st_mode) {
+            FileType::Directory => root.mkdir_all(&point.destination, 0o755)?,
+            _ => root.create_file_all(&point.destination, 0o644)?,
+        };
+        let mounted = mount::clone_tree(&file, c"", true)?;
+        mount::attach(mounted, target)?;
+    }
+    Ok(())
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| Error::failed(format!("open {}", path.display()), error))
+}
