@@ -54,7 +54,7 @@ fn attend(pid: u32, signals: &Blocked) -> i32 {
 /// Reaps everything that has ended; the program's exit status if it was among it.
 fn reap(program: u32) -> Option<i32> {
     let mut code = None;
-    while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if Some(pid) == Pid::from_raw(program as i32) {
             code = exit_code(status);
         }

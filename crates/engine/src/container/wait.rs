@@ -27,7 +27,7 @@ impl Engine {
                 WaitCondition::Removed => view.removed,
             };
             match watch.wait_for(reached).await {
-                Ok(view) => Ok(answer(&view)),
+                Ok(view) => Ok(answer(&view, view.exits > ended_before)),
                 Err(_) => Err(Error::no_such_container(&name)),
             }
         }))
@@ -38,8 +38,11 @@ fn is_busy(view: &View) -> bool {
     view.life.is_running() || matches!(view.life.state, crate::lifecycle::State::Restarting { .. })
 }
 
-fn answer(view: &View) -> WaitResponse {
+/// A container that could not be started and removed itself has no error here: who started it has
+/// been told.
+fn answer(view: &View, has_run: bool) -> WaitResponse {
     let last = &view.life.last;
-    let error = (!last.error.is_empty()).then(|| WaitError { message: last.error.clone() });
+    let error = (!last.error.is_empty() && (has_run || !view.removed))
+        .then(|| WaitError { message: last.error.clone() });
     WaitResponse { status_code: i64::from(last.exit_code), error }
 }

@@ -113,7 +113,7 @@ impl Client {
 
     /// Waits for one message.
     pub fn recv(&self) -> Result<Received, Error> {
-        let mut buffer = [0; INLINE_MAX + 1];
+        let mut buffer = vec![0; INLINE_MAX + 1];
         let received = match packet::receive(&self.fd, &mut buffer) {
             Ok(received) => received,
             // The shim died with something unread.

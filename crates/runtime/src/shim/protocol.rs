@@ -456,3 +456,48 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Reads what a sender of this version writes, and writes it again.
+    fn assert_wire<T: Serialize + for<'de> Deserialize<'de>>(wire: &serde_json::Value) {
+        let message: T = serde_json::from_value(wire.clone()).unwrap();
+        assert_eq!(&serde_json::to_value(message).unwrap(), wire);
+    }
+
+    #[test]
+    fn requests_keep_their_shape() {
+        assert_wire::<ToShim>(&json!({"id": 1, "request": {"hello": {"version": 1}}}));
+        assert_wire::<ToShim>(&json!({"id": 2, "request": "list"}));
+        let size = json!({"rows": 24, "cols": 80});
+        let resize = json!({"container": "c", "exec": "e", "size": size});
+        assert_wire::<ToShim>(&json!({"id": 3, "request": {"resize": resize}}));
+        let attach = json!({"stdin": true, "stdout": true, "stderr": false, "multiplexed": false,
+                            "detach_keys": [16, 17], "preamble": []});
+        let attach = json!({"container": "c", "exec": null, "attach": attach});
+        assert_wire::<ToShim>(&json!({"id": 4, "fds": ["attach"], "request": {"attach": attach}}));
+    }
+
+    #[test]
+    fn answers_and_events_keep_their_shape() {
+        let started = json!({"started": {"pid": 7, "started_at_ns": 8}});
+        assert_wire::<FromShim>(&json!({"id": 1, "fds": ["pidfd", "stdout"], "reply": started}));
+        let failure = json!({"kind": "command_not_found", "step": "#9 exec", "message": "m"});
+        assert_wire::<FromShim>(&json!({"id": 2, "error": failure}));
+        let exited = json!({"container": "c", "exec": null, "pid": 7, "exit_code": null,
+                            "exited_at_ns": 1_700_000_000_000_000_000_u64, "oom_killed": true});
+        assert_wire::<FromShim>(&json!({"event": {"exited": exited}}));
+    }
+
+    #[test]
+    fn what_an_older_sender_does_not_say_has_a_default() {
+        let stdio: Stdio = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(stdio, Stdio::default());
+        let log: LogTarget = serde_json::from_value(json!({"path": "/l"})).unwrap();
+        assert_eq!(log, LogTarget::new("/l"));
+    }
+}

@@ -110,8 +110,11 @@ async fn to_container(call: &Invocation, source: &str, name: &str, target: &str)
     }
     let found = match found {
         Ok(stat) => Some(stat),
-        // Only a missing last component is fine; what else is wrong shows itself when the archive is put.
-        Err(error) if error.is_not_found() && !error.to_string().contains("No such container") => None,
+        Err(error) if error.is_not_found() => {
+            // A missing path is fine, which the answer to HEAD does not tell from a missing container.
+            client.container_inspect(name).await?;
+            None
+        }
         Err(error) => return Err(error),
     };
     let into_directory = found.as_ref().is_some_and(|stat| stat.mode & IS_DIRECTORY != 0);
@@ -124,7 +127,7 @@ async fn to_container(call: &Invocation, source: &str, name: &str, target: &str)
         return Ok(0);
     }
     let local = local::Source::open(source, call.flags.on("follow-link"))?;
-    let (directory, rename) = destination(&local, &target, given_target, found.as_ref(), name)?;
+    let (directory, rename) = destination(&local, &target, given_target, found.as_ref())?;
     let copied = local::pack(local, rename, keep_owner);
     client.container_archive_put(name, &directory, keep_owner, copied.stream).await?;
     let bytes = copied.bytes.load(std::sync::atomic::Ordering::Relaxed);
@@ -138,7 +141,6 @@ fn destination(
     target: &str,
     given: &str,
     found: Option<&PathStat>,
-    container: &str,
 ) -> Result<(String, String), Error> {
     let parent = || {
         let parent = Path::new(target).parent().unwrap_or(Path::new("/"));
@@ -149,11 +151,9 @@ fn destination(
         // What is in the directory, right into the other.
         (true, Some(true)) if source.contents_only => Ok((target.to_owned(), ".".to_owned())),
         (_, Some(true)) => Ok((target.to_owned(), source.name.clone())),
-        (true, Some(false)) => {
-            Err(Error::invalid(format!("cannot copy directory to a file: {container}:{given}")))
-        }
+        (true, Some(false)) => Err(Error::invalid("cannot copy directory")),
         (false, None) if ends_in_separator(given) || ends_in_dot(given) => {
-            Err(Error::invalid(format!("destination directory {container}:{given} does not exist")))
+            Err(Error::invalid("no such directory"))
         }
         _ => Ok((parent(), file_name(target))),
     }

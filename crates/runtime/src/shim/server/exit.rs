@@ -30,7 +30,7 @@ impl Server {
     /// container without a pid namespace of its own are gone.
     pub(super) fn reap(&mut self) {
         self.signals.clear();
-        while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get() as u32;
             let key = self.processes.iter().find_map(|(&key, process)| {
                 (process.pid == pid && process.is_child && process.exit.is_none()).then_some(key)

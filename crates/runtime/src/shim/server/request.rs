@@ -97,7 +97,7 @@ impl Server {
         let ports = std::mem::take(&mut fds.ports);
         let container =
             Container { process: 0, execs: BTreeMap::new(), log: target, cgroup, own_pid_namespace, ports };
-        let dups = self.add_container(id.clone(), container, process);
+        let dups = self.add_container(&id, container, process);
         fds.process = self.find_key(&id, None)?;
         self.add_clients(fds, &attach);
         Ok((reply, dups?))
@@ -213,7 +213,7 @@ impl Server {
             own_pid_namespace: status.own_pid_namespace,
             ports,
         };
-        self.add_container(id, container, process)?;
+        self.add_container(&id, container, process)?;
         Ok((Reply::Adopted, Fds::new()))
     }
 
@@ -237,14 +237,14 @@ impl Server {
     /// Adds a running container and its first process. The answer: dups of its descriptors.
     fn add_container(
         &mut self,
-        id: String,
+        id: &str,
         mut container: Container,
         process: Process,
     ) -> Result<Fds, Failure> {
         let dups = process.dups().map_err(|error| failure("dup the standard streams", &error));
         container.process = self.add_process(process);
-        self.containers.insert(id.clone(), container);
-        let written = self.status(&id).map(|status| self.records.write_status(&status));
+        self.containers.insert(id.to_owned(), container);
+        let written = self.status(id).map(|status| self.records.write_status(&status));
         if let Ok(Err(error)) = written {
             // The container runs; only a successor would miss it.
             eprintln!("shim: write record of container {id}: {error}");
