@@ -1,0 +1,255 @@
+//! Whole containers through the command, from a bundle with busybox. As root.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A bundle whose spec is the one that `spec` writes, changed by `change`.
+struct Bundle {
+    directory: TempDir,
+    id: String,
+}
+
+impl Bundle {
+    fn new(change: impl FnOnce(&mut Value)) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let bundle = Self { directory: TempDir::new().unwrap(), id };
+        for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "srv"] {
+            fs::create_dir_all(bundle.root().join(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", bundle.root().join("bin/busybox")).unwrap();
+        for name in
+            ["sh", "cat", "id", "true", "ls", "stat", "test", "sleep", "mknod", "hostname", "grep", "pwd"]
+        {
+            symlink("busybox", bundle.root().join("bin").join(name)).unwrap();
+        }
+        fs::write(bundle.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/srv:/bin/sh\n")
+            .unwrap();
+        assert!(bundle.command(&["spec", "--bundle", bundle.path().to_str().unwrap()]).status.success());
+        let file = bundle.path().join("config.json");
+        let mut spec = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut spec);
+        fs::write(file, spec.to_string()).unwrap();
+        bundle
+    }
+
+    /// A bundle that runs a script.
+    fn script(script: &str) -> Self {
+        Self::new(|spec| spec["process"]["args"] = json!(["sh", "-c", script]))
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path().join("rootfs")
+    }
+
+    fn command(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ponton-runtime"));
+        command.arg("--root").arg(self.path().join("state")).args(args).output().unwrap()
+    }
+
+    /// A command whose container lives on: it must not hold pipes of ours.
+    fn detached(&self, args: &[&str]) -> bool {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ponton-runtime"));
+        command.arg("--root").arg(self.path().join("state")).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    fn run(&self) -> Output {
+        let output = self.command(&["run", "--bundle", self.path().to_str().unwrap(), &self.id]);
+        self.assert_nothing_left();
+        output
+    }
+
+    fn assert_nothing_left(&self) {
+        assert!(!self.path().join("state").join(&self.id).exists());
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let group = hierarchy.unwrap().path().join("ponton").join(&self.id);
+            assert!(!group.exists(), "{}", group.display());
+        }
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains(self.path().to_str().unwrap()));
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}", output);
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_program_is_alone_in_its_namespaces() {
+    let output = Bundle::script("echo $$; hostname; ls /proc/self/fd | grep -v 3; cat /proc/1/cgroup").run();
+    let text = stdout(&output);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("1"));
+    assert_eq!(lines.next(), Some("ponton"));
+    assert_eq!([lines.next(), lines.next(), lines.next()], [Some("0"), Some("1"), Some("2")]);
+    assert!(lines.all(|line| line.ends_with(":/")), "a cgroup namespace of its own: {text}");
+}
+
+#[test]
+fn rights_are_what_the_spec_gives() {
+    let status = stdout(&Bundle::script("grep -E '^(Cap|NoNewPrivs)' /proc/self/status").run());
+    // AUDIT_WRITE, KILL and NET_BIND_SERVICE are 29, 5 and 10.
+    let expected = "CapInh:\t0000000000000000\nCapPrm:\t0000000020000420\nCapEff:\t0000000020000420\n\
+                    CapBnd:\t0000000020000420\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n";
+    assert_eq!(status, expected);
+}
+
+#[test]
+fn what_is_masked_or_read_only_stays_so() {
+    let script = "test -z \"$(cat /proc/keys)\" && test -z \"$(ls /sys/firmware)\" || exit 1
+        echo x > /proc/sys/kernel/domainname && exit 2
+        echo x > /etc/x && exit 3
+        mknod /tmp/sda b 8 0 && exit 4
+        test \"$(stat -c %t:%T /dev/null)\" = 1:3 || exit 5
+        echo x > /dev/null && echo x > /dev/shm/x || exit 6
+        exit 0";
+    let output = Bundle::script(script).run();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn users_get_their_ids_and_home() {
+    let bundle = Bundle::new(|spec| {
+        spec["process"]["args"] = json!(["sh", "-c", "id; echo $HOME; pwd"]);
+        spec["process"]["user"] = json!({"uid": 33, "gid": 34, "additionalGids": [7, 8]});
+        spec["process"]["cwd"] = json!("/tmp");
+    });
+    assert_eq!(stdout(&bundle.run()), "uid=33(www) gid=34 groups=7,8\n/srv\n/tmp\n");
+}
+
+#[test]
+fn a_seccomp_policy_is_in_force() {
+    let bundle = Bundle::new(|spec| {
+        spec["process"]["args"] = json!(["hostname"]);
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["uname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+        });
+    });
+    assert_eq!(stdout(&bundle.run()), "?\n", "the name of the host cannot be asked for");
+}
+
+#[test]
+fn exit_codes_are_those_of_docker() {
+    let code = |args: Value| {
+        let output = Bundle::new(|spec| spec["process"]["args"] = args).run();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(code(json!(["sh", "-c", "exit 42"])).0, Some(42));
+    assert_eq!(code(json!(["sh", "-c", "kill -9 $$"])).0, Some(0), "process 1 cannot kill itself");
+    let (status, text) = code(json!(["nosuch"]));
+    assert_eq!(status, Some(127));
+    assert!(text.contains("exec: \"nosuch\": executable file not found in $PATH"), "{text}");
+    let (status, text) = code(json!(["/nosuch"]));
+    assert_eq!(status, Some(127));
+    assert!(text.contains("exec: \"/nosuch\": stat /nosuch: no such file or directory"), "{text}");
+    let (status, text) = code(json!(["/etc"]));
+    assert_eq!(status, Some(126));
+    assert!(text.contains("exec: \"/etc\": is a directory"), "{text}");
+    let (status, text) = code(json!(["/etc/passwd"]));
+    assert_eq!(status, Some(126));
+    assert!(text.contains("exec: \"/etc/passwd\": permission denied"), "{text}");
+}
+
+/// The directory that a hostile image points to must not be touched.
+fn hostile(prepare: impl FnOnce(&Path, &Path), change: impl FnOnce(&mut Value, &Path)) -> (Output, TempDir) {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("file"), "outside").unwrap();
+    let bundle = Bundle::new(|spec| {
+        spec["root"]["readonly"] = json!(false);
+        spec["process"]["args"] = json!(["true"]);
+        change(spec, outside.path());
+    });
+    prepare(&bundle.root(), outside.path());
+    (bundle.run(), outside)
+}
+
+fn assert_untouched(outside: &TempDir) {
+    let names: Vec<_> =
+        fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["file"]);
+    assert_eq!(fs::read_to_string(outside.path().join("file")).unwrap(), "outside");
+}
+
+#[test]
+fn links_in_the_image_do_not_lead_out() {
+    for name in ["dev", "srv"] {
+        let prepare = |root: &Path, outside: &Path| {
+            fs::remove_dir(root.join(name)).unwrap();
+            symlink(outside, root.join(name)).unwrap();
+        };
+        let bind = |spec: &mut Value, outside: &Path| {
+            let source = outside.join("file").display().to_string();
+            let mount =
+                json!({"destination": "/srv/a/b", "type": "bind", "source": source, "options": ["bind"]});
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        };
+        let (output, outside) = hostile(prepare, bind);
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert_untouched(&outside);
+    }
+}
+
+#[test]
+fn proc_and_sys_that_are_links_are_refused() {
+    for name in ["proc", "sys"] {
+        let prepare = |root: &Path, outside: &Path| {
+            fs::remove_dir(root.join(name)).unwrap();
+            symlink(outside, root.join(name)).unwrap();
+        };
+        let (output, outside) = hostile(prepare, |_, _| {});
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert_untouched(&outside);
+    }
+}
+
+#[test]
+fn a_container_is_created_started_entered_and_deleted() {
+    let bundle = Bundle::new(|spec| spec["process"]["args"] = json!(["sleep", "1000"]));
+    let (path, id) = (bundle.path().to_str().unwrap(), bundle.id.as_str());
+    let status = || -> Value { serde_json::from_slice(&bundle.command(&["state", id]).stdout).unwrap() };
+    assert!(bundle.detached(&["create", "--bundle", path, id]));
+    assert_eq!(status()["status"], "created");
+    assert!(!bundle.command(&["delete", "other"]).status.success());
+    assert!(bundle.command(&["start", id]).status.success());
+    assert_eq!(status()["status"], "running");
+    let inside = bundle.command(&[
+        "exec",
+        "--user",
+        "www",
+        id,
+        "sh",
+        "-c",
+        "id -u; cat /proc/1/comm; ls /proc/self/fd",
+    ]);
+    assert_eq!(stdout(&inside), "33\nsleep\n0\n1\n2\n3\n");
+    assert_eq!(bundle.command(&["exec", id, "sh", "-c", "exit 5"]).status.code(), Some(5));
+    assert_eq!(bundle.command(&["exec", id, "nosuch"]).status.code(), Some(127));
+    assert!(!bundle.command(&["delete", id]).status.success(), "it runs");
+    assert!(bundle.command(&["delete", "--force", id]).status.success());
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_done() {
+    let bundle = Bundle::script("true");
+    let plan = bundle.command(&["run", "--plan", "--bundle", bundle.path().to_str().unwrap(), &bundle.id]);
+    let plan = stdout(&plan);
+    for part in ["clone    init     new=pid,net,ipc,uts,mnt,cgroup", "-> /proc", "pivot", "linux.maskedPaths"]
+    {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    bundle.assert_nothing_left();
+}
