@@ -13,8 +13,10 @@ pub mod daemon;
 pub mod image;
 pub mod leak;
 pub mod peer;
+pub mod terminal;
 pub mod wait;
 
 pub use api::{Answer, Api};
 pub use daemon::{Daemon, Ran};
 pub use peer::Peer;
+pub use terminal::Terminal;

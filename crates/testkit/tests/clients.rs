@@ -1,15 +1,14 @@
 //! Clients that users have already: docker's command line with terminals and streams, docker-compose, PyPI's docker.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ponton_testkit::{Daemon, daemon, image, wait};
+use ponton_testkit::{Daemon, Terminal, daemon, image, wait};
 
-/// Runs a command line with a terminal: `script` gives it one.
-fn in_terminal(daemon: &Daemon, line: &str, input: &[u8]) -> daemon::Ran {
-    daemon::run(&mut daemon.client("script", &["-qec", line, "/dev/null"]), input)
+/// A client's command on a terminal.
+fn on_terminal(daemon: &Daemon, client: &str, args: &[&str]) -> Terminal {
+    Terminal::spawn(&daemon.client(client, args))
 }
 
 #[test]
@@ -39,12 +38,6 @@ fn docker_compose_1_29() {
 fn docker_cli_whole_tour() {
     let daemon = Daemon::start();
     for client in ["docker", "ponton"] {
-        let client_path = if client == "ponton" {
-            daemon::binaries().join("ponton")
-        } else {
-            Path::new("docker").to_owned()
-        };
-        let d = client_path.to_string_lossy();
         let run = |args: &[&str]| daemon::run(&mut daemon.client(client, args), b"");
         assert!(run(&["version"]).ok().contains("Server"), "{client}");
         assert!(run(&["info"]).ok().contains("Storage Driver"), "{client}");
@@ -55,16 +48,16 @@ fn docker_cli_whole_tour() {
         assert!(run(&["images"]).ok().contains("busybox"), "{client}");
         assert_eq!(run(&["run", "--rm", "busybox", "echo", "hello"]).ok(), "hello");
         let name = format!("tour-{client}");
-        let seen = in_terminal(
-            &daemon,
-            &format!("{d} run -it --rm busybox sh -c 'test -t 0 && tty && stty size; exit 4'"),
-            b"",
-        );
-        assert_eq!(seen.code, 4, "{client}: {seen:?}");
-        assert!(
-            seen.stdout.contains("/dev/pts/0") || seen.stdout.contains("/dev/console"),
-            "{client}: {seen:?}"
-        );
+        let script = "test -t 0 && tty && stty size; read line; echo got $line; until [ \"$(stty size)\" = '30 100' ]; do sleep 0.01; done; echo resized; exit 4";
+        let mut terminal =
+            on_terminal(&daemon, client, &["run", "-it", "--rm", "busybox", "sh", "-c", script]);
+        terminal.expect("/dev/");
+        terminal.expect("24 80");
+        terminal.resize(30, 100);
+        terminal.send("typed\r");
+        terminal.expect("got typed");
+        terminal.expect("resized");
+        assert_eq!(terminal.end(), 4, "{client}");
         run(&[
             "run",
             "-d",
@@ -79,12 +72,11 @@ fn docker_cli_whole_tour() {
         assert!(run(&["ps"]).ok().contains(&name), "{client}");
         assert!(run(&["inspect", &name]).ok().contains("\"Running\": true"), "{client}");
         follow_logs(&daemon, client, &name);
-        let seen = in_terminal(
-            &daemon,
-            &format!("{d} exec -it {name} sh -c 'test -t 1 && echo terminal; exit 6'"),
-            b"",
-        );
-        assert_eq!((seen.code, seen.stdout.trim_end()), (6, "terminal"), "{client}");
+        let script = "test -t 1 && echo terminal; sleep 1000";
+        let mut terminal = on_terminal(&daemon, client, &["exec", "-it", &name, "sh", "-c", script]);
+        terminal.expect("terminal");
+        terminal.send("\x03");
+        assert_eq!(terminal.end(), 130, "{client}: Ctrl-C reaches the program");
         run(&["cp", &format!("{name}:/etc/passwd"), &daemon.path("passwd").to_string_lossy()]).ok();
         run(&["cp", &daemon.path("passwd").to_string_lossy(), &format!("{name}:/copied")]).ok();
         assert!(run(&["exec", &name, "cat", "/copied"]).ok().starts_with("root:"), "{client}");
@@ -159,13 +151,11 @@ fn detach_keys_leave_the_container_running() {
     let daemon = Daemon::start();
     daemon.docker(&["run", "-dit", "--name", "shell", "busybox", "sh"]).ok();
     for client in ["docker", "ponton"] {
-        let d = if client == "ponton" {
-            daemon::binaries().join("ponton")
-        } else {
-            Path::new("docker").to_owned()
-        };
-        let seen = in_terminal(&daemon, &format!("{} attach shell", d.display()), b"echo typed\r\x10\x11");
-        assert_eq!(seen.code, 0, "{client}: {seen:?}");
+        let mut terminal = on_terminal(&daemon, client, &["attach", "shell"]);
+        terminal.send("echo ty''ped\r");
+        terminal.expect("typed");
+        terminal.send("\x10\x11");
+        assert_eq!(terminal.end(), 0, "{client}");
         assert_eq!(daemon.docker(&["inspect", "-f", "{{.State.Running}}", "shell"]).ok(), "true", "{client}");
     }
     assert!(daemon.docker(&["logs", "shell"]).ok().contains("typed"));
