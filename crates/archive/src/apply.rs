@@ -109,12 +109,7 @@ impl Applier {
         Ok(self.stats)
     }
 
-    fn entries(
-        &mut self,
-        input: impl BufRead,
-        mut recording: Recording<'_>,
-        filler: &Filler,
-    ) -> Result<()> {
+    fn entries(&mut self, input: impl BufRead, mut recording: Recording<'_>, filler: &Filler) -> Result<()> {
         let mut reader = match recording {
             Some(_) => Reader::recording(input),
             None => Reader::new(input),
@@ -190,8 +185,7 @@ impl Applier {
 
     /// Removes what is in the way of an entry. False if nothing is left to do.
     fn make_room(&mut self, name: &[u8], header: &Header, recording: &mut Recording<'_>) -> Result<bool> {
-        let existing =
-            tree::file_type(self.tree.current(), name).map_err(Error::io("stat", &header.path))?;
+        let existing = tree::file_type(self.tree.current(), name).map_err(Error::io("stat", &header.path))?;
         let Some(existing) = existing else { return Ok(true) };
         let was_directory = existing == FileType::Directory;
         let is_directory = header.kind == Kind::Directory;
@@ -222,7 +216,8 @@ impl Applier {
         let Some(kept) = &self.options.kept else {
             return tree::remove(parent, name).map_err(Error::io("remove", path));
         };
-        rustix::fs::renameat(parent, name, kept, self.kept.to_string()).map_err(Error::io("replace", path))?;
+        rustix::fs::renameat(parent, name, kept, self.kept.to_string())
+            .map_err(Error::io("replace", path))?;
         if let Some(recorder) = recording {
             recorder.moved(&self.tree.path_of(name), self.kept)?;
         }
@@ -233,9 +228,8 @@ impl Applier {
     /// Makes an empty file. Most are new, so that is tried first.
     fn create(&mut self, name: &[u8], header: &Header, recording: &mut Recording<'_>) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = |parent: BorrowedFd<'_>| {
-            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
-        };
+        let create =
+            |parent: BorrowedFd<'_>| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
         let mut created = create(self.tree.current());
         if matches!(created, Err(Errno::EXIST)) {
             self.make_room(name, header, recording)?;
@@ -388,7 +382,9 @@ impl Applier {
             let directory = match self.tree.root().open_path(as_path(&path), flags) {
                 Ok(directory) => directory,
                 // It was replaced later.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    continue;
+                }
                 Err(error) => return Err(Error::io("open directory", &path)(error.source)),
             };
             set_times(directory.as_fd(), time).map_err(Error::io("set times of", &path))?;
@@ -409,7 +405,8 @@ fn write_payload<R: BufRead>(file: &OwnedFd, payload: &mut Payload<'_, R>) -> Re
         if bytes.is_empty() {
             return Ok(());
         }
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(file, bytes)).map_err(WriteError::File)?;
+        let written =
+            rustix::io::retry_on_intr(|| rustix::io::write(file, bytes)).map_err(WriteError::File)?;
         payload.consume(written);
     }
 }

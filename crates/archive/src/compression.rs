@@ -67,11 +67,9 @@ impl<R: BufRead> Decoder<'_, R> {
             Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
             Compression::Bzip2 => Self::Bzip2(Box::new(bzip2::bufread::MultiBzDecoder::new(input))),
             Compression::Xz => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(
-                    MAX_XZ_MEMORY,
-                    liblzma::stream::CONCATENATED,
-                )
-                .map_err(|_| Error::Compression("xz"))?;
+                let stream =
+                    liblzma::stream::Stream::new_stream_decoder(MAX_XZ_MEMORY, liblzma::stream::CONCATENATED)
+                        .map_err(|_| Error::Compression("xz"))?;
                 Self::Xz(Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream)))
             }
             Compression::Zstd => {

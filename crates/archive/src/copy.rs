@@ -74,9 +74,8 @@ impl Source {
 /// Unpacks a decompressed tar into a directory of the container, which must be there.
 pub fn put(root: &Root, path: &Path, input: impl BufRead, options: PutOptions) -> Result<Stats> {
     let shown = path.as_os_str().as_encoded_bytes();
-    let directory = root
-        .open_path(path, OFlags::PATH)
-        .map_err(|error| Error::io("open", shown)(error.source))?;
+    let directory =
+        root.open_path(path, OFlags::PATH).map_err(|error| Error::io("open", shown)(error.source))?;
     let status = rustix::fs::fstat(&directory).map_err(Error::io("stat", shown))?;
     if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
         return Err(Error::entry(shown, "extraction point is not a directory"));
@@ -103,9 +102,8 @@ impl Place {
         let bytes = path.as_os_str().as_encoded_bytes();
         let follows = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
         let walked = if follows { [bytes, b"/."].concat() } else { bytes.to_vec() };
-        let (parent, name) = root
-            .open_parent(as_path(&walked))
-            .map_err(|error| Error::io("open", bytes)(error.source))?;
+        let (parent, name) =
+            root.open_parent(as_path(&walked)).map_err(|error| Error::io("open", bytes)(error.source))?;
         let dots = bytes.ends_with(b"/.") || bytes == b".";
         let last = bytes.split(|byte| *byte == b'/').rfind(|part| !matches!(*part, b"" | b"."));
         let shown = match last {

@@ -74,8 +74,8 @@ impl<W: Write> Creator<W> {
             Kind::Regular if header.size > 0 => {
                 let link = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let file = rustix::fs::openat(CWD, link, flags, Mode::empty())
-                    .map_err(Error::io("open", path))?;
+                let file =
+                    rustix::fs::openat(CWD, link, flags, Mode::empty()).map_err(Error::io("open", path))?;
                 // A file that shrinks meanwhile is filled up with zeros: its size was announced.
                 self.writer.contents(&header, File::from(file).chain(io::repeat(0)))
             }

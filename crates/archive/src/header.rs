@@ -319,7 +319,9 @@ mod tests {
 
     #[test]
     fn pax_times_survive_a_round_trip() {
-        for (seconds, nanoseconds) in [(0, 0), (5, 1), (1_700_000_000, 123_456_789), (-1, 0), (-2, 500_000_000)] {
+        for (seconds, nanoseconds) in
+            [(0, 0), (5, 1), (1_700_000_000, 123_456_789), (-1, 0), (-2, 500_000_000)]
+        {
             let time = Time { seconds, nanoseconds };
             assert_eq!(parse_pax_time(&pax_time(time)), Some(time), "{seconds} {nanoseconds}");
         }

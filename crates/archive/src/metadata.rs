@@ -16,11 +16,7 @@ pub(crate) fn finish_file(file: &OwnedFd, header: &Header, owner: Option<(u32, u
 }
 
 /// Owner before mode before attributes: changing the owner clears setuid bits and capabilities.
-pub(crate) fn set_metadata(
-    file: BorrowedFd<'_>,
-    header: &Header,
-    owner: Option<(u32, u32)>,
-) -> Result<()> {
+pub(crate) fn set_metadata(file: BorrowedFd<'_>, header: &Header, owner: Option<(u32, u32)>) -> Result<()> {
     let (uid, gid) = owner.unwrap_or((header.uid, header.gid));
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     rustix::fs::chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH)

@@ -96,15 +96,13 @@ pub fn rebuild(directory: &Path, output: &mut dyn Write) -> Result<()> {
                 io::copy(&mut (&mut records.input).take(length), output).map_err(Error::Write)?;
             }
             Record::Moved { .. } => {}
-            Record::File { size, path } => {
-                match (moves.find(&path, position), &kept) {
-                    (Some((number, rest)), Some(kept)) => {
-                        let place = [number.to_string().as_bytes(), rest].concat();
-                        copy_file(kept, &place, size, output)?;
-                    }
-                    _ => copy_file(&tree, &path, size, output)?,
+            Record::File { size, path } => match (moves.find(&path, position), &kept) {
+                (Some((number, rest)), Some(kept)) => {
+                    let place = [number.to_string().as_bytes(), rest].concat();
+                    copy_file(kept, &place, size, output)?;
                 }
-            }
+                _ => copy_file(&tree, &path, size, output)?,
+            },
         }
     }
     Ok(())
@@ -166,8 +164,14 @@ fn read_moves(directory: &Path) -> Result<Moves> {
 enum Record {
     /// So many bytes follow in the recipe.
     Raw(u64),
-    File { size: u64, path: Vec<u8> },
-    Moved { number: u64, path: Vec<u8> },
+    File {
+        size: u64,
+        path: Vec<u8>,
+    },
+    Moved {
+        number: u64,
+        path: Vec<u8>,
+    },
 }
 
 struct Records {

@@ -67,7 +67,8 @@ impl Lab {
     }
 
     fn assert_outside_untouched(&self) {
-        let names: Vec<_> = fs::read_dir(self.outside()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(self.outside()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["secret"]);
         assert_eq!(fs::read(self.outside().join("secret")).unwrap(), b"untouched");
         assert_eq!(fs::metadata(self.outside().join("secret")).unwrap().nlink(), 1);
@@ -77,7 +78,13 @@ impl Lab {
 
 fn entry(path: &str, kind: Kind) -> Header {
     let path = path.as_bytes().to_vec();
-    Header { path, kind, mode: 0o755, mtime: Time { seconds: 1_000_000, nanoseconds: 0 }, ..Header::default() }
+    Header {
+        path,
+        kind,
+        mode: 0o755,
+        mtime: Time { seconds: 1_000_000, nanoseconds: 0 },
+        ..Header::default()
+    }
 }
 
 fn link(path: &str, kind: Kind, target: &str) -> Header {
@@ -117,10 +124,18 @@ fn nothing_leaves_the_root() {
         vec![file(&secret)],
         vec![other(link("out", Kind::Symlink, outside)), file("out/new")],
         vec![other(link("out", Kind::Symlink, "../../outside")), file("out/secret")],
-        vec![other(link("up", Kind::Symlink, "..")), other(link("up/up2", Kind::Symlink, "..")), file("up/up2/up/x")],
+        vec![
+            other(link("up", Kind::Symlink, "..")),
+            other(link("up/up2", Kind::Symlink, "..")),
+            file("up/up2/up/x"),
+        ],
         vec![other(link("hard", Kind::HardLink, &secret))],
         vec![other(link("hard", Kind::HardLink, "../../outside/secret"))],
-        vec![other(link("l", Kind::Symlink, &secret)), other(link("hard", Kind::HardLink, "l")), file("hard")],
+        vec![
+            other(link("l", Kind::Symlink, &secret)),
+            other(link("hard", Kind::HardLink, "l")),
+            file("hard"),
+        ],
         vec![other(link("l", Kind::Symlink, outside)), other(link("h", Kind::HardLink, "l/secret"))],
         vec![other(link("l", Kind::Symlink, outside)), other(entry("l", Kind::Directory))],
         vec![other(link("l", Kind::Symlink, outside)), other(entry("l/secret", Kind::Fifo))],
@@ -159,7 +174,8 @@ fn metadata_of_all_kinds_are_kept() {
     let capable = Header { xattrs, ..entry("capable", Kind::Regular) };
     let device = Header { major: 1, minor: 3, mode: 0o666, ..entry("null", Kind::Char) };
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(250));
-    let precise = Header { mtime: Time { seconds: -5, nanoseconds: 123_456_789 }, ..entry("old", Kind::Regular) };
+    let precise =
+        Header { mtime: Time { seconds: -5, nanoseconds: 123_456_789 }, ..entry("old", Kind::Regular) };
     let dir = Header { mode: 0o1777, ..entry("tmp/", Kind::Directory) };
     let lab_tar = tar(&[
         (setuid, "x"),
@@ -176,7 +192,10 @@ fn metadata_of_all_kinds_are_kept() {
     let stats = lab.apply(&lab_tar).unwrap();
     assert_eq!((stats.entries, stats.bytes), (10, 27));
     let status = |path: &str| fs::symlink_metadata(lab.tree(path)).unwrap();
-    assert_eq!((status("su").mode() & 0o7777, status("su").uid(), status("su").gid()), (0o4755, 12345, 4_000_000_000));
+    assert_eq!(
+        (status("su").mode() & 0o7777, status("su").uid(), status("su").gid()),
+        (0o4755, 12345, 4_000_000_000)
+    );
     let mut value = [0; 64];
     let length = rustix::fs::getxattr(lab.tree("capable"), "security.capability", &mut value).unwrap();
     assert_eq!(value[..length], capability);
@@ -195,7 +214,9 @@ fn metadata_of_all_kinds_are_kept() {
     again.apply(&creator.finish().unwrap()).unwrap();
     for path in ["su", "capable", "null", "fifo", "dangling", "tmp", "tmp/inside", "näme", &long] {
         let (one, two) = (status(path), fs::symlink_metadata(again.tree(path)).unwrap());
-        let all = |status: &fs::Metadata| (status.mode(), status.uid(), status.gid(), status.rdev(), status.mtime());
+        let all = |status: &fs::Metadata| {
+            (status.mode(), status.uid(), status.gid(), status.rdev(), status.mtime())
+        };
         assert_eq!(all(&one), all(&two), "{path}");
     }
     assert_eq!(rustix::fs::getxattr(again.tree("capable"), "user.note", &mut value).unwrap(), 5);

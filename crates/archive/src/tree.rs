@@ -27,7 +27,8 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new(root: Root) -> Result<Self> {
-        let top = rustix::fs::openat(&root, ".", DIRECTORY, Mode::empty()).map_err(Error::io("open", b"/"))?;
+        let top =
+            rustix::fs::openat(&root, ".", DIRECTORY, Mode::empty()).map_err(Error::io("open", b"/"))?;
         Ok(Self { root, top, stack: Vec::new() })
     }
 
@@ -97,7 +98,8 @@ impl Tree {
             .mkdir_all(OsStr::from_bytes(&path), 0o755)
             .map_err(|error| Error::entry(&path, format!("its directory: {error}")))?;
         let real = canonical_path(&self.root, &directory).map_err(Error::io("resolve", &path))?;
-        let components: Vec<&[u8]> = real.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        let components: Vec<&[u8]> =
+            real.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
         self.stack.clear();
         for component in components {
             self.enter_one(component).map_err(Error::io("open directory", &path))?;

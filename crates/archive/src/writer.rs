@@ -39,7 +39,11 @@ impl<W: Write> Writer<W> {
     pub fn contents(&mut self, header: &Header, input: impl Read) -> Result<()> {
         let copied = io::copy(&mut input.take(header.size), &mut self.output).map_err(Error::Write)?;
         if copied != header.size {
-            return Err(Error::Changed { path: printable(&header.path), expected: header.size, found: copied });
+            return Err(Error::Changed {
+                path: printable(&header.path),
+                expected: header.size,
+                found: copied,
+            });
         }
         self.pad(header.size)
     }

@@ -207,7 +207,9 @@ fn duration(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let digits = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
-        let units = rest[digits..].find(|character: char| character.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
+        let units = rest[digits..]
+            .find(|character: char| character.is_ascii_digit())
+            .map_or(rest.len(), |end| digits + end);
         let unit = match &rest[digits..units] {
             "ns" => 1.0,
             "us" | "µs" => 1e3,
@@ -274,9 +276,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_refused() {
-        for line in ["", "RUN ls", "FROM x", "ENV", "ENV =x", "EXPOSE 99999", "EXPOSE 80/icmp", "HEALTHCHECK x",
-            "HEALTHCHECK --interval=x CMD y", "ONBUILD FROM x"]
-        {
+        for line in [
+            "",
+            "RUN ls",
+            "FROM x",
+            "ENV",
+            "ENV =x",
+            "EXPOSE 99999",
+            "EXPOSE 80/icmp",
+            "HEALTHCHECK x",
+            "HEALTHCHECK --interval=x CMD y",
+            "ONBUILD FROM x",
+        ] {
             assert!(apply(line, &mut ContainerConfig::default()).is_err(), "{line}");
         }
     }

@@ -80,7 +80,10 @@ impl Images {
             });
             let unpacked = self.unpack(&mut reader, &what, &mut |_| {});
             drop(reader);
-            rebuilder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(failed(&what))?;
+            rebuilder
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .map_err(failed(&what))?;
             unpacked
         })?;
         check_diff_id(&what, diff_id, &unpacked.info.diff_id)?;

@@ -138,8 +138,9 @@ impl Images {
             let total = header.size;
             let is_compressed = detect(&start) != Compression::None;
             let unpacked = {
-                let mut progress =
-                    |current| progress(Progress::Layer { id: id.clone(), current: total.min(current), total });
+                let mut progress = |current| {
+                    progress(Progress::Layer { id: id.clone(), current: total.min(current), total })
+                };
                 if is_compressed && blob.is_some() {
                     let unpacked = self.unpack(&mut input, &name, &mut progress)?;
                     std::io::copy(&mut input, &mut std::io::sink()).map_err(Error::io(name.clone()))?;
@@ -147,7 +148,11 @@ impl Images {
                     unpacked
                 } else {
                     let unpacked = self.unpack(input.inner_mut(), &name, &mut progress)?;
-                    check_blob(&name, blob.as_ref().filter(|_| !is_compressed), unpacked.info.diff_id.digest())?;
+                    check_blob(
+                        &name,
+                        blob.as_ref().filter(|_| !is_compressed),
+                        unpacked.info.diff_id.digest(),
+                    )?;
                     unpacked
                 }
             };
@@ -272,7 +277,9 @@ impl Contents {
                 let tags = image.repo_tags.unwrap_or_default();
                 let references = tags
                     .iter()
-                    .map(|tag| Reference::parse(tag).map_err(|error| Error::Invalid(format!("{tag}: {error}"))))
+                    .map(|tag| {
+                        Reference::parse(tag).map_err(|error| Error::Invalid(format!("{tag}: {error}")))
+                    })
                     .collect::<Result<_>>()?;
                 Ok(Wanted { config: image.config, layers: image.layers.unwrap_or_default(), references })
             })
@@ -297,8 +304,9 @@ impl Contents {
             }
             let mut references = inherited.to_vec();
             let annotation = |key: &str| descriptor.annotations.get(key);
-            let name = annotation("io.containerd.image.name")
-                .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
+            let name = annotation("io.containerd.image.name").or_else(|| {
+                annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']))
+            });
             references.extend(name.and_then(|name| Reference::parse(name).ok()));
             let path = format!("blobs/{}/{}", descriptor.digest.algorithm(), descriptor.digest.hex());
             // Archives may be partial: what they don't have is not for this platform.

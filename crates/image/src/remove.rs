@@ -3,7 +3,7 @@
 use ponton_oci::digest::ImageId;
 use ponton_oci::reference::Reference;
 
-use crate::{Images, Error, Removed, Result, User};
+use crate::{Error, Images, Removed, Result, User};
 
 impl Images {
     /// Removes a name, and the image with its last name; given an id, the image with all its names.

@@ -54,7 +54,11 @@ impl Images {
                 schema_version: 2,
                 media_type: Some(media_type::OCI_MANIFEST.to_owned()),
                 artifact_type: None,
-                config: Descriptor::new(media_type::OCI_CONFIG, record.id.digest().clone(), config.len() as u64),
+                config: Descriptor::new(
+                    media_type::OCI_CONFIG,
+                    record.id.digest().clone(),
+                    config.len() as u64,
+                ),
                 layers: Vec::new(),
                 subject: None,
                 annotations: BTreeMap::new(),

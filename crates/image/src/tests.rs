@@ -69,7 +69,8 @@ impl Lab {
 fn tar(entries: &[(&str, Kind, &str)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (path, kind, text) in entries {
-        let mut header = Header { path: path.as_bytes().to_vec(), kind: *kind, mode: 0o755, ..Header::default() };
+        let mut header =
+            Header { path: path.as_bytes().to_vec(), kind: *kind, mode: 0o755, ..Header::default() };
         match kind {
             Kind::Regular => writer.file(&header, text.as_bytes()).unwrap(),
             Kind::Symlink | Kind::HardLink => {
@@ -161,7 +162,10 @@ fn a_forced_removal_leaves_a_stopped_containers_layers() {
     lab.images.snapshotter.prepare("c1", Some(&chain)).unwrap();
     let stopped = |_: &ImageId| vec![User { container: "c1".to_owned(), running: false }];
     let error = lab.images.remove("base", false, &stopped).unwrap_err();
-    assert!(error.to_string().contains("(must force) - container c1 is using its referenced image"), "{error}");
+    assert!(
+        error.to_string().contains("(must force) - container c1 is using its referenced image"),
+        "{error}"
+    );
     lab.images.remove(id.hex(), true, &stopped).unwrap();
     lab.images.collect().unwrap();
     assert!(lab.tree(&chain).join("f").exists());
@@ -283,7 +287,8 @@ fn a_changed_layer_is_noticed_when_it_is_saved() {
 #[test]
 fn the_overlay_that_a_container_gets_shows_all_layers() {
     let lab = Lab::new();
-    let lower = tar(&[("d/", Kind::Directory, ""), ("d/old", Kind::Regular, "1"), ("gone", Kind::Regular, "2")]);
+    let lower =
+        tar(&[("d/", Kind::Directory, ""), ("d/old", Kind::Regular, "1"), ("gone", Kind::Regular, "2")]);
     let upper = tar(&[
         ("d/", Kind::Directory, ""),
         ("d/.wh..wh..opq", Kind::Regular, ""),

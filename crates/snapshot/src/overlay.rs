@@ -173,9 +173,9 @@ impl Overlay {
             entry
         };
         let link = self.link_of_snapshot(key);
-        let made = self.create_directory(number, &entry.lower, writable).and_then(|()| {
-            symlink(format!("../{number}"), &link).map_err(Error::io("create link", &link))
-        });
+        let made = self
+            .create_directory(number, &entry.lower, writable)
+            .and_then(|()| symlink(format!("../{number}"), &link).map_err(Error::io("create link", &link)));
         if let Err(error) = made {
             self.index().snapshots.remove(key);
             self.trash.discard(&self.directory(number));

@@ -96,7 +96,10 @@ fn mounts_name_the_layers_nearest_first() {
     assert_eq!(mounts[0].options[0], format!("lowerdir={}:{}", tree("two"), tree("one")));
     assert!(mounts[0].options[1].starts_with("upperdir=") && mounts[0].options[2].starts_with("workdir="));
     let view = driver.view("v1", &chain("one")).unwrap();
-    assert_eq!((view[0].r#type.as_str(), &view[0].source, &view[0].options[1][..]), ("bind", &tree("one"), "ro"));
+    assert_eq!(
+        (view[0].r#type.as_str(), &view[0].source, &view[0].options[1][..]),
+        ("bind", &tree("one"), "ro")
+    );
     let empty = driver.prepare("c2", None).unwrap();
     assert_eq!((empty[0].r#type.as_str(), &empty[0].options[1][..]), ("bind", "rw"));
 }
