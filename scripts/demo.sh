@@ -61,7 +61,7 @@ step "import the root file system as an image" ponton image import --change 'EXP
 step "what images there are" ponton images
 step "run a web service: limits, a bind mount, a published port" \
 	ponton run -d --name web --memory 64m --pids-limit 50 -v "$work/site:/var/www/html:ro" -p "127.0.0.1:$port:80" \
-	debian-web nginx -g 'daemon off;'
+	debian-web sh -c 'ln -sf /dev/stdout /var/log/nginx/access.log; exec nginx -g "daemon off;"'
 for _ in $(seq 200); do page >/dev/null 2>&1 && break; sleep 0.01; done
 step "fetch a page from it" page
 step "exec: its limits, seen from inside" ponton exec web sh -c 'echo "processes: $(ls -d /proc/[0-9]* | wc -l)"; cat /etc/debian_version'
