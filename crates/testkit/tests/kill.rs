@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,7 +82,11 @@ fn work(api: &Api, book: &Book, stop: &AtomicBool, count: &AtomicUsize, mut rand
         count.fetch_add(1, Ordering::Relaxed);
         let pick = mine.get(random.next(mine.len().max(1) as u64) as usize).cloned();
         match (random.next(8), pick) {
-            (0..=2, _) | (_, None) => mine.push(create_and_start(api, book, &mut random)),
+            (0..=2, _) | (_, None) => match create_and_start(api, book, &mut random) {
+                Some(name) => mine.push(name),
+                // The daemon is being killed, or its successor is not there yet: it shall have the processors.
+                None => std::thread::sleep(Duration::from_millis(2)),
+            },
             (3, Some(name)) => exec(api, &name),
             (4, Some(name)) if is_sleeper(book, &name) => {
                 let _ = api.try_request("POST", &format!("/containers/{name}/stop?t=0"), None);
@@ -113,7 +117,8 @@ fn is_sleeper(book: &Book, name: &str) -> bool {
     book.lock().expect("book").get(name).is_some_and(|told| told.exit_code.is_none())
 }
 
-fn create_and_start(api: &Api, book: &Book, random: &mut Random) -> String {
+/// Nothing when it was not confirmed that it was made; it may be there all the same.
+fn create_and_start(api: &Api, book: &Book, random: &mut Random) -> Option<String> {
     let name = format!("k{}", random.next(1 << 30));
     let exit_code = (random.next(3) > 0).then(|| 1 + i64::try_from(random.next(100)).expect("small"));
     let command = match exit_code {
@@ -124,14 +129,14 @@ fn create_and_start(api: &Api, book: &Book, random: &mut Random) -> String {
     let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", command]});
     let answer = api.try_request("POST", &format!("/containers/create?name={name}"), Some(&body));
     if !answer.is_ok_and(|answer| answer.status == 201) {
-        return name;
+        return None;
     }
     tell(book, &name, |told| told.created = true);
     let answer = api.try_request("POST", &format!("/containers/{name}/start"), None);
     if answer.is_ok_and(|answer| answer.status == 204) {
         tell(book, &name, |told| told.started = true);
     }
-    name
+    Some(name)
 }
 
 fn exec(api: &Api, name: &str) {
@@ -216,11 +221,15 @@ fn state_of(daemon: &Daemon) -> Vec<String> {
     state
 }
 
-/// cgroups under `ponton/` in every hierarchy, whose last component is a container's id.
+/// cgroups under `ponton/` in every hierarchy, whose last component is a container's id. The mount point itself is
+/// the one hierarchy of a host with cgroup v2 alone.
 fn container_cgroups() -> Vec<String> {
+    let mount_point = PathBuf::from("/sys/fs/cgroup");
+    let below = fs::read_dir(&mount_point).expect("/sys/fs/cgroup").flatten().map(|entry| entry.path());
+    let hierarchies: Vec<_> = below.chain([mount_point.clone()]).collect();
     let mut found = Vec::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("/sys/fs/cgroup").flatten() {
-        for entry in fs::read_dir(hierarchy.path().join("ponton")).into_iter().flatten().flatten() {
+    for hierarchy in hierarchies {
+        for entry in fs::read_dir(hierarchy.join("ponton")).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.len() == 64 {
                 found.push(entry.path().to_string_lossy().into_owned());
