@@ -166,7 +166,7 @@ impl Task {
                 self.find_execs(&status);
                 let exit = status.exited.or(recorded);
                 self.take_ended(exit, &status).await?;
-                self.forget(shim);
+                self.forget(shim, None);
             }
             None => {
                 if let Some(exit) = recorded {

@@ -30,13 +30,14 @@ impl Task {
             (Err(error), _) => {
                 tracing::error!(error = chain(&error), container = self.id(), "end of container");
             }
-            (Ok(()), Some(run)) => self.forget(run.shim),
+            (Ok(()), Some(run)) => self.forget(run.shim, run.root),
             (Ok(()), None) => {}
         }
     }
 
-    /// Has the shim drop its record, now that the database has it. The next start waits for that.
-    pub(crate) fn forget(&mut self, shim: Arc<Shim>) {
+    /// Has the shim drop its record, now that the database has it, and lets the root go. The next
+    /// start waits for both.
+    pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
         let (engine, id, cgroup) = (Arc::clone(&self.engine), self.id().to_owned(), self.cgroup.clone());
         let request = Request::Forget { container: id.clone(), exec: None };
         self.forgetting = Some(tokio::spawn(async move {
@@ -46,6 +47,9 @@ impl Task {
                 Err(error) => tracing::warn!(%error, shim = shim.number(), "forget container"),
             }
             shim.give_place();
+            if let Some(root) = root {
+                engine.unmount(root).await;
+            }
         }));
     }
 

@@ -38,11 +38,11 @@ impl Task {
         if status.exited.is_some() {
             // It has ended since the shim was asked for its containers.
             self.take_ended(status.exited, &status).await?;
-            self.forget(shim);
+            self.forget(shim, None);
             return Ok(());
         }
         let (pidfd, stdio) = start::split(fds, self.id())?;
-        self.run = Some(Run { shim, pidfd, stdio });
+        self.run = Some(Run { shim, pidfd, stdio, root: None });
         let pid = status.pid as i32;
         if self.view.life.pid() != Some(pid) {
             // Killed between the start and its record.
@@ -95,7 +95,7 @@ impl Task {
         if let Some((pidfd, stdio)) = find_process(&status, self.id()) {
             let shim = self.engine.shims.acquire().await?;
             shim.give_place();
-            match self.adopt(Run { shim, pidfd, stdio }).await {
+            match self.adopt(Run { shim, pidfd, stdio, root: None }).await {
                 Ok(run) => {
                     self.run = Some(run);
                     return Ok(());
