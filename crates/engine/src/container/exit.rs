@@ -29,18 +29,23 @@ impl Task {
             tracing::error!(error = chain(&error), container = self.id(), "end of container");
         }
         if let Some(run) = run {
-            self.forget(run.shim);
+            self.forget(run.shim, run.root);
         }
     }
 
-    /// Has the shim drop its record, now that the database has it. The next start waits for that.
-    pub(crate) fn forget(&mut self, shim: Arc<Shim>) {
+    /// Has the shim drop its record, now that the database has it, and lets the root go. The next
+    /// start waits for both.
+    pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
         let request = Request::Forget { container: self.id().to_owned(), exec: None };
+        let engine = Arc::clone(&self.engine);
         self.forgetting = Some(tokio::spawn(async move {
             if let Err(error) = shim.call(&request, &[]).await {
                 tracing::warn!(%error, shim = shim.number(), "forget container");
             }
             shim.give_place();
+            if let Some(root) = root {
+                engine.unmount(root).await;
+            }
         }));
     }
 

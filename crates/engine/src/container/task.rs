@@ -25,6 +25,9 @@ pub(crate) struct Run {
     pub(crate) pidfd: OwnedFd,
     /// Dups of its pipes or terminal: they outlive the shim.
     pub(crate) stdio: Vec<(FdRole, OwnedFd)>,
+    /// The mount of its root, so that its end does not wait for the unmount. A daemon that was
+    /// started meanwhile has none.
+    pub(crate) root: Option<OwnedFd>,
 }
 
 /// All that belongs to one container while the engine runs.
