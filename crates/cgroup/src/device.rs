@@ -85,7 +85,7 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
     ];
     for rule in rules.iter().rev() {
         let code = compile_rule(rule);
-        let decides_all = !code.iter().any(is_jump);
+        let decides_all = !code.iter().any(|instruction| is_jump(*instruction));
         program.extend(code);
         // The kernel refuses code that cannot be reached.
         if decides_all {
