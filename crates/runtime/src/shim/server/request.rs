@@ -89,7 +89,8 @@ impl Server {
             self.removals.finish(path, &self.host.cgroup);
         }
         let own_pid_namespace = plan.own_pid_namespace();
-        let Launched { started, streams, root } = launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
+        let Launched { started, streams, root } =
+            launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
         let mut process = new_process(&id, None, started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         process.log = log;
