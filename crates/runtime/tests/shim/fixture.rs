@@ -176,7 +176,7 @@ impl Shim {
         let fds: Vec<(FdRole, BorrowedFd<'_>)> =
             sockets.iter().map(|socket| (FdRole::Attach, socket.as_fd())).collect();
         let exec =
-            Exec { container: id.into(), exec: exec.into(), process, stdio: options.stdio, attach: specs };
+            Exec { container: id.into(), exec: exec.into(), process, stdio: options.stdio, attach: specs, note: String::new() };
         started(self.client.call(&Request::Exec(Box::new(exec)), &fds))
     }
 
