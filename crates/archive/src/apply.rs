@@ -314,7 +314,10 @@ impl Applier {
             Kind::Char => rustix::fs::mknodat(parent, name, FileType::CharacterDevice, mode, device),
             Kind::Block => rustix::fs::mknodat(parent, name, FileType::BlockDevice, mode, device),
             Kind::Fifo => rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0),
-            _ => rustix::fs::symlinkat(as_path(&header.link), parent, name),
+            _ => {
+                self.stats.bytes += header.link.len() as u64;
+                rustix::fs::symlinkat(as_path(&header.link), parent, name)
+            }
         }
         .map_err(Error::io("create", &header.path))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

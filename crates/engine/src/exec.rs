@@ -2,8 +2,9 @@
 //! were started are known to the shim too, by which the next daemon finds them.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -13,6 +14,8 @@ use ponton_runtime::shim::protocol::{
     AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Status, Stdio,
 };
 use ponton_sys::pidfd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::Notify;
 
 use crate::container::{Container, Task};
 use crate::engine::Engine;
@@ -23,12 +26,16 @@ use crate::request::{AttachConnection, StreamInfo};
 /// Ended execs of a container that are still remembered.
 const ENDED_KEPT: usize = 64;
 
+/// How long after a process's end its exit code may come; then it is said to run still.
+const EXIT_TOLD: Duration = Duration::from_secs(5);
+
 const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start container process";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum State {
     Created,
-    Running { pid: u32 },
+    /// The descriptor is the process's own.
+    Running { pid: u32, pidfd: Option<Arc<OwnedFd>> },
     Ended { pid: u32, exit_code: i32 },
 }
 
@@ -40,10 +47,21 @@ struct Exec {
     sequence: u64,
 }
 
+impl Exec {
+    /// Its process has ended, and its exit code is not known yet.
+    fn process_has_ended(&self) -> bool {
+        let State::Running { pidfd: Some(pidfd), .. } = &self.state else { return false };
+        let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+}
+
 /// The execs of one container.
 #[derive(Default)]
 pub(crate) struct Execs {
     known: Mutex<BTreeMap<String, Exec>>,
+    /// One of them has ended.
+    ended: Notify,
 }
 
 impl Execs {
@@ -90,6 +108,21 @@ impl Execs {
         self.known().get(id).cloned().ok_or_else(|| no_such_exec(id))
     }
 
+    /// One exec, with its exit code when its process has ended: a client may ask before the shim's
+    /// word of the end has come.
+    async fn settled(&self, id: &str) -> Result<Exec> {
+        let deadline = tokio::time::Instant::now() + EXIT_TOLD;
+        loop {
+            // Before the look: an end after it is not missed.
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            let exec = self.get(id)?;
+            if !exec.process_has_ended() || tokio::time::timeout_at(deadline, ended).await.is_err() {
+                return Ok(exec);
+            }
+        }
+    }
+
     fn set(&self, id: &str, state: State) {
         if let Some(exec) = self.known().get_mut(id) {
             exec.state = state;
@@ -101,11 +134,13 @@ impl Execs {
         let mut known = self.known();
         let Some(exec) = known.get_mut(id) else { return false };
         let pid = match exec.state {
-            State::Running { pid } => pid,
+            State::Running { pid, .. } => pid,
             State::Created => 0,
             State::Ended { .. } => return false,
         };
         exec.state = State::Ended { pid, exit_code };
+        drop(known);
+        self.ended.notify_waiters();
         true
     }
 
@@ -113,7 +148,7 @@ impl Execs {
     fn running_pids(&self) -> Vec<(String, u32)> {
         let known = self.known();
         let running = known.iter().filter_map(|(id, exec)| match exec.state {
-            State::Running { pid } => Some((id.clone(), pid)),
+            State::Running { pid, .. } => Some((id.clone(), pid)),
             _ => None,
         });
         running.collect()
@@ -122,10 +157,11 @@ impl Execs {
     /// All of them have ended with their container.
     pub(crate) fn container_ended(&self) {
         for exec in self.known().values_mut() {
-            if let State::Running { pid } = exec.state {
+            if let State::Running { pid, .. } = exec.state {
                 exec.state = State::Ended { pid, exit_code: 137 };
             }
         }
+        self.ended.notify_waiters();
     }
 }
 
@@ -195,17 +231,18 @@ impl Engine {
     /// All about an exec.
     pub async fn exec_inspect(self: &Arc<Self>, id: &str) -> Result<ExecInspect> {
         let container = self.find_exec(id)?;
-        let exec = container.execs.get(id)?;
+        let exec = container.execs.settled(id).await?;
+        let running = matches!(exec.state, State::Running { .. });
         let request = exec.request;
         let mut command = request.cmd.unwrap_or_default().into_iter();
         let (pid, exit_code) = match exec.state {
             State::Created => (0, None),
-            State::Running { pid } => (pid, None),
+            State::Running { pid, .. } => (pid, None),
             State::Ended { pid, exit_code } => (pid, Some(i64::from(exit_code))),
         };
         Ok(ExecInspect {
             id: id.to_owned(),
-            running: matches!(exec.state, State::Running { .. }),
+            running,
             exit_code,
             process_config: ProcessConfig {
                 tty: request.tty,
@@ -320,8 +357,9 @@ impl Task {
         let asked = Request::Exec(Box::new(message));
         // An exit that comes before the answer was read waits in the queue behind this job.
         match run.shim.call(&asked, &fds).await {
-            Ok((Reply::Started { pid, .. }, _)) => {
-                container.execs.set(&id, State::Running { pid });
+            Ok((Reply::Started { pid, .. }, fds)) => {
+                let pidfd = fds.into_iter().find(|(role, _)| *role == FdRole::Pidfd).map(|(_, fd)| Arc::new(fd));
+                container.execs.set(&id, State::Running { pid, pidfd });
                 let command = request.cmd.unwrap_or_default().join(" ");
                 self.emit(&format!("exec_start: {command}"), &[("execID", &id)]);
                 Ok(())
@@ -376,7 +414,7 @@ impl Task {
             let Ok(request) = serde_json::from_str(&exec.note) else { continue };
             let pid = exec.pid;
             let state = match exec.exited {
-                None => State::Running { pid },
+                None => State::Running { pid, pidfd: pidfd::open(pid).ok().map(Arc::new) },
                 Some(exit) => State::Ended { pid, exit_code: code(exit) },
             };
             // What is too much is forgotten with the container.

@@ -180,6 +180,8 @@ pub enum Effect {
     Emit(&'static str),
     /// Give back network, snapshot mounts and other things that only a run needs.
     Release,
+    /// Tell the event stream what was given back.
+    EmitReleased,
     /// Come back with `RestartDue` after this time.
     RestartAfter(Duration),
     /// Send SIGKILL and wait for the exit, then remove.
@@ -343,7 +345,7 @@ fn start_failed(life: &mut Life, policy: Policy, exit_code: i32, error: &str) ->
     life.last.exit_code = exit_code;
     error.clone_into(&mut life.last.error);
     life.last.oom_killed = false;
-    let mut effects = vec![Effect::Release, Effect::Save];
+    let mut effects = vec![Effect::Release, Effect::Save, Effect::EmitReleased];
     if policy.auto_remove {
         effects.extend(begin_removal(life));
     }
@@ -385,7 +387,7 @@ fn exited(
         None => "the exit code was lost: the container ended while nothing supervised it".into(),
     };
     let ran = Duration::try_from(at.duration_since(started_at)).unwrap_or_default();
-    let mut effects = vec![Effect::Release, Effect::Save, Effect::Emit("die")];
+    let mut effects = vec![Effect::Release, Effect::Save, Effect::Emit("die"), Effect::EmitReleased];
     if oom_killed {
         effects.insert(0, Effect::Emit("oom"));
     }

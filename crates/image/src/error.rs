@@ -1,12 +1,13 @@
 //! What can go wrong with an image.
 
 use ponton_oci::digest::Digest;
+use ponton_oci::reference::Reference;
 
 /// What was attempted on which object, and why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No image has this name or id.
-    #[error("No such image: {0}")]
+    #[error("No such image: {}", shown(.0))]
     NotFound(String),
     /// The image is in use, or the name means several.
     #[error("{0}")]
@@ -58,6 +59,11 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A name as Docker shows it: with its tag, if it can have one.
+fn shown(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
 
 impl Error {
     /// For `map_err`: what was attempted on which object.

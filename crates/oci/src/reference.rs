@@ -68,17 +68,13 @@ impl Reference {
             None => (remainder, None),
         };
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(ParseError::Uppercase(path.to_owned()));
+            return Err(ParseError::Uppercase(official(registry, path)));
         }
         let valid = is_registry(registry) && path.split('/').all(is_path_component) && tag.is_none_or(is_tag);
         if !valid {
             return Err(format_error());
         }
-        let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
-            format!("{OFFICIAL_PREFIX}{path}")
-        } else {
-            path.to_owned()
-        };
+        let repository = official(registry, path);
         if registry.len() + 1 + repository.len() > NAME_MAX {
             return Err(ParseError::TooLong(text.to_owned()));
         }
@@ -151,6 +147,12 @@ impl Reference {
         }
         name
     }
+}
+
+/// The full path in the registry.
+fn official(registry: &str, path: &str) -> String {
+    let is_official = registry == DEFAULT_REGISTRY && !path.contains('/');
+    if is_official { format!("{OFFICIAL_PREFIX}{path}") } else { path.to_owned() }
 }
 
 impl FromStr for Reference {
@@ -290,7 +292,7 @@ mod tests {
         }
         assert_eq!(
             Reference::parse("Busybox").unwrap_err().to_string(),
-            "invalid reference format: repository name (Busybox) must be lowercase"
+            "invalid reference format: repository name (library/Busybox) must be lowercase"
         );
         assert!(matches!(Reference::parse(&"a".repeat(256)), Err(ParseError::TooLong(_))));
     }

@@ -12,6 +12,8 @@ pub struct Host {
     pub cgroup: Layout,
     /// The kernel's highest capability.
     pub last_capability: u8,
+    /// Whether the kernel shows its memory as `/proc/kcore`.
+    pub has_kcore: bool,
 }
 
 impl Host {
@@ -26,6 +28,7 @@ impl Host {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
         let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Ok(Self { kernel, cgroup: Layout::detect()?, last_capability })
+        let has_kcore = std::path::Path::new("/proc/kcore").exists();
+        Ok(Self { kernel, cgroup: Layout::detect()?, last_capability, has_kcore })
     }
 }

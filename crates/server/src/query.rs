@@ -76,10 +76,10 @@ impl Query {
         Ok(Filters::parse(self.text("filters"))?)
     }
 
-    /// Seconds since the epoch, with a fraction or without; `None` if it isn't given or is 0.
+    /// Seconds since the epoch, with a fraction or without; `None` if it isn't given.
     pub(crate) fn timestamp(&self, name: &str) -> Result<Option<Timestamp>> {
         match self.optional(name) {
-            None | Some("0") => Ok(None),
+            None => Ok(None),
             Some(text) => parse_timestamp(text).map(Some).ok_or_else(|| {
                 Error::invalid(format!("invalid value for {name:?}: {text:?} is not a Unix timestamp"))
             }),
@@ -154,7 +154,7 @@ mod tests {
         let at = |text: &str| query(text).timestamp("since");
         assert_eq!(at("since=12.5").unwrap(), Some(Timestamp::new(12, 500_000_000).unwrap()));
         assert_eq!(at("since=12.000000001").unwrap(), Some(Timestamp::new(12, 1).unwrap()));
-        assert_eq!(at("since=0").unwrap(), None);
+        assert_eq!(at("since=0").unwrap(), Some(Timestamp::UNIX_EPOCH));
         assert_eq!(at("").unwrap(), None);
         for text in ["since=x", "since=1.x", "since=1.0000000001", "since=.5", "since=99999999999999999"] {
             assert!(at(text).is_err(), "{text}");

@@ -71,6 +71,59 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("RootFS.Layers.*", "a digest of what was imported"),
     ("Processes.*.*", "process ids and times"),
     ("Warning", "absent in newer versions"),
+    ("HostConfig.MaskedPaths", "later versions mask more"),
+    ("HostConfig.Runtime", "the runtime's name"),
+    ("HostConfig.RestartPolicy.Name", "empty for no until 25.0"),
+    ("Error", "null until 23.0 where there was no error in waiting; left out later"),
+    ("*.RepoDigests", "null until 25.0 where there is none"),
+];
+
+/// Whole answers where 20.10 is out of date: the call, what 20.10 answers, what ours answers (which is today's).
+const OUT_OF_DATE: &[(&str, (u16, &str), (u16, &str))] = &[
+    // A wrong type is the client's fault since 23.0, and the type is named as in today's API.
+    (
+        "/v1.41/containers/create?name=api2",
+        (
+            500,
+            "json: cannot unmarshal number into Go struct field ContainerConfigWrapper.Image of type string",
+        ),
+        (400, "invalid JSON: json: cannot unmarshal number into Go struct field Config.Image of type string"),
+    ),
+    // Error texts begin with a small letter since 23.0.
+    (
+        "/v1.41/containers/json?filters=%7B%22nosuch%22%3A%5B%22a%22%5D%7D",
+        (400, "Invalid filter 'nosuch'"),
+        (400, "invalid filter 'nosuch'"),
+    ),
+    // Said twice until 23.0.
+    (
+        "/v1.41/images/nosuch/json",
+        (404, "no such image: nosuch: No such image: nosuch:latest"),
+        (404, "No such image: nosuch:latest"),
+    ),
+    // The client's fault, and the name is told, since 24.0.
+    (
+        "/v1.41/images/busybox/tag?repo=UPPER&tag=1",
+        (500, "invalid reference format: repository name must be lowercase"),
+        (400, "invalid reference format: repository name (library/UPPER) must be lowercase"),
+    ),
+    // The versions that are served.
+    (
+        "/v1.99/version",
+        (400, "client version 1.99 is too new. Maximum supported API version is 1.41"),
+        (400, "client version 1.99 is too new. Maximum supported API version is 1.53"),
+    ),
+    (
+        "/v1.10/version",
+        (
+            400,
+            "client version 1.10 is too old. Minimum supported API version is 1.12, please upgrade your client to a newer version",
+        ),
+        (
+            400,
+            "client version 1.10 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version",
+        ),
+    ),
 ];
 
 #[test]
@@ -78,21 +131,21 @@ fn commands_and_answers_are_dockers() {
     let Some(peer) = Peer::dockerd() else {
         panic!("dockerd is not installed: run scripts/install-deps.sh test");
     };
-    let ponton = Daemon::start();
     let ours = daemon::binaries().join("ponton");
+    // Each client has a daemon of its own: the scripts share names and ports.
+    let clients = [("docker", "docker".to_owned()), ("ponton", ours.to_string_lossy().into_owned())];
+    let clients = clients.map(|(client, program)| (client, program, Daemon::start()));
     let mut failures = Vec::new();
     let mut count = 0;
     for command in COMMANDS {
         let script = |client: &str| format!("D={client}; {}", command.script);
         let theirs = normalised(&run(peer.client("sh", &["-c", &script("docker")])));
-        for (client, program) in
-            [("docker", "docker".to_owned()), ("ponton", ours.to_string_lossy().into_owned())]
-        {
-            if command.compare == Compare::DockerClientOnly && client == "ponton" {
+        for (client, program, ponton) in &clients {
+            if command.compare == Compare::DockerClientOnly && *client == "ponton" {
                 continue;
             }
             count += 1;
-            let mine = normalised(&run(ponton.client("sh", &["-c", &script(&program)])));
+            let mine = normalised(&run(ponton.client("sh", &["-c", &script(program)])));
             if let Some(difference) = difference(command.compare, &theirs, &mine) {
                 failures.push(format!("{client}: {}\n{difference}", command.script));
             }
@@ -250,6 +303,9 @@ fn api_answers_have_dockers_shape() {
     for (method, path, body) in &calls {
         let theirs = peer.api().request(method, path, body.as_ref());
         let mine = ponton.api().request(method, path, body.as_ref());
+        if is_out_of_date(path, &theirs, &mine) {
+            continue;
+        }
         let found = answer_differences(&theirs, &mine);
         if !found.is_empty() {
             failures.push(format!(
@@ -261,6 +317,22 @@ fn api_answers_have_dockers_shape() {
     }
     println!("{} calls compared", calls.len());
     assert!(failures.is_empty(), "{} of {} calls differ:{}", failures.len(), calls.len(), failures.concat());
+}
+
+fn is_out_of_date(path: &str, theirs: &Answer, mine: &Answer) -> bool {
+    let answer = |answer: &Answer| (answer.status, error_text(answer));
+    OUT_OF_DATE.iter().any(|(call, old, new)| {
+        *call == path
+            && answer(theirs) == (old.0, old.1.to_owned())
+            && answer(mine) == (new.0, new.1.to_owned())
+    })
+}
+
+/// The message of an error; as plain text, as before API 1.24, too.
+fn error_text(answer: &Answer) -> String {
+    let message = |value: Value| value.get("message").and_then(Value::as_str).map(str::to_owned);
+    let parsed = serde_json::from_slice(&answer.body).ok().and_then(message);
+    parsed.unwrap_or_else(|| answer.text().trim_end().to_owned())
 }
 
 fn answer_differences(theirs: &Answer, mine: &Answer) -> Vec<String> {

@@ -22,11 +22,11 @@ impl Engine {
     /// What a path in a container is.
     pub async fn archive_stat(self: &Arc<Self>, name: &str, path: &str) -> Result<PathStat> {
         let container = self.find(name)?;
-        let (engine, path) = (Arc::clone(self), path.to_owned());
+        let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         blocking(move || {
             let root = engine.root_of(&container)?;
             let stat =
-                copy::stat(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))?;
+                copy::stat(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
             Ok(api_stat(stat))
         })
         .await
@@ -35,10 +35,10 @@ impl Engine {
     /// A path of a container as a tar.
     pub async fn archive_get(self: &Arc<Self>, name: &str, path: &str) -> Result<(PathStat, Stream<Bytes>)> {
         let container = self.find(name)?;
-        let (engine, path) = (Arc::clone(self), path.to_owned());
+        let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let source = blocking(move || {
             let root = engine.root_of(&container)?;
-            copy::get(&root, Path::new(&path)).map_err(|error| refused(&container, &path, error))
+            copy::get(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))
         })
         .await?;
         let stat = api_stat(source.stat.clone());
@@ -63,11 +63,11 @@ impl Engine {
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
             owner: if options.copy_uid_gid { numeric_owner(&view.settings) } else { None },
         };
-        let (engine, path) = (Arc::clone(self), path.to_owned());
+        let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let reader = stream::reader(body);
         blocking(move || {
             let root = engine.root_of(&container)?;
-            let failed = |error| refused(&container, &path, error);
+            let failed = |error| refused(&name, &path, error);
             let decoder = Decoder::new(BufReader::new(reader)).map_err(failed)?;
             copy::put(&root, Path::new(&path), BufReader::new(decoder), options).map_err(failed)?;
             super::emit(&engine, &container.id, &container.view(), "extract-to-dir", &[("path", &path)]);
@@ -139,9 +139,9 @@ fn numeric_owner(settings: &Settings) -> Option<(u32, u32)> {
     Some((uid, if group.is_empty() { uid } else { group.parse().ok()? }))
 }
 
-fn refused(container: &Container, path: &str, error: ponton_archive::Error) -> Error {
+fn refused(container: &str, path: &str, error: ponton_archive::Error) -> Error {
     if copy::is_not_found(&error) {
-        return Error::not_found(format!("Could not find the file {path} in container {}", container.id));
+        return Error::not_found(format!("Could not find the file {path} in container {container}"));
     }
     let kind = if error.is_invalid() { ErrorKind::Invalid } else { ErrorKind::Internal };
     Error { kind, message: chain(&error), source: Some(Box::new(error)) }

@@ -215,6 +215,16 @@ fn fill(host: &mut HostConfig) {
     if host.shm_size == 0 {
         host.shm_size = 64 << 20;
     }
+    // Memory alone may be swapped out once more.
+    if host.memory > 0 && host.memory_swap == 0 {
+        host.memory_swap = host.memory.saturating_mul(2);
+    }
+    host.oom_kill_disable.get_or_insert(false);
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    if !host.privileged {
+        host.masked_paths.get_or_insert_with(|| paths(&crate::spec::MASKED_PATHS));
+        host.readonly_paths.get_or_insert_with(|| paths(&crate::spec::READONLY_PATHS));
+    }
     if host.restart_policy.name.is_empty() {
         "no".clone_into(&mut host.restart_policy.name);
     }
@@ -267,7 +277,7 @@ pub(super) fn port_requests(settings: &Settings) -> Result<Vec<PortRequest>> {
         return Ok(Vec::new());
     }
     let mut requests = Vec::new();
-    for (port, bindings) in &settings.host_config.port_bindings {
+    for (port, bindings) in settings.host_config.port_bindings.iter().flatten() {
         let (container_port, protocol) = parse_port(port)?;
         for binding in bindings.iter().flatten() {
             let host_ip = match binding.host_ip.as_str() {

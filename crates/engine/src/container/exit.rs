@@ -56,11 +56,18 @@ impl Task {
     /// Gives back what only a run needs.
     pub(super) async fn release(&mut self) {
         let Some(record) = self.view.endpoint.take() else { return };
-        self.emit_network("disconnect", &record);
+        self.released = Some(record.clone());
         let network = Arc::clone(&self.engine.network);
         let detached = crate::engine::blocking(move || Ok(network.detach(&record)?)).await;
         if let Err(error) = detached {
             tracing::error!(error = chain(&error), container = self.id(), "detach from network");
+        }
+    }
+
+    /// Tells the event stream that the container is not on its network any more.
+    pub(super) fn emit_released(&mut self) {
+        if let Some(record) = self.released.take() {
+            self.emit_network("disconnect", &record);
         }
     }
 

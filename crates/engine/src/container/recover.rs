@@ -115,6 +115,7 @@ impl Task {
     pub(crate) async fn drop_endpoint(&mut self) {
         if self.view.endpoint.is_some() {
             self.release().await;
+            self.emit_released();
             if let Err(error) = self.save() {
                 tracing::error!(%error, container = self.id(), "save state");
             }

@@ -37,6 +37,8 @@ pub(crate) struct Task {
     pub(crate) view: View,
     pub(crate) cgroup: Option<String>,
     pub(crate) run: Option<Run>,
+    /// The endpoint that was given back, and of which the event stream was not told.
+    pub(crate) released: Option<ponton_network::EndpointRecord>,
     /// Clients that came before the start.
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
@@ -70,6 +72,7 @@ impl Task {
             view,
             cgroup,
             run: None,
+            released: None,
             attaches: Vec::new(),
             forgetting: None,
             keep: false,
@@ -141,6 +144,10 @@ impl Task {
             }
             Effect::Release => {
                 self.release().await;
+                Ok(())
+            }
+            Effect::EmitReleased => {
+                self.emit_released();
                 Ok(())
             }
             Effect::RestartAfter(delay) => {

@@ -26,7 +26,7 @@ fn a_run_goes_from_created_to_exited() {
     assert_eq!(effects, [Effect::Save, Effect::Emit("start")]);
     assert_eq!((life.pid(), life.status()), (Some(9), "running"));
     let (life, effects) = next(&life, Policy::default(), &exit(3, 2), at(2)).unwrap();
-    assert_eq!(effects, [Effect::Release, Effect::Save, Effect::Emit("die")]);
+    assert_eq!(effects, [Effect::Release, Effect::Save, Effect::Emit("die"), Effect::EmitReleased]);
     assert_eq!(life.status(), "exited");
     assert_eq!(life.last.exit_code, 3);
     assert_eq!(life.last.started_at, Some(at(1)));
@@ -97,7 +97,7 @@ fn auto_remove_follows_an_exit_and_a_failed_start() {
     let failed = Event::StartFailed { exit_code: 127, error: "no such file".into() };
     let (life, effects) = next(&Life::default(), policy, &failed, at(1)).unwrap();
     assert_eq!(life.last.exit_code, 127);
-    assert_eq!(effects, [Effect::Release, Effect::Save, Effect::Remove]);
+    assert_eq!(effects, [Effect::Release, Effect::Save, Effect::EmitReleased, Effect::Remove]);
 }
 
 #[test]

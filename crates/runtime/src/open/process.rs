@@ -80,7 +80,11 @@ pub(crate) fn finish_identity(plan: &ProcessPlan, root: &Root) -> Result<Identit
     let (uid, gid, mut additional_gids, home) = match &plan.user.name {
         Some(name) => {
             let user = user::resolve(root, name)?;
-            (user.uid, user.gid, user.additional_gids, Some(user.home))
+            // As Docker: the first group is among the additional ones too, so that a program that
+            // changes its group has no more rights by it.
+            let mut gids = vec![user.gid];
+            gids.extend(user.additional_gids.into_iter().filter(|gid| *gid != user.gid));
+            (user.uid, user.gid, gids, Some(user.home))
         }
         None => (plan.user.uid, plan.user.gid, Vec::new(), None),
     };

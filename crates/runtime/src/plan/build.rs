@@ -284,7 +284,12 @@ impl Builder<'_> {
             nodes.retain(|known| known.path != node.path);
             nodes.push(node);
         }
-        let links = DEFAULT_LINKS.map(|(path, content)| (path.to_owned(), content.to_owned())).into();
+        let has_core = self.host.has_kcore;
+        let links = DEFAULT_LINKS
+            .iter()
+            .filter(|(path, _)| *path != CORE || has_core)
+            .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
+            .collect();
         self.push("linux.devices", Action::Devices { nodes, links });
         Ok(())
     }
@@ -425,12 +430,15 @@ fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
     make.into_iter().chain(default).chain(terminals)
 }
 
+/// Made only where the kernel has what it leads to.
+const CORE: &str = "/dev/core";
+
 /// runtime-linux.md, "Dev symbolic links"; and the link that makes pseudo-terminals work.
 const DEFAULT_LINKS: [(&str, &str); 6] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/core", "/proc/kcore"),
+    (CORE, "/proc/kcore"),
     ("/dev/ptmx", "pts/ptmx"),
 ];

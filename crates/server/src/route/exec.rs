@@ -19,7 +19,7 @@ routes! {
 async fn create(mut call: Call) -> Result<Response<Body>> {
     let request: ExecCreateRequest = call.json().await?;
     if request.cmd.as_deref().unwrap_or_default().is_empty() {
-        return Err(Error::invalid("no exec command specified"));
+        return Err(Error::invalid("No exec command specified"));
     }
     let id = call.engine.exec_create(call.name(), request).await?;
     Ok(answer::json(StatusCode::CREATED, &ExecCreateResponse { id }))

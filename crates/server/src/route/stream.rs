@@ -74,7 +74,8 @@ async fn logs(call: Call) -> Result<Response<Body>> {
         // Docker takes what isn't a number for all lines, too.
         tail: query.text("tail").parse().ok(),
         since: query.timestamp("since")?,
-        until: query.timestamp("until")?,
+        // 0 is no end.
+        until: query.timestamp("until")?.filter(|until| *until != jiff::Timestamp::UNIX_EPOCH),
         timestamps: query.boolean("timestamps"),
     };
     if !request.stdout && !request.stderr {

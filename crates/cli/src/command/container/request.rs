@@ -33,7 +33,7 @@ pub(crate) fn resolve(
     let mut host_config = host_config(flags)?;
     host_config.console_size = console;
     let (exposed_ports, port_bindings) = port::ports(flags.all("publish"), flags.all("expose"))?;
-    host_config.port_bindings = port_bindings;
+    host_config.port_bindings = Some(port_bindings);
     let volumes = mount::volumes(flags, &mut host_config)?;
     let networking_config = network::networks(flags, &mut host_config)?;
     let config = Config { exposed_ports, volumes, ..config };
