@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -13,6 +14,9 @@ use super::task::Run;
 use crate::error::chain;
 use crate::lifecycle::Event;
 use crate::shim::Shim;
+
+/// So often an end is offered to a database that could not take it.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Task {
     /// The shim says that the first process has ended.
@@ -29,8 +33,41 @@ impl Task {
             tracing::error!(error = chain(&error), container = self.id(), "end of container");
         }
         if let Some(run) = run {
-            self.forget(run.shim);
+            if self.saved || self.view.removed {
+                self.forget(run.shim);
+            } else {
+                self.unsaved = Some(run.shim);
+                self.save_later();
+            }
         }
+    }
+
+    /// Tries again to save an end, until the database takes it: its disk was full.
+    fn save_later(&self) {
+        let container = Arc::downgrade(&self.container);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SAVE_INTERVAL).await;
+                let Some(container) = container.upgrade() else { return };
+                let saved = container.change(|task| async { task.save_end() }.boxed()).await;
+                // An error may also say that the container is gone.
+                if saved.is_ok() || container.view().removed {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Saves an end that could not be saved when it came, if there is one.
+    pub(super) fn save_end(&mut self) -> crate::error::Result<()> {
+        if self.unsaved.is_none() {
+            return Ok(());
+        }
+        self.save()?;
+        if let Some(shim) = self.unsaved.take() {
+            self.forget(shim);
+        }
+        Ok(())
     }
 
     /// Has the shim drop its record, now that the database has it. The next start waits for that.

@@ -88,6 +88,9 @@ impl Task {
             self.apply(Event::RemoveFailed { cause }).await?;
             return Err(error.into());
         }
+        if let Some(shim) = self.unsaved.take() {
+            self.forget(shim);
+        }
         self.attaches.clear();
         self.engine.forget(&id, &self.view.name);
         if let Err(error) = self.engine.snapshotter.remove(&id) {

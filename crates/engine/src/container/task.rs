@@ -38,6 +38,10 @@ pub(crate) struct Task {
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
     pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
+    /// The database has what is shown.
+    pub(crate) saved: bool,
+    /// Keeps the record of an end that the database could not take yet.
+    pub(crate) unsaved: Option<Arc<Shim>>,
     /// An end leaves the container in place, whatever its settings say.
     pub(crate) keep: bool,
     /// Anonymous volumes go with the container.
@@ -69,6 +73,8 @@ impl Task {
             run: None,
             attaches: Vec::new(),
             forgetting: None,
+            saved: true,
+            unsaved: None,
             keep: false,
             remove_volumes: false,
             publish,
@@ -111,6 +117,16 @@ impl Task {
             let before = std::mem::replace(&mut self.view.life, life);
             for effect in effects {
                 if let Err(error) = self.carry_out(&effect).await {
+                    // What has happened is shown and followed up, whether it can be saved or not.
+                    if matches!(
+                        (&event, &effect),
+                        (Event::Exited { .. } | Event::RemoveFailed { .. }, Effect::Save)
+                    ) {
+                        tracing::error!(error = chain(&error), container = self.id(), "save the state");
+                        self.saved = false;
+                        self.show();
+                        continue;
+                    }
                     // What could not be frozen is not frozen.
                     if matches!(effect, Effect::Freeze | Effect::Thaw) {
                         self.view.life = before;
@@ -161,6 +177,7 @@ impl Task {
         let state = serde_json::to_string(&saved)
             .map_err(|error| Error::failed("print a container's state", error))?;
         self.engine.store.containers().update_state(self.id(), &state)?;
+        self.saved = true;
         self.show();
         Ok(())
     }
