@@ -1,6 +1,7 @@
 //! The engine itself: what it is made of, how it is opened, and how things are found in it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -33,6 +34,8 @@ pub struct Engine {
     host: OnceLock<Host>,
     facts: OnceLock<HostFacts>,
     registry: Mutex<Registry>,
+    /// Held during an unmount: the file systems of many containers are written back in turn.
+    unmounting: tokio::sync::Mutex<()>,
     routing: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -100,6 +103,7 @@ impl Engine {
             host: OnceLock::new(),
             facts: OnceLock::new(),
             registry: Mutex::default(),
+            unmounting: tokio::sync::Mutex::default(),
             routing: Mutex::default(),
             config,
         })
@@ -233,6 +237,14 @@ impl Engine {
     /// Removes a directory: it is gone at once, its space comes back soon.
     pub(crate) fn discard(&self, path: &Path) {
         self.trash.discard(path);
+    }
+
+    /// Lets the mount of an ended container's root go. The kernel writes the whole file system below
+    /// it back, which may take long.
+    pub(crate) async fn unmount(&self, root: OwnedFd) {
+        let _turn = self.unmounting.lock().await;
+        // Closing cannot fail.
+        let _ = tokio::task::spawn_blocking(move || drop(root)).await;
     }
 
     /// Bytes that a container's own file system holds; 0 when that cannot be told.

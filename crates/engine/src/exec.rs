@@ -146,7 +146,7 @@ impl Engine {
             }
         }
         check_running(&container, &container.id)?;
-        Ok(StreamInfo { tty: exec.request.tty })
+        Ok(StreamInfo { tty: exec.request.tty, writes_at_once: true })
     }
 
     /// Starts an exec. With a connection a failure to start is written to it, and the answer is Ok.

@@ -149,7 +149,7 @@ impl Task {
             Some((shim, status)) => {
                 let exit = status.exited.or(recorded);
                 self.take_ended(exit, &status).await?;
-                self.forget(shim);
+                self.forget(shim, None);
             }
             None => {
                 if let Some(exit) = recorded {

@@ -50,6 +50,8 @@ pub struct AttachRequest {
 pub struct StreamInfo {
     /// The process has a terminal: the stream is raw, and not in frames.
     pub tty: bool,
+    /// Output may come as soon as the connection is handed over.
+    pub writes_at_once: bool,
 }
 
 /// What a client waits for.

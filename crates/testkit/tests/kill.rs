@@ -2,6 +2,7 @@
 //! container is in a true state, no exit code is lost, and nothing is orphaned.
 //!
 //! `PONTON_KILLS` sets how often (200 unless told), `PONTON_SEED` the seed.
+#![allow(clippy::expect_used, reason = "a test program")]
 
 use std::collections::BTreeMap;
 use std::fs;

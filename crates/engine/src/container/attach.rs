@@ -34,7 +34,10 @@ impl Engine {
             )));
         }
         detach_keys(request.detach_keys.as_deref())?;
-        Ok(StreamInfo { tty: view.settings.config.tty })
+        // The log of a run before is written at once.
+        let has_log = request.logs && !matches!(view.life.state, State::Created);
+        let writes_at_once = view.life.is_running() || has_log;
+        Ok(StreamInfo { tty: view.settings.config.tty, writes_at_once })
     }
 
     /// Connects a client to a container (also before its start). Returns when the connection was

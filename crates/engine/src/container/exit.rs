@@ -34,9 +34,9 @@ impl Task {
         }
         if let Some(run) = run {
             if self.saved || self.view.removed {
-                self.forget(run.shim);
+                self.forget(run.shim, run.root);
             } else {
-                self.unsaved = Some(run.shim);
+                self.unsaved = Some(run);
                 self.save_later();
             }
         }
@@ -64,20 +64,25 @@ impl Task {
             return Ok(());
         }
         self.save()?;
-        if let Some(shim) = self.unsaved.take() {
-            self.forget(shim);
+        if let Some(run) = self.unsaved.take() {
+            self.forget(run.shim, run.root);
         }
         Ok(())
     }
 
-    /// Has the shim drop its record, now that the database has it. The next start waits for that.
-    pub(crate) fn forget(&mut self, shim: Arc<Shim>) {
+    /// Has the shim drop its record, now that the database has it, and lets the root go. The next
+    /// start waits for both.
+    pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
         let request = Request::Forget { container: self.id().to_owned(), exec: None };
+        let engine = Arc::clone(&self.engine);
         self.forgetting = Some(tokio::spawn(async move {
             if let Err(error) = shim.call(&request, &[]).await {
                 tracing::warn!(%error, shim = shim.number(), "forget container");
             }
             shim.give_place();
+            if let Some(root) = root {
+                engine.unmount(root).await;
+            }
         }));
     }
 

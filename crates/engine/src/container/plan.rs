@@ -139,7 +139,12 @@ pub(super) fn root_mounts(mounts: Vec<Mount>) -> Vec<RootMount> {
 impl Task {
     /// The plan of the next start.
     pub(super) fn plan(&self) -> Result<Plan> {
-        let rootfs = root_mounts(self.engine.snapshotter.mounts(self.id())?);
+        let mut rootfs = root_mounts(self.engine.snapshotter.mounts(self.id())?);
+        if self.settings().host_config.auto_remove {
+            // Nobody will see what it wrote: none of it has to reach the disk.
+            let overlays = rootfs.iter_mut().filter(|mount| mount.r#type == "overlay");
+            overlays.for_each(|mount| mount.options.push("volatile".into()));
+        }
         self.engine.plan_of(self.settings(), &rootfs)
     }
 

@@ -28,7 +28,7 @@ impl Task {
             }
         };
         let (pidfd, stdio) = start::split(fds, self.id())?;
-        self.run = Some(Run { shim, pidfd, stdio });
+        self.run = Some(Run { shim, pidfd, stdio, root: None });
         let pid = status.pid as i32;
         if self.view.life.pid() != Some(pid) {
             // Killed between the start and its record.
@@ -68,7 +68,7 @@ impl Task {
         if let Some((pidfd, stdio)) = find_process(&status, self.id()) {
             let shim = self.engine.shims.acquire().await?;
             shim.give_place();
-            match self.adopt(Run { shim, pidfd, stdio }).await {
+            match self.adopt(Run { shim, pidfd, stdio, root: None }).await {
                 Ok(run) => {
                     self.run = Some(run);
                     return Ok(());

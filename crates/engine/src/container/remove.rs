@@ -88,8 +88,8 @@ impl Task {
             self.apply(Event::RemoveFailed { cause }).await?;
             return Err(error.into());
         }
-        if let Some(shim) = self.unsaved.take() {
-            self.forget(shim);
+        if let Some(run) = self.unsaved.take() {
+            self.forget(run.shim, run.root);
         }
         self.attaches.clear();
         self.engine.forget(&id, &self.view.name);

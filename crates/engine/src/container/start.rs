@@ -103,9 +103,10 @@ impl Task {
         let started = shim.call(&Request::Start(Box::new(start)), &fds).await;
         match started {
             Ok((Reply::Started { pid, started_at_ns }, fds)) => {
+                let (root, fds) = split_root(fds);
                 let (pidfd, stdio) = split(fds, self.id())?;
                 let pid = pid as i32;
-                Ok(Launched { run: Run { shim, pidfd, stdio }, pid, started_at_ns })
+                Ok(Launched { run: Run { shim, pidfd, stdio, root }, pid, started_at_ns })
             }
             Ok(_) => Err(Error::internal("unexpected answer to start").into()),
             Err(failure) => {
@@ -207,6 +208,12 @@ fn parse_some<T: std::str::FromStr<Err = ponton_network::Error>>(text: &str) -> 
 pub(crate) fn size([rows, cols]: [u32; 2]) -> Option<Size> {
     let size = Size { rows: u16::try_from(rows).ok()?, cols: u16::try_from(cols).ok()? };
     (size.rows > 0 && size.cols > 0).then_some(size)
+}
+
+/// The mount of the root, and the other descriptors.
+fn split_root(fds: Descriptors) -> (Option<OwnedFd>, Descriptors) {
+    let (root, others): (Vec<_>, Vec<_>) = fds.into_iter().partition(|(role, _)| *role == FdRole::Root);
+    (root.into_iter().next().map(|(_, root)| root), others)
 }
 
 /// The process's own descriptor, and those of its streams.

@@ -25,6 +25,9 @@ pub(crate) struct Run {
     pub(crate) pidfd: OwnedFd,
     /// Dups of its pipes or terminal: they outlive the shim.
     pub(crate) stdio: Vec<(FdRole, OwnedFd)>,
+    /// The mount of its root, so that its end does not wait for the unmount. A daemon that was
+    /// started meanwhile has none.
+    pub(crate) root: Option<OwnedFd>,
 }
 
 /// All that belongs to one container while the engine runs.
@@ -40,8 +43,8 @@ pub(crate) struct Task {
     pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
     /// The database has what is shown.
     pub(crate) saved: bool,
-    /// Keeps the record of an end that the database could not take yet.
-    pub(crate) unsaved: Option<Arc<Shim>>,
+    /// The run whose end the database could not take yet; its shim keeps the record of it.
+    pub(crate) unsaved: Option<Run>,
     /// An end leaves the container in place, whatever its settings say.
     pub(crate) keep: bool,
     /// Anonymous volumes go with the container.

@@ -201,6 +201,11 @@ impl Opened {
         &self.plan
     }
 
+    /// The root file system's mount, where it is made before the clone.
+    pub fn root(&self) -> Option<BorrowedFd<'_>> {
+        rootfs(&self.ready)
+    }
+
     /// The master side of a new terminal in the container's own `/dev/pts`; its other side is got by
     /// `TIOCGPTPEER`. None if the container has no `/dev/pts` of its own.
     pub fn terminal(&self) -> Result<Option<OwnedFd>, Error> {

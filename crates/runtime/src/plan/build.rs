@@ -93,7 +93,12 @@ impl Builder<'_> {
         let path = if linux.cgroups_path.is_empty() { &default } else { &linux.cgroups_path };
         let mut resources = linux.resources.clone().unwrap_or_default();
         if !resources.devices.is_empty() {
-            resources.devices.extend(default_device_rules());
+            // What is allowed already, and not denied after that, is not written twice.
+            let last_denied = resources.devices.iter().rposition(|rule| !rule.allow);
+            let settled = resources.devices.split_off(last_denied.map_or(0, |at| at + 1));
+            let missing = default_device_rules().filter(|rule| !settled.contains(rule));
+            let missing: Vec<_> = missing.collect();
+            resources.devices.extend(settled.into_iter().chain(missing));
         }
         let plan = ponton_cgroup::plan(&self.host.cgroup, path, &resources)
             .map_err(|error| PlanError::invalid(format!("linux.resources.{}", error.field), error.message))?;

@@ -121,6 +121,9 @@ pub enum FdRole {
     Stderr,
     /// The master side of its terminal.
     Terminal,
+    /// The root file system's mount. Whoever holds it unmounts it, not the last process of the
+    /// container: overlayfs writes the host's file system back then.
+    Root,
 }
 
 /// What the daemon asks of a shim.

@@ -33,7 +33,7 @@ fn exit_codes_are_told_and_recorded() {
     assert_eq!((version, pid), (VERSION, shim.child.id()));
     for (id, script, code) in [("a", "true", 0), ("b", "exit 42", 42), ("c", "kill -9 $$; sleep 9", 137)] {
         let running = shim.start(&fixture, id, &sh(script), Options::default()).unwrap();
-        assert_eq!(running.roles(), [FdRole::Pidfd, FdRole::Stdout, FdRole::Stderr]);
+        assert_eq!(running.roles(), [FdRole::Pidfd, FdRole::Stdout, FdRole::Stderr, FdRole::Root]);
         if code == 137 {
             // Process 1 of a pid namespace cannot kill itself.
             running.kill();
@@ -182,7 +182,7 @@ fn a_terminal_has_a_size_and_detach_keys() {
     let options = Options { stdio, attach: vec![(spec.clone(), &other)], ..Options::default() };
     let running = shim.start(&fixture, "a", &["/bin/sh"], options).unwrap();
     drop(other);
-    assert_eq!(running.roles(), [FdRole::Pidfd, FdRole::Terminal]);
+    assert_eq!(running.roles(), [FdRole::Pidfd, FdRole::Terminal, FdRole::Root]);
     own.write_all(b"stty size; test -t 0 && echo is-a-$((1+1))-tty\n").unwrap();
     let text = read_until(&own, "is-a-2-tty");
     assert!(text.contains("24 80"), "{text}");

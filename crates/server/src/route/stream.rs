@@ -35,10 +35,7 @@ async fn attach(mut call: Call) -> Result<Answer> {
     // A body means nothing, but what follows it is the container's input.
     call.short_body().await?;
     let info = call.engine.attach_info(call.name(), &request).await?;
-    let state = call.engine.inspect(call.name(), false).await?.state;
-    // The log of a run before is written at once.
-    let writes_at_once = state.running || (request.logs && state.status != "created");
-    let order = if writes_at_once { Order::AnswerFirst } else { Order::EngineFirst };
+    let order = if info.writes_at_once { Order::AnswerFirst } else { Order::EngineFirst };
     let upgrade = Hijack::is_upgrade(&call.headers);
     let content_type = hijack::stream_type(info.tty, call.version);
     let hand_over: hijack::HandOver = Box::new(move |connection| {

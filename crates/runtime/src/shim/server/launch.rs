@@ -17,6 +17,8 @@ use crate::shim::protocol::{Failure, FailureKind, Stdio};
 pub(super) struct Launched {
     pub(super) started: Started,
     pub(super) streams: Streams,
+    /// The mount of a container's root file system.
+    pub(super) root: Option<OwnedFd>,
 }
 
 /// Our ends of a process's standard streams, all nonblocking. With a terminal the input is a dup of
@@ -46,8 +48,10 @@ pub(super) fn container(
     let master = if stdio.terminal { opened.terminal()? } else { None };
     let (streams, ends) =
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    let root = opened.root().map(|root| root.try_clone_to_owned()).transpose();
+    let root = root.map_err(|error| failure("dup the root", &error))?;
     let started = apply::start(opened, &ends.as_stdio())?;
-    Ok(Launched { started, streams })
+    Ok(Launched { started, streams, root })
 }
 
 /// Starts a further process in a running container.
@@ -62,7 +66,7 @@ pub(super) fn process(
     let (streams, ends) =
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
     let started = apply::exec(opened, &ends.as_stdio())?;
-    Ok(Launched { started, streams })
+    Ok(Launched { started, streams, root: None })
 }
 
 /// A failure of our own side.

@@ -89,7 +89,8 @@ impl Server {
             self.removals.finish(path, &self.host.cgroup);
         }
         let own_pid_namespace = plan.own_pid_namespace();
-        let Launched { started, streams } = launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
+        let Launched { started, streams, root } =
+            launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
         let mut process = new_process(&id, None, started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         process.log = log;
@@ -100,7 +101,9 @@ impl Server {
         let dups = self.add_container(&id, container, process);
         fds.process = self.find_key(&id, None)?;
         self.add_clients(fds, &attach);
-        Ok((reply, dups?))
+        let mut dups = dups?;
+        dups.extend(root.map(|root| (FdRole::Root, root)));
+        Ok((reply, dups))
     }
 
     fn exec(&mut self, exec: Exec, fds: Fds) -> Answer {
@@ -115,7 +118,7 @@ impl Server {
         }
         let Some(pidfd) = &first.pidfd else { return Err(not_running(&id)) };
         let target = Target { pid: first.pid, pidfd: pidfd.as_fd(), cgroup: container.cgroup.as_deref() };
-        let Launched { started, streams } = launch::process(plan, target, &stdio, &self.host)?;
+        let Launched { started, streams, root: _ } = launch::process(plan, target, &stdio, &self.host)?;
         let mut process = new_process(&id, Some(exec_id.clone()), started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         let reply = Reply::Started { pid: process.pid, started_at_ns: process.started_at_ns };
@@ -355,6 +358,8 @@ impl Sorted {
                 FdRole::Terminal => sorted.terminal = Some(fd),
                 FdRole::Port => sorted.ports.push(fd),
                 FdRole::Attach => sorted.attach.push(fd),
+                // Only its holder's business.
+                FdRole::Root => {}
             }
         }
         if sorted.attach.len() != attach.len() {
