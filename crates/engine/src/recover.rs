@@ -45,7 +45,8 @@ impl Engine {
             self.enter(Arc::clone(&container));
             containers.push(container);
         }
-        let taken_up = containers.iter().map(|container| self.take_up(container, found.remove(&container.id)));
+        let taken_up =
+            containers.iter().map(|container| self.take_up(container, found.remove(&container.id)));
         futures_util::future::join_all(taken_up).await;
         // Shims may hold containers whose record is gone: nobody will ask for them again.
         for (id, (shim, status)) in found {

@@ -183,7 +183,8 @@ impl Engine {
                 .iter()
                 .any(|mount| mount.r#type == "volume" && mount.name == name)
         };
-        let users: Vec<_> = self.all().iter().filter(|container| uses(container)).map(|c| c.id.clone()).collect();
+        let users: Vec<_> =
+            self.all().iter().filter(|container| uses(container)).map(|c| c.id.clone()).collect();
         users.into_iter()
     }
 

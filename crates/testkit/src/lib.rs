@@ -14,6 +14,7 @@ pub mod image;
 pub mod leak;
 pub mod peer;
 pub mod terminal;
+pub mod tar;
 pub mod wait;
 
 pub use api::{Answer, Api};
