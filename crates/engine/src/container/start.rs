@@ -110,6 +110,10 @@ impl Task {
             Ok(_) => Err(Error::internal("unexpected answer to start").into()),
             Err(failure) => {
                 shim.give_place();
+                if shim.is_lost() {
+                    // Nobody can tell how far it came: nothing of it may run on.
+                    self.clear_after_shim().await;
+                }
                 Err(refused(&failure))
             }
         }
