@@ -46,7 +46,9 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo run --locked -q -p ponton-xtask -- tidy
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+	@if ! command -v cargo-deny >/dev/null; then echo "cargo-deny is not installed: licences and advisories are not checked"; \
+	elif cargo deny fetch db >/dev/null 2>&1; then cargo deny check; \
+	else echo "the advisory database cannot be fetched: advisories are not checked"; cargo deny check licenses bans sources; fi
 
 bench: build
 	@scripts/install-deps.sh test

@@ -1,20 +1,29 @@
 //! Sizes and durations as Docker's clients and files write them.
 
-/// The text isn't a size or duration.
+/// The text isn't a size or duration. The words are those of Docker's client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUnit {
     /// Not a size.
     #[error("invalid size: '{0}'")]
     Size(String),
+    /// What follows the number of a size is no unit.
+    #[error("invalid suffix: '{0}'")]
+    Suffix(String),
     /// Not a duration.
     #[error("time: invalid duration {0:?}")]
     Duration(String),
+    /// A number of a duration stands without unit.
+    #[error("time: missing unit in duration {0:?}")]
+    MissingUnit(String),
+    /// A unit that no duration has, and the duration.
+    #[error("time: unknown unit {0:?} in duration {1:?}")]
+    UnknownUnit(String, String),
 }
 
 /// Reads a size in bytes with binary units: `64m`, `1.5g`, `1024`, `2GiB`, `10 KB`.
 pub fn parse_size(text: &str) -> Result<i64, InvalidUnit> {
     let invalid = || InvalidUnit::Size(text.to_owned());
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.').ok_or_else(invalid)? + 1;
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| invalid())?;
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
@@ -25,10 +34,10 @@ pub fn parse_size(text: &str) -> Result<i64, InvalidUnit> {
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
         "p" | "pb" | "pib" => 50,
-        _ => return Err(invalid()),
+        _ => return Err(InvalidUnit::Suffix(unit)),
     };
     let bytes = number * (1_i64 << shift) as f64;
-    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(invalid()) }
+    if (0.0..i64::MAX as f64).contains(&bytes) { Ok(bytes as i64) } else { Err(invalid()) }
 }
 
 /// Four significant digits and a unit of `base`, as Go's `%.4g` prints them.
@@ -83,8 +92,9 @@ pub fn parse_duration(text: &str) -> Result<i64, InvalidUnit> {
     }
     let mut total = 0.0_f64;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(invalid)?;
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(end);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
         let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
         let scale = match unit {
@@ -94,9 +104,10 @@ pub fn parse_duration(text: &str) -> Result<i64, InvalidUnit> {
             "s" => 1e9,
             "m" => 60e9,
             "h" => 3600e9,
-            _ => return Err(invalid()),
+            "" => return Err(InvalidUnit::MissingUnit(text.to_owned())),
+            _ => return Err(InvalidUnit::UnknownUnit(unit.to_owned(), text.to_owned())),
         };
-        total += number.parse::<f64>().map_err(|_| invalid())? * scale;
+        total += number * scale;
         rest = tail;
     }
     if total >= i64::MAX as f64 {
@@ -138,16 +149,23 @@ mod tests {
             ("32kb", 32 << 10),
             ("32 mb", 32 << 20),
             ("1.5g", 3 << 29),
+            ("1 KiB", 1 << 10),
+            ("1B", 1),
+            ("100", 100),
             ("0.5t", 1 << 39),
             ("1p", 1 << 50),
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "hello", "-32", ".3.kB", " 32", "32 m b", "32m b", "22x", "32bb", "9999999p", "1é"]
-        {
+        for text in [
+            "", "abc", "-1", "1x", "1kx", "hello", "-32", ".3.kB", " 32", "32 m b", "32m b", "22x", "32bb",
+            "9999999p", "1é",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+        assert_eq!(parse_size("1é").unwrap_err().to_string(), "invalid suffix: 'é'");
+        assert_eq!(parse_size("m").unwrap_err().to_string(), "invalid size: 'm'");
     }
 
     #[test]
@@ -167,15 +185,22 @@ mod tests {
             ("0", 0),
             ("1h30m", 5_400_000_000_000),
             ("1.5s", 1_500_000_000),
+            ("100ms", 100_000_000),
+            ("-1s", -1_000_000_000),
             ("-10ms", -10_000_000),
             ("3us", 3000),
         ];
         for (text, nanoseconds) in cases {
             assert_eq!(parse_duration(text), Ok(nanoseconds), "{text}");
         }
-        for text in ["", "3", "s", "1d", "1s2", "--1s", "."] {
+        for text in ["", "3", "5", "1x", "s", "-", "1d", "1s2", "--1s", "."] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+        assert_eq!(parse_duration("5").unwrap_err().to_string(), "time: missing unit in duration \"5\"");
+        assert_eq!(
+            parse_duration("1x").unwrap_err().to_string(),
+            "time: unknown unit \"x\" in duration \"1x\""
+        );
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
     ];
     for rule in rules.iter().rev() {
         let code = compile_rule(rule);
-        let decides_all = !code.iter().any(is_jump);
+        let decides_all = !code.iter().any(|instruction| is_jump(*instruction));
         program.extend(code);
         // The kernel refuses code that cannot be reached.
         if decides_all {
@@ -96,7 +96,7 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
     program
 }
 
-fn is_jump(instruction: &Instruction) -> bool {
+fn is_jump(instruction: Instruction) -> bool {
     matches!(instruction.code, 0x56 | 0x16 | 0x5e)
 }
 
@@ -122,7 +122,7 @@ fn compile_rule(rule: &DeviceRule) -> Vec<Instruction> {
     code.extend(answer(rule.allow));
     let length = code.len();
     for (index, instruction) in code.iter_mut().enumerate() {
-        if is_jump(instruction) {
+        if is_jump(*instruction) {
             instruction.offset = (length - index - 1) as i16;
         }
     }

@@ -23,6 +23,7 @@ pub(crate) struct File {
     pub(crate) needs_swap_accounting: bool,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers and strings are given alike")]
 fn file(controller: &'static str, name: impl Into<String>, value: impl ToString) -> File {
     File { controller, name: name.into(), value: value.to_string(), needs_swap_accounting: false }
 }

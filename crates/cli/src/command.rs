@@ -349,7 +349,7 @@ fn everything_help() -> String {
     for group in GROUPS {
         let _ = writeln!(text, "  {:<12}{}", group.name, group.about);
     }
-    let _ = writeln!(text, "\nCommands:\n  {:<12}{}", "daemon", "Run the engine");
+    let _ = writeln!(text, "\nCommands:\n  {:<12}Run the engine", "daemon");
     for command in COMMANDS {
         let _ = writeln!(text, "  {:<12}{}", command.name, first_line(command.about));
     }

@@ -164,7 +164,7 @@ mod tests {
 
     fn render(format: &str) -> String {
         let list = List { columns: COLUMNS, default: "{{.ID}}\t{{.Names}}", format };
-        list.render(rows()).map_or_else(|error| error.to_string(), |text| text)
+        list.render(rows()).unwrap_or_else(|error| error.to_string())
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Values of flags, read as docker reads them: booleans, sizes, durations, decimals, limits, times.
 
+use ponton_api::unit;
+
 /// Go's `strconv.ParseBool`.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -40,26 +42,7 @@ pub(crate) fn check_uint16(text: &str) -> Result<(), String> {
 
 /// A size in bytes, with units of 1024: `512m`, `1.5GiB`, `100`.
 pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
-    let invalid = || format!("invalid size: '{text}'");
-    let end = text.rfind(|letter: char| letter.is_ascii_digit()).ok_or_else(invalid)? + 1;
-    let (number, suffix) = text.split_at(end);
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    if number < 0.0 {
-        return Err(invalid());
-    }
-    let suffix = suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase();
-    let power = match suffix.as_str() {
-        "" | "b" => 0,
-        unit => {
-            let (letter, rest) = unit.split_at(1);
-            let power = "kmgtpe".find(letter).ok_or_else(|| format!("invalid suffix: '{unit}'"))? + 1;
-            if !matches!(rest, "" | "b" | "ib") {
-                return Err(format!("invalid suffix: '{unit}'"));
-            }
-            power as i32
-        }
-    };
-    Ok((number * 1024f64.powi(power)) as i64)
+    unit::parse_size(text).map_err(|error| error.to_string())
 }
 
 pub(crate) fn check_bytes(text: &str) -> Result<(), String> {
@@ -102,42 +85,9 @@ pub(crate) fn check_cpus(text: &str) -> Result<(), String> {
     parse_nano_cpus(text).map(drop)
 }
 
-/// Go's `time.ParseDuration`, in nanoseconds: `1h30m`, `1.5s`, `100ms`.
+/// Go's `time.ParseDuration`, in nanoseconds: `1h30m`, `1.5s`, `100ms`. An empty value is none.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..end].parse().map_err(|_| invalid())?;
-        rest = &rest[end..];
-        let end = rest.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            other => return Err(format!("time: unknown unit {other:?} in duration {text:?}")),
-        };
-        total += number * unit;
-        rest = &rest[end..];
-    }
-    Ok((sign * total) as i64)
+    if text.is_empty() { Ok(0) } else { unit::parse_duration(text).map_err(|error| error.to_string()) }
 }
 
 pub(crate) fn check_duration(text: &str) -> Result<(), String> {
@@ -275,18 +225,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        for (text, size) in
-            [("100", 100), ("1k", 1024), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1 KiB", 1024), ("1B", 1)]
-        {
-            assert_eq!(parse_bytes(text), Ok(size), "{text}");
-        }
-        for text in ["", "abc", "-1", "1x", "1kx"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn cpus() {
         for (text, nano) in [
             ("1", 1_000_000_000),
@@ -300,22 +238,6 @@ mod tests {
         assert_eq!(parse_nano_cpus("x"), Err("failed to parse x as a rational number".to_owned()));
         assert!(parse_nano_cpus("1.0000000001").is_err());
         assert!(parse_nano_cpus("").is_err());
-    }
-
-    #[test]
-    fn durations() {
-        for (text, ns) in [
-            ("1h30m", 5_400_000_000_000),
-            ("1.5s", 1_500_000_000),
-            ("100ms", 100_000_000),
-            ("0", 0),
-            ("-1s", -1_000_000_000),
-        ] {
-            assert_eq!(parse_duration(text), Ok(ns), "{text}");
-        }
-        for text in ["5", "1x", "s", "-"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Further processes in running containers. They are kept in memory only, as in Docker: an exec does
-//! not outlive the daemon's knowledge of it.
+//! Further processes in running containers. They are not in the database, as in Docker; those that
+//! were started are known to the shim too, by which the next daemon finds them.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use ponton_api::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest, ProcessConfig};
 use ponton_api::stream::{FrameHeader, StreamKind};
 use ponton_runtime::shim::protocol::{
-    AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Stdio,
+    AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Status, Stdio,
 };
+use ponton_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::Notify;
 
@@ -82,8 +84,10 @@ impl Execs {
         self.known().contains_key(id)
     }
 
-    fn insert(&self, id: String, request: ExecCreateRequest) {
+    /// Enters a new one. The answer: an old one that is forgotten for it.
+    fn insert(&self, id: String, request: ExecCreateRequest, state: State) -> Option<String> {
         let mut known = self.known();
+        let mut forgotten = None;
         let ended: Vec<_> = known
             .iter()
             .filter(|(_, exec)| matches!(exec.state, State::Ended { .. }))
@@ -93,9 +97,11 @@ impl Execs {
             && let Some((_, oldest)) = ended.into_iter().min()
         {
             known.remove(&oldest);
+            forgotten = Some(oldest);
         }
         let sequence = known.values().map(|exec| exec.sequence + 1).max().unwrap_or(0);
-        known.insert(id, Exec { request, state: State::Created, sequence });
+        known.insert(id, Exec { request, state, sequence });
+        forgotten
     }
 
     fn get(&self, id: &str) -> Result<Exec> {
@@ -123,15 +129,28 @@ impl Execs {
         }
     }
 
-    fn end(&self, id: &str, exit_code: i32) {
-        if let Some(exec) = self.known().get_mut(id) {
-            let pid = match exec.state {
-                State::Running { pid, .. } => pid,
-                _ => 0,
-            };
-            exec.state = State::Ended { pid, exit_code };
-        }
+    /// False where it is known to have ended, or not known.
+    fn end(&self, id: &str, exit_code: i32) -> bool {
+        let mut known = self.known();
+        let Some(exec) = known.get_mut(id) else { return false };
+        let pid = match exec.state {
+            State::Running { pid, .. } => pid,
+            State::Created => 0,
+            State::Ended { .. } => return false,
+        };
+        exec.state = State::Ended { pid, exit_code };
         self.ended.notify_waiters();
+        true
+    }
+
+    /// Those that run, and their processes.
+    fn running_pids(&self) -> Vec<(String, u32)> {
+        let known = self.known();
+        let running = known.iter().filter_map(|(id, exec)| match exec.state {
+            State::Running { pid, .. } => Some((id.clone(), pid)),
+            _ => None,
+        });
+        running.collect()
     }
 
     /// All of them have ended with their container.
@@ -161,7 +180,9 @@ impl Engine {
         let id = crate::id::generate()?;
         let action =
             format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
-        container.execs.insert(id.clone(), request);
+        if let Some(oldest) = container.execs.insert(id.clone(), request, State::Created) {
+            container.tell(move |task| async move { task.forget_exec(oldest) }.boxed());
+        }
         let attributes = [("execID", id.as_str())];
         crate::container::emit(self, &container.id, &container.view(), &action, &attributes);
         Ok(id)
@@ -322,8 +343,16 @@ impl Task {
             None => (Vec::new(), None),
         };
         let fds: Vec<_> = socket.iter().map(|fd| (FdRole::Attach, fd.as_fd())).collect();
-        let message =
-            ExecMessage { container: container.id.clone(), exec: id.clone(), process, stdio, attach: specs };
+        let note = serde_json::to_string(&request)
+            .map_err(|error| Error::failed("print what an exec was asked for", error))?;
+        let message = ExecMessage {
+            container: container.id.clone(),
+            exec: id.clone(),
+            process,
+            stdio,
+            attach: specs,
+            note,
+        };
         let asked = Request::Exec(Box::new(message));
         // An exit that comes before the answer was read waits in the queue behind this job.
         match run.shim.call(&asked, &fds).await {
@@ -337,7 +366,7 @@ impl Task {
             Ok(_) => Err(Error::internal("unexpected answer to exec")),
             Err(failure) => {
                 let (exit_code, error) = refused(&failure);
-                container.execs.end(&id, exit_code);
+                let _ = container.execs.end(&id, exit_code);
                 Err(error)
             }
         }
@@ -355,20 +384,68 @@ impl Task {
     /// An exec's process has ended.
     pub(crate) async fn exec_exited(&mut self, id: String, exit: Exit) {
         let container = Arc::clone(&self.container);
-        let exit_code = exit.exit_code.unwrap_or(crate::lifecycle::UNKNOWN_EXIT_CODE);
-        container.execs.end(&id, exit_code);
+        let exit_code = code(exit);
+        if !container.execs.end(&id, exit_code) {
+            // Told already: by the shim's list, or by the end of the container.
+            return;
+        }
         let code = exit_code.to_string();
         self.emit("exec_die", &[("execID", &id), ("exitCode", &code)]);
-        if let Some(run) = &self.run {
-            let shim = Arc::clone(&run.shim);
-            let request = Request::Forget { container: container.id.clone(), exec: Some(id) };
+    }
+
+    /// Has the shim drop its record of an exec that nobody can ask for any more.
+    fn forget_exec(&self, id: String) {
+        let Some(run) = &self.run else { return };
+        let shim = Arc::clone(&run.shim);
+        let request = Request::Forget { container: self.id().to_owned(), exec: Some(id) };
+        tokio::spawn(async move {
+            if let Err(error) = shim.call(&request, &[]).await {
+                tracing::debug!(%error, "forget exec");
+            }
+        });
+    }
+
+    /// Enters the execs that an earlier daemon started.
+    pub(crate) fn find_execs(&self, status: &Status) {
+        let mut found: Vec<_> = status.execs.iter().collect();
+        found.sort_by_key(|exec| exec.started_at_ns);
+        for exec in found {
+            let Ok(request) = serde_json::from_str(&exec.note) else { continue };
+            let pid = exec.pid;
+            let state = match exec.exited {
+                None => State::Running { pid, pidfd: pidfd::open(pid).ok().map(Arc::new) },
+                Some(exit) => State::Ended { pid, exit_code: code(exit) },
+            };
+            // What is too much is forgotten with the container.
+            let _ = self.container.execs.insert(exec.exec.clone(), request, state);
+        }
+    }
+
+    /// Their shim is gone. They run on, without streams; how they end is told by the kernel.
+    pub(crate) fn follow_execs(&self) {
+        for (id, pid) in self.container.execs.running_pids() {
+            let container = Arc::clone(&self.container);
             tokio::spawn(async move {
-                if let Err(error) = shim.call(&request, &[]).await {
-                    tracing::debug!(%error, "forget exec");
-                }
+                let exit_code = wait_for(pid).await;
+                let exited_at_ns = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+                let exit = Exit { pid, exit_code, exited_at_ns, oom_killed: false };
+                container.tell(move |task| task.exec_exited(id, exit).boxed());
             });
         }
     }
+}
+
+/// The exit code of a process of a dead shim: the daemon is its parent now, or the kernel keeps it.
+async fn wait_for(pid: u32) -> Option<i32> {
+    let pidfd = crate::poll::register(pidfd::open(pid).ok()?, tokio::io::Interest::READABLE).ok()?;
+    let _ended = pidfd.readable().await.ok()?;
+    let waited = pidfd::try_wait(pidfd.get_ref().as_fd()).ok().flatten();
+    let exit = waited.or_else(|| pidfd::exit_info(pidfd.get_ref().as_fd()).ok().flatten());
+    exit.map(pidfd::Exit::code)
+}
+
+fn code(exit: Exit) -> i32 {
+    exit.exit_code.unwrap_or(crate::lifecycle::UNKNOWN_EXIT_CODE)
 }
 
 /// What a shim's refusal means for the client and for the exec's exit code.

@@ -45,21 +45,32 @@ impl Engine {
             self.enter(Arc::clone(&container));
             containers.push(container);
         }
-        for container in &containers {
-            self.take_up(container, found.remove(&container.id)).await;
-        }
-        self.recover_networks(&containers).await;
+        let taken_up =
+            containers.iter().map(|container| self.take_up(container, found.remove(&container.id)));
+        futures_util::future::join_all(taken_up).await;
         // Shims may hold containers whose record is gone: nobody will ask for them again.
         for (id, (shim, status)) in found {
             self.end_orphan(&id, &shim, &status).await;
         }
+        // Before anything is started again: addresses, ports and rules are those of the living.
+        self.recover_networks(&containers).await;
         let engine = Arc::clone(self);
-        // Not needed to answer requests; new containers are not touched, as `known` was taken before.
+        // Nothing is being made yet: what belongs to none of `known` belongs to nobody.
         blocking(move || {
             engine.remove_orphans(&known);
             Ok(())
         })
-        .await
+        .await?;
+        for container in &containers {
+            let wanted = container.change(|task| async move { task.recovered().await }.boxed()).await;
+            // A container that was being removed has no task any more when it is done.
+            if let Err(error) = wanted
+                && !container.view().removed
+            {
+                tracing::error!(error = chain(&error), container = container.id, "recover container");
+            }
+        }
+        Ok(())
     }
 
     /// Brings one container's state up to date.
@@ -110,8 +121,11 @@ impl Engine {
         }
     }
 
-    /// Removes what half-made and half-removed containers left.
+    /// Removes what half-made and half-removed containers left, and finishes volumes.
     fn remove_orphans(&self, known: &BTreeSet<String>) {
+        if let Err(error) = self.snapshotter.recover() {
+            tracing::error!(error = chain(&error), "recover snapshots");
+        }
         for key in self.snapshotter.snapshots() {
             if is_container(&key)
                 && self.by_id(&key).is_none()
@@ -126,12 +140,14 @@ impl Engine {
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
             for entry in entries.flatten() {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-                if is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name) {
-                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                        tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
-                    }
+                let is_orphan = is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name);
+                if is_orphan && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
                 }
             }
+        }
+        if let Err(error) = self.recover_volumes() {
+            tracing::error!(error = chain(&error), "recover volumes");
         }
     }
 }
@@ -145,8 +161,9 @@ impl Task {
     async fn take_up(&mut self, found: Option<Found>) -> Result<()> {
         let recorded: Option<Exit> = self.exit_record();
         match found {
-            Some((shim, status)) if status.exited.is_none() => self.take_running(shim, &status).await?,
+            Some((shim, status)) if status.exited.is_none() => self.take_running(shim).await?,
             Some((shim, status)) => {
+                self.find_execs(&status);
                 let exit = status.exited.or(recorded);
                 self.take_ended(exit, &status).await?;
                 self.forget(shim, None);
@@ -161,6 +178,6 @@ impl Task {
                 }
             }
         }
-        self.recovered().await
+        Ok(())
     }
 }

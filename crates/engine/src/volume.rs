@@ -1,6 +1,6 @@
 //! Local volumes: directories below `<data-root>/volumes`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -139,10 +139,26 @@ impl Engine {
         Ok(self.store.volumes().insert(&record)?)
     }
 
-    /// Removes a volume that was made for one container and that no other uses.
-    pub(crate) fn remove_volume_if_anonymous(&self, name: &str) -> Result<()> {
+    /// Removes a volume that was made for the container `owner` and that no other uses.
+    pub(crate) fn remove_volume_if_anonymous(&self, name: &str, owner: &str) -> Result<()> {
         let anonymous = self.store.volumes().get(name)?.is_some_and(|record| record.anonymous);
-        if anonymous && self.volume_user(name).is_none() { self.drop_volume(name) } else { Ok(()) }
+        let is_shared = self.volume_users(name).any(|user| user != owner);
+        if anonymous && !is_shared { self.drop_volume(name) } else { Ok(()) }
+    }
+
+    /// Removes directories that a killed daemon left of volumes which it was making or removing.
+    pub(crate) fn recover_volumes(&self) -> Result<()> {
+        let known: BTreeSet<String> =
+            self.store.volumes().list()?.into_iter().map(|record| record.name).collect();
+        let directory = self.config().data_root.join("volumes");
+        let entries = std::fs::read_dir(&directory)
+            .map_err(|error| Error::failed(format!("list {}", directory.display()), error))?;
+        for entry in entries.flatten() {
+            if !entry.file_name().to_str().is_some_and(|name| known.contains(name)) {
+                self.discard(&entry.path());
+            }
+        }
+        Ok(())
     }
 
     fn drop_volume(&self, name: &str) -> Result<()> {
@@ -155,6 +171,10 @@ impl Engine {
 
     /// A container that uses a volume.
     fn volume_user(&self, name: &str) -> Option<String> {
+        self.volume_users(name).next()
+    }
+
+    fn volume_users(&self, name: &str) -> impl Iterator<Item = String> {
         let uses = |container: &Arc<crate::container::Container>| {
             container
                 .view()
@@ -163,13 +183,15 @@ impl Engine {
                 .iter()
                 .any(|mount| mount.r#type == "volume" && mount.name == name)
         };
-        self.all().into_iter().find(uses).map(|container| container.id.clone())
+        let users: Vec<_> =
+            self.all().iter().filter(|container| uses(container)).map(|c| c.id.clone()).collect();
+        users.into_iter()
     }
 
     fn describe_volume(&self, record: VolumeRecord) -> Volume {
         let created = Timestamp::from_nanosecond(i128::from(record.created_at)).ok();
         Volume {
-            created_at: created.map(|time| format!("{:.0}", time)),
+            created_at: created.map(|time| format!("{time:.0}")),
             driver: record.driver.clone(),
             labels: parse(&record).labels,
             mountpoint: self.volume_data(&record.name).display().to_string(),

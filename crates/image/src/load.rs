@@ -139,7 +139,7 @@ impl Images {
             let is_compressed = detect(&start) != Compression::None;
             let unpacked = {
                 let mut progress = |current| {
-                    progress(Progress::Layer { id: id.clone(), current: total.min(current), total })
+                    progress(Progress::Layer { id: id.clone(), current: total.min(current), total });
                 };
                 if is_compressed && blob.is_some() {
                     let unpacked = self.unpack(&mut input, &name, &mut progress)?;

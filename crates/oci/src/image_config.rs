@@ -3,8 +3,6 @@
 //! Fields that are not named here are not kept: who must write a configuration back unchanged keeps
 //! its bytes.
 
-#![allow(clippy::zero_sized_map_values, reason = "Go's sets are objects with empty values")]
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -10,6 +10,7 @@ pub mod event;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
+pub mod overlay;
 pub mod path;
 pub mod pidfd;
 pub mod process;

@@ -54,9 +54,8 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
 /// Waits for the end of a child, and reaps it.
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     loop {
-        match wait_with(pidfd, WaitIdOptions::EXITED)? {
-            Some(exit) => return Ok(exit),
-            None => continue,
+        if let Some(exit) = wait_with(pidfd, WaitIdOptions::EXITED)? {
+            return Ok(exit);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Clients that users have already: docker's command line with terminals and streams, docker-compose, PyPI's docker.
+#![allow(clippy::expect_used, reason = "a test program")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

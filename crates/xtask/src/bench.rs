@@ -20,10 +20,13 @@ struct Row {
     aim: &'static str,
 }
 
+/// A client's command with these arguments.
+type Client<'a> = Box<dyn Fn(&[&str]) -> Command + Sync + 'a>;
+
 /// One engine, and the client that is measured with it.
 struct Engine<'a> {
     api: Api,
-    client: Box<dyn Fn(&[&str]) -> Command + Sync + 'a>,
+    client: Client<'a>,
     memory: Box<dyn Fn() -> u64 + Sync + 'a>,
 }
 

@@ -25,22 +25,26 @@ impl Task {
         self.view.exits += 1;
         let event = Event::Exited { exit_code, at: time(exit.exited_at_ns), oom_killed: exit.oom_killed };
         let run = self.run.take();
-        if let Err(error) = self.apply(event).await {
-            tracing::error!(error = chain(&error), container = self.id(), "end of container");
-        }
-        if let Some(run) = run {
-            self.forget(run.shim, run.root);
+        match (self.apply(event).await, run) {
+            // The shim keeps its record: the next daemon finds the end there.
+            (Err(error), _) => {
+                tracing::error!(error = chain(&error), container = self.id(), "end of container");
+            }
+            (Ok(()), Some(run)) => self.forget(run.shim, run.root),
+            (Ok(()), None) => {}
         }
     }
 
     /// Has the shim drop its record, now that the database has it, and lets the root go. The next
     /// start waits for both.
     pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
-        let request = Request::Forget { container: self.id().to_owned(), exec: None };
-        let engine = Arc::clone(&self.engine);
+        let (engine, id, cgroup) = (Arc::clone(&self.engine), self.id().to_owned(), self.cgroup.clone());
+        let request = Request::Forget { container: id.clone(), exec: None };
         self.forgetting = Some(tokio::spawn(async move {
-            if let Err(error) = shim.call(&request, &[]).await {
-                tracing::warn!(%error, shim = shim.number(), "forget container");
+            match shim.call(&request, &[]).await {
+                Ok(_) => {}
+                Err(_) if shim.is_lost() => super::recover::clear_after_shim(&engine, id, cgroup).await,
+                Err(error) => tracing::warn!(%error, shim = shim.number(), "forget container"),
             }
             shim.give_place();
             if let Some(root) = root {
@@ -77,6 +81,7 @@ impl Task {
             self.exited(exit).await;
             return;
         }
+        self.follow_execs();
         let Some(run) = self.run.take() else { return };
         match self.adopt(run).await {
             Ok(run) => self.run = Some(run),

@@ -2,15 +2,22 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use ponton_cgroup::Cgroup;
 use ponton_runtime::shim::protocol::{Exit, FdRole, Reply, Request, Status};
 
 use super::task::Run;
 use super::{Task, start};
-use crate::error::{Error, Result};
-use crate::lifecycle::Event;
+use crate::engine::{Engine, blocking};
+use crate::error::{Error, Result, chain};
+use crate::lifecycle::{Event, State};
 use crate::shim::Shim;
+
+/// How often, and how long apart, the removal of a control group is tried.
+const GROUP_ATTEMPTS: u32 = 100;
+const GROUP_PAUSE: Duration = Duration::from_millis(10);
 
 impl Task {
     pub(crate) fn is_running(&self) -> bool {
@@ -18,15 +25,22 @@ impl Task {
     }
 
     /// A shim has it, running: its descriptors are taken again.
-    pub(crate) async fn take_running(&mut self, shim: Arc<Shim>, status: &Status) -> Result<()> {
+    pub(crate) async fn take_running(&mut self, shim: Arc<Shim>) -> Result<()> {
         let request = Request::Inspect { container: self.id().to_owned() };
-        let fds = match shim.call(&request, &[]).await {
-            Ok((Reply::Status(_), fds)) => fds,
+        let (status, fds) = match shim.call(&request, &[]).await {
+            Ok((Reply::Status(now), fds)) => (now, fds),
             Ok(_) => return Err(Error::internal("unexpected answer to inspect")),
             Err(failure) => {
                 return Err(Error::failed(format!("inspect container {}", self.id()), failure));
             }
         };
+        self.find_execs(&status);
+        if status.exited.is_some() {
+            // It has ended since the shim was asked for its containers.
+            self.take_ended(status.exited, &status).await?;
+            self.forget(shim, None);
+            return Ok(());
+        }
         let (pidfd, stdio) = start::split(fds, self.id())?;
         self.run = Some(Run { shim, pidfd, stdio, root: None });
         let pid = status.pid as i32;
@@ -34,6 +48,19 @@ impl Task {
             // Killed between the start and its record.
             let at = super::exit::time(status.started_at_ns);
             self.apply(Event::Started { pid, at }).await?;
+        }
+        self.see_frozen()
+    }
+
+    /// Killed between freezing or thawing it and the record of that: the kernel knows.
+    fn see_frozen(&mut self) -> Result<()> {
+        let Some(path) = &self.cgroup else { return Ok(()) };
+        let frozen = self.engine.control_group(path)?.is_frozen().unwrap_or(false);
+        if let State::Running { paused, .. } = &mut self.view.life.state
+            && *paused != frozen
+        {
+            *paused = frozen;
+            self.save()?;
         }
         Ok(())
     }
@@ -58,7 +85,7 @@ impl Task {
     pub(crate) async fn take_lost(&mut self, exit: Option<Exit>) -> Result<()> {
         let status = self.shim_status();
         self.take_ended(exit, &status).await?;
-        self.remove_shim_records();
+        self.clear_after_shim().await;
         Ok(())
     }
 
@@ -80,7 +107,7 @@ impl Task {
         let exited_at_ns = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
         let exit = Exit { pid: status.pid, exit_code: None, exited_at_ns, oom_killed: false };
         self.take_ended(Some(exit), &status).await?;
-        self.remove_shim_records();
+        self.clear_after_shim().await;
         Ok(())
     }
 
@@ -105,14 +132,45 @@ impl Task {
         self.run.as_ref().map(|run| run.shim.number())
     }
 
-    fn remove_shim_records(&self) {
-        let directory = self.engine.shims.state_directory().join(self.id());
-        if let Err(error) = std::fs::remove_dir_all(&directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %directory.display(), "remove");
+    /// What a dead shim can no longer do for a container that has ended.
+    pub(super) async fn clear_after_shim(&self) {
+        clear_after_shim(&self.engine, self.id().to_owned(), self.cgroup.clone()).await;
+    }
+}
+
+/// Ends what is left of a container, and removes its control group and the shim's records of it.
+pub(super) async fn clear_after_shim(engine: &Arc<Engine>, id: String, cgroup: Option<String>) {
+    let engine = Arc::clone(engine);
+    let cleared = blocking(move || {
+        if let Some(path) = cgroup {
+            remove_group(&engine.control_group(&path)?)?;
+        }
+        let directory = engine.shims.state_directory().join(&id);
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::failed(format!("remove {}", directory.display()), error))
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = cleared.await {
+        tracing::warn!(error = chain(&error), "clear up after a lost shim");
+    }
+}
+
+/// The kernel takes a moment to take killed processes down; the group is busy until then.
+fn remove_group(group: &Cgroup) -> Result<()> {
+    if !group.exists() {
+        return Ok(());
+    }
+    group.kill_all()?;
+    for _ in 0..GROUP_ATTEMPTS {
+        match group.remove() {
+            Ok(()) => return Ok(()),
+            Err(_) => std::thread::sleep(GROUP_PAUSE),
         }
     }
+    Ok(group.remove()?)
 }
 
 /// The container's first process, if the one with its process id is that still, and what it has for

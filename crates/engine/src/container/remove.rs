@@ -83,6 +83,12 @@ impl Task {
     /// belongs to nobody then, and is removed at the next start.
     pub(super) async fn erase(&mut self) -> Result<()> {
         let id = self.id().to_owned();
+        self.remove_volumes |= self.settings().host_config.auto_remove;
+        if self.remove_volumes && self.settings().mounts.iter().any(|mount| mount.r#type == "volume") {
+            // If the daemon dies half-way, the next one must know that the volumes go too.
+            self.save()?;
+            self.remove_anonymous_volumes();
+        }
         if let Err(error) = self.engine.store.containers().remove(&id) {
             let cause = error.to_string();
             self.apply(Event::RemoveFailed { cause }).await?;
@@ -94,9 +100,6 @@ impl Task {
             tracing::error!(error = chain(&error), container = id, "remove snapshot");
         }
         self.engine.discard(&self.engine.container_directory(&id));
-        if self.remove_volumes || self.settings().host_config.auto_remove {
-            self.remove_anonymous_volumes();
-        }
         self.emit("destroy", &[]);
         self.view.removed = true;
         self.show();
@@ -107,7 +110,7 @@ impl Task {
     fn remove_anonymous_volumes(&self) {
         for mount in &self.settings().mounts {
             if mount.r#type == "volume"
-                && let Err(error) = self.engine.remove_volume_if_anonymous(&mount.name)
+                && let Err(error) = self.engine.remove_volume_if_anonymous(&mount.name, self.id())
             {
                 tracing::warn!(error = chain(&error), volume = mount.name, "remove anonymous volume");
             }

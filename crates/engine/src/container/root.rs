@@ -8,8 +8,8 @@ use std::path::Path;
 
 use ponton_api::container::MountPoint;
 use ponton_snapshot::Mount;
-use ponton_sys::mount::{self, Context};
 use ponton_sys::path::Root;
+use ponton_sys::{mount, overlay};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -22,20 +22,7 @@ pub(super) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
     if root.r#type == "bind" {
         return Ok(mount::clone_tree(rustix::fs::CWD, &c_path(Path::new(&root.source))?, true)?);
     }
-    let context = Context::new(&root.r#type)?;
-    context.set("source", &root.source)?;
-    for option in &root.options {
-        match option.split_once('=') {
-            Some(("lowerdir", layers)) => {
-                // A parameter's value has at most 255 bytes: layers go one by one.
-                for layer in layers.split(':') {
-                    context.set("lowerdir+", layer)?;
-                }
-            }
-            _ => context.set_option(option)?,
-        }
-    }
-    Ok(context.mount(0)?)
+    Ok(overlay::mount(&root.source, &root.options, 0)?)
 }
 
 /// Attaches volumes and binds inside a detached root; the kernel can do that from 6.15 on.

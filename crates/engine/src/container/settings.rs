@@ -60,4 +60,6 @@ pub(crate) struct Saved {
     pub(crate) endpoint: Option<EndpointRecord>,
     /// The path of its control group.
     pub(crate) cgroup: Option<String>,
+    /// It is being removed with its anonymous volumes.
+    pub(crate) remove_volumes: bool,
 }

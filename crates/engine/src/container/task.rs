@@ -61,7 +61,7 @@ impl Task {
         saved: Saved,
     ) -> Arc<Container> {
         let id = settings.id.clone();
-        let Saved { life, endpoint, cgroup } = saved;
+        let Saved { life, endpoint, cgroup, remove_volumes } = saved;
         let view = View { name, settings, life, endpoint, exits: 0, removed: false };
         let (publish, watch) = watch::channel(Arc::new(view.clone()));
         let (queue, jobs) = mpsc::unbounded_channel();
@@ -76,7 +76,7 @@ impl Task {
             attaches: Vec::new(),
             forgetting: None,
             keep: false,
-            remove_volumes: false,
+            remove_volumes,
             publish,
             ended: false,
         };
@@ -167,6 +167,7 @@ impl Task {
             life: self.view.life.clone(),
             endpoint: self.view.endpoint.clone(),
             cgroup: self.cgroup.clone(),
+            remove_volumes: self.remove_volumes,
         };
         let state = serde_json::to_string(&saved)
             .map_err(|error| Error::failed("print a container's state", error))?;

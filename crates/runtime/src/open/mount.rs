@@ -76,53 +76,21 @@ pub(crate) fn make_filesystem(plan: &MountPlan) -> Result<OwnedFd, sys::Error> {
     let Source::FileSystem { r#type, source, options } = &plan.source else {
         return Err(sys::Error::new("mount", &plan.target, Errno::INVAL));
     };
-    let context = Context::new(r#type)?;
-    if !source.is_empty() {
-        context.set("source", source)?;
-    }
-    for option in options {
-        match option.split_once('=') {
-            Some(("lowerdir", layers)) if r#type == "overlay" => set_layers(&context, layers)?,
-            _ => context.set_option(option)?,
+    let attributes = plan.attributes.set | plan.attributes.set_recursive;
+    let mount = if r#type == "overlay" {
+        sys::overlay::mount(source, options, attributes)?
+    } else {
+        let context = Context::new(r#type)?;
+        if !source.is_empty() {
+            context.set("source", source)?;
         }
-    }
-    let mount = context.mount(plan.attributes.set | plan.attributes.set_recursive)?;
+        options.iter().try_for_each(|option| context.set_option(option))?;
+        context.mount(attributes)?
+    };
     if let Some(propagation) = plan.propagation {
         change_propagation(&mount, propagation)?;
     }
     Ok(mount)
-}
-
-/// Layers one by one: a parameter's value has at most 255 bytes. Kernels older than 6.7 know only
-/// the whole list.
-fn set_layers(context: &Context, layers: &str) -> Result<(), sys::Error> {
-    if !layers.contains([':', '\\']) {
-        return context.set("lowerdir", layers);
-    }
-    let mut added = 0;
-    for layer in split_layers(layers) {
-        match context.set("lowerdir+", &layer) {
-            Ok(()) => added += 1,
-            Err(_) if added == 0 => return context.set("lowerdir", layers),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The paths of a `lowerdir` list, in which `\` takes the meaning from `:`.
-fn split_layers(layers: &str) -> Vec<String> {
-    let mut paths = vec![String::new()];
-    let mut characters = layers.chars();
-    while let Some(character) = characters.next() {
-        match (character, paths.last_mut()) {
-            (':', _) => paths.push(String::new()),
-            ('\\', Some(path)) => path.extend(characters.next()),
-            (other, Some(path)) => path.push(other),
-            (_, None) => {}
-        }
-    }
-    paths
 }
 
 /// Gives a copy of a part of the host its attributes. It spreads nothing, unless the plan says so.
@@ -142,14 +110,4 @@ fn change_propagation(
     Propagation { flag, recursive }: Propagation,
 ) -> Result<(), sys::Error> {
     sys::mount::change(mount.as_fd(), Change { propagation: flag, ..Change::default() }, recursive)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_are_split_at_unescaped_colons() {
-        assert_eq!(split_layers("/a:/b\\:c:/d"), ["/a", "/b:c", "/d"]);
-    }
 }

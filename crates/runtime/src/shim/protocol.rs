@@ -211,6 +211,9 @@ pub struct Exec {
     /// The clients that are attached from the first byte on: one `attach` descriptor each.
     #[serde(default)]
     pub attach: Vec<AttachSpec>,
+    /// What the daemon wants to find again in [`ExecStatus`]; the shim does not look into it.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// See [`Request::Adopt`].
@@ -374,6 +377,9 @@ pub struct ExecStatus {
     /// How it ended, when it has.
     #[serde(default)]
     pub exited: Option<Exit>,
+    /// [`Exec::note`].
+    #[serde(default)]
+    pub note: String,
 }
 
 /// How a process ended; also the content of `exit.json` and `exec-<id>.exit.json`.

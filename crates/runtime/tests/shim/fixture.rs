@@ -175,8 +175,14 @@ impl Shim {
         let (specs, sockets): (Vec<_>, Vec<_>) = options.attach.into_iter().unzip();
         let fds: Vec<(FdRole, BorrowedFd<'_>)> =
             sockets.iter().map(|socket| (FdRole::Attach, socket.as_fd())).collect();
-        let exec =
-            Exec { container: id.into(), exec: exec.into(), process, stdio: options.stdio, attach: specs };
+        let exec = Exec {
+            container: id.into(),
+            exec: exec.into(),
+            process,
+            stdio: options.stdio,
+            attach: specs,
+            note: String::new(),
+        };
         started(self.client.call(&Request::Exec(Box::new(exec)), &fds))
     }
 

@@ -223,7 +223,7 @@ async fn port(call: Invocation) -> Result<u8, Error> {
     }
     let number = |port: &str| port.split('/').next().and_then(|number| number.parse::<u16>().ok());
     let mut sorted: Vec<_> = ports.iter().collect();
-    sorted.sort_by_key(|(port, _)| (number(port), port.to_string()));
+    sorted.sort_by_key(|(port, _)| (number(port), (*port).clone()));
     for (port, bindings) in sorted {
         for binding in bindings.iter().flatten() {
             output::print_line(&format!("{port} -> {}", address(&binding.host_ip, &binding.host_port)))?;

@@ -42,9 +42,9 @@ impl State {
                     let found = self.pipeline(value, dot)?;
                     self.declare(value, std::slice::from_ref(&found));
                     if found.is_true() {
-                        self.list(then, &found)?
+                        self.list(then, &found)?;
                     } else {
-                        self.list(otherwise, dot)?
+                        self.list(otherwise, dot)?;
                     }
                     self.variables.truncate(depth);
                 }

@@ -228,7 +228,7 @@ impl Parser {
                     }
                     return Ok((nodes, Some("else".to_owned())));
                 }
-                "if" | "with" | "range" => nodes.push(self.block(&keyword.to_owned(), &tokens[1..])?),
+                "if" | "with" | "range" => nodes.push(self.block(keyword, &tokens[1..])?),
                 "define" | "template" | "block" | "break" | "continue" => {
                     return Err(format!("1: {{{{{keyword}}}}} is not implemented"));
                 }

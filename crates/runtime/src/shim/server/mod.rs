@@ -40,7 +40,7 @@ use self::process::Process;
 use self::record::Records;
 use crate::host::Host;
 use crate::shim::packet;
-use crate::shim::protocol::{Body, Event, INLINE_MAX, ToShim};
+use crate::shim::protocol::{Body, Event, INLINE_MAX, Request, ToShim};
 
 /// How long a shim that has nothing to do and no daemon stays.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -304,19 +304,43 @@ impl Server {
         if !events.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
             return self.rearm_connection(key);
         }
+        self.receive(key);
+    }
+
+    /// Carries out one message of a connection; false when there is none.
+    fn receive(&mut self, key: u32) -> bool {
+        let Some(connection) = self.connections.get(&key) else { return false };
         match packet::receive(connection.as_fd(), &mut self.buffer) {
             Ok(Some((payload, fds))) => {
                 let answer = match serde_json::from_slice::<ToShim>(&payload) {
-                    Ok(message) => Some(self.answer(message, fds)),
+                    Ok(message) => {
+                        if matches!(message.request, Request::Hello { .. }) {
+                            self.settle_others(key);
+                        }
+                        Some(self.answer(message, fds))
+                    }
                     Err(error) => request::refuse_unparsed(&payload, &error),
                 };
                 match answer {
                     Some((body, fds)) => self.send(key, body, fds),
                     None => self.drop_connection(key),
                 }
+                true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(None) | Err(_) => self.drop_connection(key),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Ok(None) | Err(_) => {
+                self.drop_connection(key);
+                false
+            }
+        }
+    }
+
+    /// Carries out what other daemons have asked for before this one came. They may be dead, with a
+    /// container's start unread: it must not happen behind the back of their successor.
+    fn settle_others(&mut self, key: u32) {
+        let others: Vec<_> = self.connections.keys().copied().filter(|other| *other != key).collect();
+        for other in others {
+            while self.receive(other) {}
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Process {
     /// Its outputs are not read, because a client is slow.
     pub(super) is_held: bool,
     pub(super) exit: Option<Exit>,
+    /// The daemon's words about an exec.
+    pub(super) note: String,
 }
 
 /// Our end of a standard output or terminal.

@@ -89,7 +89,8 @@ impl Server {
             self.removals.finish(path, &self.host.cgroup);
         }
         let own_pid_namespace = plan.own_pid_namespace();
-        let Launched { started, streams, root } = launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
+        let Launched { started, streams, root } =
+            launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
         let mut process = new_process(&id, None, started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         process.log = log;
@@ -106,7 +107,7 @@ impl Server {
     }
 
     fn exec(&mut self, exec: Exec, fds: Fds) -> Answer {
-        let Exec { container: id, exec: exec_id, process: plan, stdio, attach } = exec;
+        let Exec { container: id, exec: exec_id, process: plan, stdio, attach, note } = exec;
         let mut fds = Sorted::new(fds, &attach)?;
         if !is_valid_id(&exec_id) {
             return Err(invalid(format!("exec id {exec_id:?}")));
@@ -120,6 +121,7 @@ impl Server {
         let Launched { started, streams, root: _ } = launch::process(plan, target, &stdio, &self.host)?;
         let mut process = new_process(&id, Some(exec_id.clone()), started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
+        process.note = note;
         let reply = Reply::Started { pid: process.pid, started_at_ns: process.started_at_ns };
         let dups = process.dups().map_err(|error| failure("dup the standard streams", &error));
         let key = self.add_process(process);
@@ -293,6 +295,7 @@ impl Server {
                 started_at_ns: process.started_at_ns,
                 terminal: process.stdio.terminal,
                 exited: process.exit,
+                note: process.note.clone(),
             })
         };
         Ok(Status {
@@ -384,6 +387,7 @@ fn new_process(container: &str, exec: Option<String>, pid: u32, stdio: Stdio, st
         clients: Vec::new(),
         is_held: false,
         exit: None,
+        note: String::new(),
     }
 }
 

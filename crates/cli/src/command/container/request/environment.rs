@@ -94,7 +94,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"A B=1\n").unwrap();
         let path = file.path().to_str().unwrap().to_owned();
-        let message = environment(&[], &[path.clone()]).unwrap_err().to_string();
+        let message = environment(&[], std::slice::from_ref(&path)).unwrap_err().to_string();
         assert_eq!(message, format!("invalid env file ({path}): variable 'A B' contains whitespaces"));
     }
 }

@@ -108,10 +108,10 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
                 value.to_ascii_lowercase();
         }
         "bind-nonrecursive" => {
-            mount.bind_options.get_or_insert_with(BindOptions::default).non_recursive = switch()?
+            mount.bind_options.get_or_insert_with(BindOptions::default).non_recursive = switch()?;
         }
         "bind-create-src" => {
-            mount.bind_options.get_or_insert_with(BindOptions::default).create_mountpoint = switch()?
+            mount.bind_options.get_or_insert_with(BindOptions::default).create_mountpoint = switch()?;
         }
         "bind-recursive" => {
             let options = mount.bind_options.get_or_insert_with(BindOptions::default);
@@ -139,7 +139,7 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
             driver(mount).options.get_or_insert_default().insert(name.to_owned(), value.to_owned());
         }
         "image-subpath" => {
-            mount.image_options.get_or_insert_with(ImageOptions::default).subpath = value.to_owned()
+            mount.image_options.get_or_insert_with(ImageOptions::default).subpath = value.to_owned();
         }
         "tmpfs-size" => {
             mount.tmpfs_options.get_or_insert_with(TmpfsOptions::default).size_bytes =
