@@ -82,7 +82,7 @@ impl Engine {
             }
             Progress::Loaded(image) => {
                 let id = image.id.to_string();
-                let name = image.references.first().map_or_else(|| id.clone(), |name| name.familiar());
+                let name = image.references.first().map_or_else(|| id.clone(), Reference::familiar);
                 self.image_event("load", &id, &name);
                 let text = match image.references.as_slice() {
                     [] => format!("Loaded image ID: {id}\n"),
@@ -192,7 +192,7 @@ impl Engine {
                 created_by: item.created_by,
                 tags: match item.references.is_empty() {
                     true => None,
-                    false => Some(item.references.iter().map(|name| name.familiar().to_string()).collect()),
+                    false => Some(item.references.iter().map(Reference::familiar).collect()),
                 },
                 size: item.size as i64,
                 comment: item.comment,
@@ -207,7 +207,7 @@ impl Engine {
             tag => parse_reference(&format!("{repository}:{tag}"))?,
         };
         let (images, name) = (self.images.clone(), name.to_owned());
-        let familiar = target.familiar().to_string();
+        let familiar = target.familiar();
         let id = blocking(move || {
             images.tag(&name, &target, now())?;
             Ok(images.get(&name)?.id)
@@ -321,21 +321,11 @@ fn labels(image: &Image) -> BTreeMap<String, String> {
 }
 
 fn tags(image: &Image) -> Vec<String> {
-    image
-        .references
-        .iter()
-        .filter(|name| name.digest().is_none())
-        .map(|name| name.familiar().to_string())
-        .collect()
+    image.references.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect()
 }
 
 fn digests(image: &Image) -> Vec<String> {
-    image
-        .references
-        .iter()
-        .filter(|name| name.digest().is_some())
-        .map(|name| name.familiar().to_string())
-        .collect()
+    image.references.iter().filter(|name| name.digest().is_some()).map(Reference::familiar).collect()
 }
 
 fn summary(image: &Image) -> Summary {

@@ -140,10 +140,9 @@ impl Engine {
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
             for entry in entries.flatten() {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-                if is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name) {
-                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                        tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
-                    }
+                let is_orphan = is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name);
+                if is_orphan && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
                 }
             }
         }

@@ -191,7 +191,7 @@ impl Engine {
     fn describe_volume(&self, record: VolumeRecord) -> Volume {
         let created = Timestamp::from_nanosecond(i128::from(record.created_at)).ok();
         Volume {
-            created_at: created.map(|time| format!("{:.0}", time)),
+            created_at: created.map(|time| format!("{time:.0}")),
             driver: record.driver.clone(),
             labels: parse(&record).labels,
             mountpoint: self.volume_data(&record.name).display().to_string(),

@@ -1,4 +1,5 @@
 //! The engine with real containers: a busybox image, real shims, the real kernel. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

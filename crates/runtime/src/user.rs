@@ -151,6 +151,7 @@ mod tests {
         resolve_in(PASSWD, || Ok(GROUP.to_owned()), spec).map_err(|error| error.to_string())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what may fail")]
     fn user(uid: u32, gid: u32, additional_gids: &[u32], home: &str) -> Result<User, String> {
         Ok(User { uid, gid, additional_gids: additional_gids.to_vec(), home: home.to_owned() })
     }

@@ -1,4 +1,5 @@
 //! Whole containers through the command, from a bundle with busybox. As root.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -82,7 +83,7 @@ impl Bundle {
 }
 
 fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{:?}", output);
+    assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 

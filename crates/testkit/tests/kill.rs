@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ponton_testkit::{Api, Daemon, leak};
+use ponton_testkit::{Api, Daemon, leak, wait};
 use serde_json::json;
 
 /// What the daemon was asked of one container, and what it has confirmed.
@@ -50,7 +50,13 @@ fn killed_at_random_moments() {
     let seed = number("PONTON_SEED", 0x5EED);
     let mut daemon = Daemon::start();
     let window_ms = window_ms(&daemon.api());
-    let clean = state_of(&daemon);
+    // What the measured containers leave goes in the background.
+    let is_clean = |state: &Vec<String>| {
+        !state.iter().any(|entry| entry.contains("trash-") || entry.starts_with("run/"))
+    };
+    let clean = wait::until("a clean beginning", Duration::from_secs(20), || {
+        Some(state_of(&daemon)).filter(is_clean)
+    });
     let book: Book = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicUsize::new(0));

@@ -115,7 +115,7 @@ impl Task {
                     // Nobody can tell how far it came: nothing of it may run on.
                     self.clear_after_shim().await;
                 }
-                Err(refused(failure))
+                Err(refused(&failure))
             }
         }
     }
@@ -230,7 +230,7 @@ pub(crate) fn split(fds: Descriptors, id: &str) -> Result<(OwnedFd, Descriptors)
 }
 
 /// What a shim's refusal means for the client and for the container's exit code.
-fn refused(failure: Failure) -> LaunchError {
+fn refused(failure: &Failure) -> LaunchError {
     let (exit_code, kind) = match failure.kind {
         FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),
         FailureKind::CommandNotExecutable => (126, Error::invalid as fn(String) -> Error),

@@ -80,7 +80,7 @@ pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>
 }
 
 /// Starts a further process in a running container. Blocks as [`start`] does.
-pub fn exec(opened: OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
+pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
     const STEP: &str = "clone exec";
     let (reader, writer) = report::pipe().map_err(step(STEP))?;
     let cgroup = opened.cgroup.as_ref().and_then(ponton_cgroup::Opened::directory);
@@ -89,7 +89,7 @@ pub fn exec(opened: OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> 
         Clone::Parent { pid, pidfd } => Started { pid, pidfd },
         Clone::Child => {
             drop(reader);
-            let error = container::run_further(&opened, stdio, &writer);
+            let error = container::run_further(opened, stdio, &writer);
             writer.fail_and_exit(&error)
         }
     };

@@ -54,9 +54,7 @@ pub(super) fn execute(
     // Some directories only their owner may enter, and root not (NFS, FUSE).
     entered.or_else(|_| enter_directory(&plan.cwd))?;
     if let Some(gate) = gate {
-        if let Err(error) = look_for(program) {
-            return Err(error);
-        }
+        look_for(program)?;
         report.ready();
         rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut [0; 1]))
             .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;

@@ -57,7 +57,7 @@ pub(crate) fn run(root: &Path, args: Args) -> Result<ExitCode, Failure> {
     let pidfd = pidfd::open(record.pid)?;
     let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), cgroup: record.cgroup.as_deref() };
     let opened = open::open_process(plan, target, &host)?;
-    let started = own_stdio(|stdio| apply::exec(opened, stdio))?;
+    let started = own_stdio(|stdio| apply::exec(&opened, stdio))?;
     let exit = pidfd::wait(started.pidfd.as_fd())?;
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
 }

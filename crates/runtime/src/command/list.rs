@@ -29,7 +29,9 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode, Failure> {
         .collect();
     let states = states?;
     if args.quiet {
-        states.iter().for_each(|state| println!("{}", state.id));
+        for state in &states {
+            println!("{}", state.id);
+        }
     } else if args.format == "json" {
         println!("{}", serde_json::to_string(&states)?);
     } else {

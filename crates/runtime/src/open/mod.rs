@@ -167,6 +167,7 @@ pub(crate) fn kinds(namespace: NamespaceType) -> Kinds {
 
 /// The host's `/dev/null`, and one empty directory that nobody can write to.
 fn open_mask() -> Result<Ready, sys::Error> {
+    use sys::mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
     let file = sys::mount::clone_tree(rustix::fs::CWD, c"/dev/null", false)?;
     let status = rustix::fs::fstat(&file).map_err(sys::Error::of("fstat", "/dev/null"))?;
     if status.st_rdev != rustix::fs::makedev(1, 3) {
@@ -175,7 +176,6 @@ fn open_mask() -> Result<Ready, sys::Error> {
     let empty = sys::mount::Context::new("tmpfs")?;
     empty.set("mode", "755")?;
     empty.set("nr_inodes", "2")?;
-    use sys::mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
     let directory =
         empty.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
     Ok(Ready::Mask { file, directory })

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::{CgroupPlan, Version};
-use ponton_oci::runtime::{Device, DeviceRule, DeviceType, Linux, Mount, NamespaceType, Spec};
+use ponton_oci::runtime::{Device, DeviceRule, DeviceType, Hooks, Linux, Mount, NamespaceType, Spec};
 
 use super::mount::parse_options;
 use super::{
@@ -41,7 +41,7 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
 
 fn refuse_unbuilt(spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
     let unbuilt = [
-        ("hooks", spec.hooks.as_ref().is_some_and(|hooks| *hooks != Default::default())),
+        ("hooks", spec.hooks.as_ref().is_some_and(|hooks| *hooks != Hooks::default())),
         ("linux.uidMappings", !linux.uid_mappings.is_empty()),
         ("linux.gidMappings", !linux.gid_mappings.is_empty()),
         ("linux.netDevices", !linux.net_devices.is_empty()),

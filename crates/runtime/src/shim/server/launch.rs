@@ -65,7 +65,7 @@ pub(super) fn process(
     let master = if stdio.terminal { opened.terminal()? } else { None };
     let (streams, ends) =
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
-    let started = apply::exec(opened, &ends.as_stdio())?;
+    let started = apply::exec(&opened, &ends.as_stdio())?;
     Ok(Launched { started, streams, root: None })
 }
 
