@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::{fs, io, thread};
 
 /// A directory into which trees are renamed to be deleted in the background. It must be on the same
-/// file system, and may be emptied at any time, at the latest at the next start.
+/// file system, and belongs to the trash alone: all that is in it is deleted.
 #[derive(Debug, Clone)]
 pub struct Trash {
     inner: Arc<Inner>,
@@ -23,7 +23,7 @@ struct Inner {
 
 impl Trash {
     /// Starts the deleting thread on a directory, which is created if need be. What an earlier
-    /// process left in it under this type's names is deleted.
+    /// process left in it is deleted, too.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let (queue, paths) = channel::<PathBuf>();
@@ -33,9 +33,9 @@ impl Trash {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("trash-")?.parse::<u64>().ok());
             if let Some(number) = number {
-                next = next.max(number + 1);
-                let _ = queue.send(entry.path());
+                next = next.max(number.saturating_add(1));
             }
+            let _ = queue.send(entry.path());
         }
         thread::Builder::new().name("trash".into()).spawn(move || {
             for path in paths {

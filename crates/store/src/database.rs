@@ -13,15 +13,20 @@
 //! with `synchronous=NORMAL`: a killed process loses nothing, a power cut may lose the last changes
 //! but never damages what was before. The WAL is folded into the database by a thread of its own,
 //! so that no writer waits for the disk.
+//!
+//! When the disk is full, a change gets the space of the [ballast](crate::ballast), and then that of
+//! the WAL's frames which are folded in already: a container's end and its removal can be written
+//! down even then.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::ballast::Ballast;
 use crate::error::{Error, Result};
 
 const SCHEMA_VERSION: i64 = 1;
@@ -78,16 +83,19 @@ const CHANGES_PER_CHECKPOINT: u32 = 500;
 const FRAMES_MAX: i64 = 2000;
 /// Other programs (`sqlite3 meta.db`) may hold a lock for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// So often it is tried to get the ballast back.
+const BALLAST_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Database {
     connection: Mutex<Connection>,
     changes: AtomicU32,
     checkpoint: SyncSender<()>,
+    ballast: Ballast,
 }
 
 impl Database {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, ballast: Ballast) -> Result<Self> {
         let mut connection = connect(path).map_err(Error::database("open", path.display()))?;
         prepare_schema(&mut connection, path)?;
         let (checkpoint, due) = sync_channel(1);
@@ -95,11 +103,11 @@ impl Database {
         std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn({
-                let path = path.clone();
-                move || checkpoint_when_due(&path, &due)
+                let (path, ballast) = (path.clone(), ballast.clone());
+                move || checkpoint_when_due(&path, &ballast, &due)
             })
             .map_err(Error::io("start a thread for", &path))?;
-        Ok(Self { connection: Mutex::new(connection), changes: AtomicU32::new(0), checkpoint })
+        Ok(Self { connection: Mutex::new(connection), changes: AtomicU32::new(0), checkpoint, ballast })
     }
 
     /// The connection, to read.
@@ -108,26 +116,40 @@ impl Database {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a change, whole or not at all.
+    /// Makes a change, whole or not at all. It may be tried more than once.
     pub(crate) fn change<T>(
         &self,
         operation: &'static str,
         object: impl ToString,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        change: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut connection = self.lock();
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(Error::database(operation, object.to_string()))?;
-        let done = change(&transaction)?;
-        transaction.commit().map_err(Error::database(operation, object))?;
+        let attempt = |connection: &mut Connection| {
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(Error::database(operation, object.to_string()))?;
+            let done = change(&transaction)?;
+            transaction.commit().map_err(Error::database(operation, object.to_string()))?;
+            Ok(done)
+        };
+        let full = |result: &Result<T>| matches!(result, Err(error) if error.is_out_of_space());
+        let mut result = attempt(&mut connection);
+        if full(&result) && self.ballast.give_up() {
+            tracing::warn!(path = %self.ballast.path().display(), "the disk is full: the ballast is given up");
+            // The thread that folds the WAL in takes the ballast on again.
+            let _ = self.checkpoint.try_send(());
+            result = attempt(&mut connection);
+        }
+        if full(&result) && checkpoint(&connection, "PRAGMA wal_checkpoint(RESTART)").is_ok() {
+            result = attempt(&mut connection);
+        }
         drop(connection);
         if self.changes.fetch_add(1, Ordering::Relaxed) % CHANGES_PER_CHECKPOINT == CHANGES_PER_CHECKPOINT - 1
         {
             // Full means that one is due already.
             let _ = self.checkpoint.try_send(());
         }
-        Ok(done)
+        result
     }
 }
 
@@ -162,21 +184,48 @@ fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
     }
 }
 
-/// Folds the WAL into the database whenever it is asked to, until the store is closed.
-fn checkpoint_when_due(path: &Path, due: &Receiver<()>) {
-    while due.recv().is_ok() {
-        let done = connect(path).and_then(|connection| {
-            let frames = checkpoint(&connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
-            // Under constant writing the passive one never gets to the end of the WAL; what is
-            // left now is short, so that writers wait for little.
-            if frames > FRAMES_MAX {
-                checkpoint(&connection, "PRAGMA wal_checkpoint(RESTART)")?;
+/// Folds the WAL into the database whenever it is asked to, and keeps the ballast taken on, until
+/// the store is closed.
+fn checkpoint_when_due(path: &Path, ballast: &Ballast, due: &Receiver<()>) {
+    let mut held = take_on(ballast);
+    loop {
+        let asked = if held {
+            due.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            // Not at once: what was given up was for a change.
+            due.recv_timeout(BALLAST_INTERVAL)
+        };
+        match asked {
+            Ok(()) => {
+                fold_in(path);
+                held = held && ballast.is_held();
             }
-            Ok(())
-        });
-        if let Err(error) = done {
-            tracing::warn!(path = %path.display(), %error, "checkpoint the database");
+            Err(RecvTimeoutError::Timeout) => held = take_on(ballast),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+fn take_on(ballast: &Ballast) -> bool {
+    let taken = ballast.take_on();
+    if let Err(error) = &taken {
+        tracing::warn!(path = %ballast.path().display(), %error, "reserve space for the database");
+    }
+    taken.is_ok()
+}
+
+fn fold_in(path: &Path) {
+    let done = connect(path).and_then(|connection| {
+        let frames = checkpoint(&connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        // Under constant writing the passive one never gets to the end of the WAL; what is
+        // left now is short, so that writers wait for little.
+        if frames > FRAMES_MAX {
+            checkpoint(&connection, "PRAGMA wal_checkpoint(RESTART)")?;
+        }
+        Ok(())
+    });
+    if let Err(error) = done {
+        tracing::warn!(path = %path.display(), %error, "checkpoint the database");
     }
 }
 

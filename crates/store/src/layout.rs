@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::LAYOUT_VERSION;
 use crate::error::{Error, Result};
@@ -35,33 +35,6 @@ pub(crate) fn check_version(path: &Path) -> Result<()> {
         }
         Err(error) => Err(Error::io("read", path)(error)),
     }
-}
-
-/// Empties a directory in the background: what is in it now is removed, what comes later stays.
-pub(crate) fn wipe(directory: &Path) -> Result<()> {
-    make_private_directory(directory)?;
-    let entries: Vec<PathBuf> = fs::read_dir(directory)
-        .map_err(Error::io("list", directory))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::io("list", directory))?;
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let remove = move || {
-        for path in entries {
-            let is_directory = fs::symlink_metadata(&path).is_ok_and(|status| status.is_dir());
-            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            if let Err(error) = removed {
-                tracing::warn!(path = %path.display(), %error, "remove what was left in tmp");
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("wipe-tmp".to_owned())
-        .spawn(remove)
-        .map(drop)
-        .map_err(Error::io("start a thread for", directory))
 }
 
 /// The data root's lock (flock(2)); the kernel gives it up when the process ends.

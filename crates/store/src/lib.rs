@@ -5,9 +5,10 @@
 //!   ponton.lock           held by the daemon that uses this data root; has its process id
 //!   version               number of this layout
 //!   meta.db               the database (WAL); its schema is drawn in `database`
+//!   ballast               takes up 1 MiB, which is given up when the disk is full
 //!   content/blobs/<algorithm>/<hex>
 //!   content/ingest/       blobs that are being written
-//!   tmp/                  things on their way out; wiped at start
+//!   tmp/                  things on their way out; what is in it may be removed at any time
 //! ```
 //!
 //! *Invariant*: a blob is there whole and durable, or not at all; a record is changed whole, or not
@@ -16,6 +17,7 @@
 //!
 //! Not for policy: what may be removed, and when, is decided by those who call.
 
+mod ballast;
 mod container;
 mod content;
 mod database;
@@ -36,6 +38,7 @@ pub use error::{Error, Result};
 pub use image::{ImageRecord, Images, LayerRecord, RemovedImage};
 pub use volume::{VolumeRecord, Volumes};
 
+use ballast::Ballast;
 use database::Database;
 use layout::Lock;
 
@@ -80,9 +83,9 @@ impl Store {
         layout::make_private_directory(data_root)?;
         let lock = Lock::take(&data_root.join("ponton.lock"))?;
         layout::check_version(&data_root.join("version"))?;
-        layout::wipe(&data_root.join("tmp"))?;
+        layout::make_private_directory(&data_root.join("tmp"))?;
         let content = Content::open(data_root.join("content"))?;
-        let database = Database::open(&data_root.join("meta.db"))?;
+        let database = Database::open(&data_root.join("meta.db"), Ballast::new(data_root.join("ballast")))?;
         let leases = Arc::new(Mutex::new(0));
         let root = data_root.to_owned();
         Ok(Self { inner: Arc::new(Inner { root, content, database, leases, _lock: lock }) })
@@ -93,8 +96,8 @@ impl Store {
         &self.inner.root
     }
 
-    /// A directory on the same file system for what is half made or half removed. It is wiped when
-    /// the store is opened.
+    /// A directory on the same file system for what is on its way out. Who puts things into it
+    /// removes them, and those of a daemon that was killed.
     pub fn temporary(&self) -> PathBuf {
         self.inner.root.join("tmp")
     }

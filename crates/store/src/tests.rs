@@ -70,19 +70,14 @@ fn another_layout_is_refused() {
 }
 
 #[test]
-fn directories_are_private_and_tmp_is_wiped() {
+fn directories_are_private() {
     let (directory, store) = open();
-    fs::create_dir_all(store.temporary().join("half/made")).unwrap();
     drop(store);
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let _store = Store::open(directory.path()).unwrap();
     for path in ["", "tmp", "content", "content/blobs/sha256", "content/ingest"] {
         let mode = fs::metadata(directory.path().join(path)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{path}");
-    }
-    // The wipe is in the background: wait for its end, which comes or the test times out.
-    while fs::read_dir(store.temporary()).unwrap().next().is_some() {
-        std::thread::yield_now();
     }
 }
 

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod image;
 pub mod leak;
 pub mod peer;
+pub mod tar;
 pub mod wait;
 
 pub use api::{Answer, Api};

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ponton_testkit::{Daemon, Ran, daemon, image};
+use ponton_testkit::tar::{self, Tar};
+use ponton_testkit::{Daemon, Ran, daemon, image, wait};
 use serde_json::json;
 
 /// Exactly one line of error that names the object, and the exit code.
@@ -82,21 +86,215 @@ fn requests() {
     api.get("/_ping").expect(200);
 }
 
+/// Feeds archives to a daemon and looks at what they leave.
+struct Feeder {
+    daemon: Daemon,
+    canary: PathBuf,
+}
+
+impl Feeder {
+    fn new() -> Self {
+        let daemon = Daemon::start();
+        let canary = daemon.path("canary");
+        fs::write(&canary, "alive").expect("canary");
+        fs::set_permissions(&canary, fs::Permissions::from_mode(0o640)).expect("chmod");
+        Self { daemon, canary }
+    }
+
+    fn load(&self, bytes: &[u8]) -> Ran {
+        daemon::run(&mut self.daemon.client("ponton", &["load"]), bytes)
+    }
+
+    fn import(&self, bytes: &[u8]) -> Ran {
+        daemon::run(&mut self.daemon.client("ponton", &["import", "-", "bad:1"]), bytes)
+    }
+
+    /// Only the busybox image is there, and nothing else is on the disk; its layer still runs.
+    fn nothing_is_left(&self) {
+        self.is_untouched();
+        let images = self.daemon.ponton(&["images", "-aq"]).ok();
+        assert_eq!(images.lines().count(), 1, "{images}");
+        // What is discarded is deleted in the background.
+        wait::until("the end of deleting", Duration::from_secs(20), || {
+            (entries(&self.daemon.path("data/tmp")) == 0).then_some(())
+        });
+        assert_eq!(entries(&self.daemon.path("data/content/ingest")), 0);
+        assert_eq!(entries(&self.daemon.path("data/content/blobs/sha256")), 1, "the configuration");
+        // Names of layers and of snapshots, and the layer.
+        assert_eq!(entries(&self.daemon.path("data/snapshots/overlay")), 3);
+        assert_eq!(self.daemon.ponton(&["run", "--rm", "busybox", "echo", "alive"]).ok(), "alive");
+    }
+
+    /// The file outside is as it was.
+    #[track_caller]
+    fn is_untouched(&self) {
+        assert_eq!(fs::read_to_string(&self.canary).expect("canary"), "alive");
+        let status = fs::symlink_metadata(&self.canary).expect("canary");
+        assert_eq!((status.permissions().mode() & 0o7777, status.nlink()), (0o640, 1));
+        assert_eq!(fs::read_dir(self.daemon.path("")).expect("list").filter(is_strange).count(), 0);
+    }
+}
+
+fn entries(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())).count()
+}
+
+/// What an archive that left its root would have made beside the canary.
+fn is_strange(entry: &std::io::Result<fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("escaped"))
+}
+
 #[test]
-fn archives() {
-    let daemon = Daemon::start();
+fn corrupt_archives() {
+    let feeder = Feeder::new();
     let good = fs::read(image::busybox()).expect("busybox.tar");
-    let load = |bytes: &[u8]| daemon::run(&mut daemon.client("ponton", &["load"]), bytes);
-    let import = |bytes: &[u8]| daemon::run(&mut daemon.client("ponton", &["import", "-", "bad:1"]), bytes);
-    refused(&load(b"junk"), 1, "");
-    refused(&load(b""), 1, "");
-    refused(&load(&good[..good.len() / 2]), 1, "");
-    refused(&import(&good[..good.len() / 2 + 100]), 1, "");
-    refused(&import(&[0x1f, 0x8b, 8, 0, 0, 0]), 1, "");
-    let images = daemon.ponton(&["images", "-q"]).ok();
-    assert_eq!(images.lines().count(), 1, "{images}");
-    assert_eq!(fs::read_dir(daemon.path("data/tmp")).expect("tmp").count(), 0);
-    assert_eq!(daemon.ponton(&["run", "--rm", "busybox", "echo", "alive"]).ok(), "alive");
+    refused(&feeder.load(b"junk"), 1, "");
+    refused(&feeder.load(b""), 1, "");
+    refused(&feeder.load(&good[..good.len() / 2]), 1, "");
+    refused(&feeder.load(&good), 1, "manifest");
+    refused(&feeder.import(&good[..good.len() / 2 + 100]), 1, "");
+    refused(&feeder.import(&[0x1f, 0x8b, 8, 0, 0, 0]), 1, "");
+    refused(&feeder.import(&vec![7; 5000]), 1, "");
+    let compressed = tar::gzip(&good);
+    refused(&feeder.import(&compressed[..compressed.len() / 2]), 1, "");
+    // The checksum at the end is wrong: all that came before was good.
+    let mut wrong = compressed;
+    let at = wrong.len() - 6;
+    wrong[at] ^= 0xff;
+    refused(&feeder.import(&wrong), 1, "");
+    feeder.nothing_is_left();
+}
+
+/// A docker-archive of one layer; `diff_id` is what the configuration says of it.
+fn docker_archive(layer: &[u8], diff_id: &str, layer_name: &str) -> Vec<u8> {
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]}});
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["bad:1"], "Layers": [layer_name]}]);
+    Tar::default()
+        .file("config.json", config.to_string())
+        .file("layer.tar", layer)
+        .file("manifest.json", manifest.to_string())
+        .finish()
+}
+
+/// An oci-archive of one layer, whose bytes under its digest are `layer`.
+fn oci_archive(layer: &[u8], layer_digest: &str) -> Vec<u8> {
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]}})
+    .to_string();
+    let descriptor = |kind: &str, digest: &str, size: usize| {
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size})
+    };
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config.v1+json", &tar::sha256(config.as_bytes()), config.len()),
+        "layers": [descriptor("layer.v1.tar", layer_digest, layer.len())]})
+    .to_string();
+    let manifest_digest = tar::sha256(manifest.as_bytes());
+    let mut named = descriptor("manifest.v1+json", &manifest_digest, manifest.len());
+    named["annotations"] = json!({"io.containerd.image.name": "docker.io/library/bad:1"});
+    let index = json!({"schemaVersion": 2, "manifests": [named]});
+    Tar::default()
+        .file("oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string())
+        .file("index.json", index.to_string())
+        .file(&format!("blobs/sha256/{manifest_digest}"), manifest)
+        .file(&format!("blobs/sha256/{}", tar::sha256(config.as_bytes())), config)
+        .file(&format!("blobs/sha256/{layer_digest}"), layer)
+        .finish()
+}
+
+#[test]
+fn archives_that_lie() {
+    let feeder = Feeder::new();
+    let layer = Tar::default().file("hello", "hello").finish();
+    let digest = tar::sha256(&layer);
+    let other = Tar::default().file("hello", "HELLO").finish();
+    let other_digest = tar::sha256(&other);
+    refused(&feeder.load(&docker_archive(&layer, &other_digest, "layer.tar")), 1, &digest);
+    refused(&feeder.load(&docker_archive(&layer, &digest, "missing.tar")), 1, "missing.tar");
+    refused(&feeder.load(&docker_archive(&layer, "nonsense", "layer.tar")), 1, "");
+    refused(&feeder.load(&oci_archive(&other, &digest)), 1, &digest);
+    let manifests = [
+        &b"{"[..],
+        b"[]",
+        b"[{}]",
+        b"[{\"Config\": \"../../etc/passwd\", \"Layers\": []}]",
+        b"[{\"Config\": 1}]",
+    ];
+    for manifest in manifests {
+        refused(&feeder.load(&Tar::default().file("manifest.json", manifest).finish()), 1, "");
+    }
+    feeder.nothing_is_left();
+    // The same archives without the lie are taken: it was the lie that was refused.
+    feeder.load(&docker_archive(&layer, &digest, "layer.tar")).ok();
+    feeder.daemon.ponton(&["rmi", "bad:1"]).ok();
+    feeder.load(&oci_archive(&layer, &digest)).ok();
+    feeder.daemon.ponton(&["rmi", "bad:1"]).ok();
+    feeder.nothing_is_left();
+}
+
+#[test]
+fn hostile_archives() {
+    let feeder = Feeder::new();
+    let outside = feeder.daemon.path("");
+    let outside = outside.to_string_lossy();
+    let outside = outside.trim_end_matches('/');
+    let canary = format!("{outside}/canary");
+    let up = format!("{}{}", "../".repeat(12), canary.trim_start_matches('/'));
+    let tar = Tar::default;
+    // Refused, or done inside of the root: either is right, and nothing outside may change.
+    let hostile = [
+        tar().file(&up, "dead"),
+        tar().file(&canary, "dead"),
+        tar().symlink("x", outside).file("x/canary", "dead").file("x/escaped", "dead"),
+        tar().symlink("x", &canary).file("x", "dead"),
+        tar().symlink("x", &up).hard_link("y", "x").file("y", "dead"),
+        tar().hard_link("x", &canary).file("x", "dead"),
+        tar().hard_link("x", &up).file("x", "dead"),
+        tar().symlink("x", outside).hard_link("y", "x/canary").file("y", "dead"),
+        tar().symlink("x", outside).directory("x/escaped"),
+        tar().symlink("x", outside).symlink("x/escaped", "/"),
+        tar().symlink("x", outside).entry("x/escaped", b'3', "", b""),
+        tar().symlink("x", outside).entry("x/.wh.canary", b'0', "", b""),
+        tar().symlink("x", outside).file("x/.wh..wh..opq", ""),
+        tar().symlink("x", outside).directory("x").file("x/canary", "dead"),
+        tar().file(&format!(".wh.{up}"), ""),
+        tar().symlink("a", "..").symlink("a/b", "..").file(&format!("a/b{canary}"), "dead"),
+        tar().file("..", "dead").directory("../escaped"),
+        tar().file("x/.wh...", "").file(".wh..", ""),
+        tar().entry("sda", b'4', "", b"").file("sda", "dead"),
+        tar().entry("null", b'3', "", b"").file("null", "dead"),
+    ];
+    for (number, archive) in hostile.into_iter().enumerate() {
+        let layer = archive.finish();
+        let digest = tar::sha256(&layer);
+        let ways: [&dyn Fn() -> Ran; 3] = [
+            &|| feeder.import(&layer),
+            &|| feeder.load(&docker_archive(&layer, &digest, "layer.tar")),
+            &|| feeder.load(&oci_archive(&layer, &digest)),
+        ];
+        for way in ways {
+            let ran = way();
+            assert!(ran.code == 0 || ran.code == 1, "{number}: {ran:?}");
+            assert!(!ran.stderr.contains("panicked"), "{number}: {ran:?}");
+            feeder.is_untouched();
+            if ran.code == 0 {
+                let removed = feeder.daemon.ponton(&["rmi", "bad:1"]);
+                assert_eq!(removed.code, 0, "{number}: {ran:?} {removed:?}");
+            }
+        }
+    }
+    // The archives themselves may have such names, too.
+    for name in [up.as_str(), canary.as_str(), "../escaped", "/escaped"] {
+        let layer = tar().finish();
+        let archive = docker_archive(&layer, &tar::sha256(&layer), name);
+        refused(&feeder.load(&archive), 1, "");
+        let ran = feeder.load(&tar().file(name, "dead").finish());
+        refused(&ran, 1, "");
+        feeder.is_untouched();
+    }
+    feeder.nothing_is_left();
+    assert!(!feeder.daemon.log().contains("panicked"), "{}", feeder.daemon.log());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -14,6 +15,9 @@ use crate::error::chain;
 use crate::lifecycle::Event;
 use crate::shim::Shim;
 
+/// So often an end is offered to a database that could not take it.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Task {
     /// The shim says that the first process has ended.
     pub(crate) async fn exited(&mut self, exit: Exit) {
@@ -25,14 +29,47 @@ impl Task {
         self.view.exits += 1;
         let event = Event::Exited { exit_code, at: time(exit.exited_at_ns), oom_killed: exit.oom_killed };
         let run = self.run.take();
-        match (self.apply(event).await, run) {
-            // The shim keeps its record: the next daemon finds the end there.
-            (Err(error), _) => {
-                tracing::error!(error = chain(&error), container = self.id(), "end of container");
-            }
-            (Ok(()), Some(run)) => self.forget(run.shim, run.root),
-            (Ok(()), None) => {}
+        let applied = self.apply(event).await;
+        if let Err(error) = &applied {
+            tracing::error!(error = chain(error), container = self.id(), "end of container");
         }
+        if let Some(run) = run {
+            // Until it is saved the shim keeps its record: the next daemon finds the end there.
+            if self.view.removed || (applied.is_ok() && self.saved) {
+                self.forget(run.shim, run.root);
+            } else {
+                self.unsaved = Some(run);
+                self.save_later();
+            }
+        }
+    }
+
+    /// Tries again to save an end, until the database takes it: its disk was full.
+    fn save_later(&self) {
+        let container = Arc::downgrade(&self.container);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SAVE_INTERVAL).await;
+                let Some(container) = container.upgrade() else { return };
+                let saved = container.change(|task| async { task.save_end() }.boxed()).await;
+                // An error may also say that the container is gone.
+                if saved.is_ok() || container.view().removed {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Saves an end that could not be saved when it came, if there is one.
+    pub(super) fn save_end(&mut self) -> crate::error::Result<()> {
+        if self.unsaved.is_none() {
+            return Ok(());
+        }
+        self.save()?;
+        if let Some(run) = self.unsaved.take() {
+            self.forget(run.shim, run.root);
+        }
+        Ok(())
     }
 
     /// Has the shim drop its record, now that the database has it, and lets the root go. The next

@@ -94,6 +94,9 @@ impl Task {
             self.apply(Event::RemoveFailed { cause }).await?;
             return Err(error.into());
         }
+        if let Some(run) = self.unsaved.take() {
+            self.forget(run.shim, run.root);
+        }
         self.attaches.clear();
         self.engine.forget(&id, &self.view.name);
         if let Err(error) = self.engine.snapshotter.remove(&id) {

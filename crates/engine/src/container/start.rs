@@ -56,6 +56,7 @@ impl Engine {
 
 impl Task {
     pub(super) async fn start(&mut self) -> Result<()> {
+        self.save_end()?;
         self.apply(Event::Start).await
     }
 

@@ -43,6 +43,10 @@ pub(crate) struct Task {
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
     pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
+    /// The database has what is shown.
+    pub(crate) saved: bool,
+    /// The run whose end the database could not take yet; its shim keeps the record of it.
+    pub(crate) unsaved: Option<Run>,
     /// An end leaves the container in place, whatever its settings say.
     pub(crate) keep: bool,
     /// Anonymous volumes go with the container.
@@ -75,6 +79,8 @@ impl Task {
             released: None,
             attaches: Vec::new(),
             forgetting: None,
+            saved: true,
+            unsaved: None,
             keep: false,
             remove_volumes,
             publish,
@@ -117,6 +123,16 @@ impl Task {
             let before = std::mem::replace(&mut self.view.life, life);
             for effect in effects {
                 if let Err(error) = self.carry_out(&effect).await {
+                    // What has happened is shown and followed up, whether it can be saved or not.
+                    if matches!(
+                        (&event, &effect),
+                        (Event::Exited { .. } | Event::RemoveFailed { .. }, Effect::Save)
+                    ) {
+                        tracing::error!(error = chain(&error), container = self.id(), "save the state");
+                        self.saved = false;
+                        self.show();
+                        continue;
+                    }
                     // What could not be frozen is not frozen.
                     if matches!(effect, Effect::Freeze | Effect::Thaw) {
                         self.view.life = before;
@@ -172,6 +188,7 @@ impl Task {
         let state = serde_json::to_string(&saved)
             .map_err(|error| Error::failed("print a container's state", error))?;
         self.engine.store.containers().update_state(self.id(), &state)?;
+        self.saved = true;
         self.show();
         Ok(())
     }
