@@ -139,7 +139,6 @@ impl Execs {
             State::Ended { .. } => return false,
         };
         exec.state = State::Ended { pid, exit_code };
-        drop(known);
         self.ended.notify_waiters();
         true
     }

@@ -50,6 +50,19 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
     }
 }
 
+/// fork(2): the child's process id for the caller, none for the child. For those who run under a
+/// system call filter that forbids clone3(2), as that of containers does. What the caller and the
+/// child must keep to is as with [`clone3`].
+pub fn fork() -> Result<Option<u32>> {
+    // SAFETY: the child has its own copy of the memory and goes on on a copy of this stack; the
+    // caller has one thread, so no lock is held by another.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        -1 => Err(Error::new("fork", "process", std::io::Error::last_os_error())),
+        pid => Ok(Some(pid as u32)),
+    }
+}
+
 /// linux/sched.h; kernel 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
