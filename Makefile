@@ -20,7 +20,7 @@ STATIC  := CARGO_TARGET_$(shell echo $(TRIPLE) | tr 'a-z-' 'A-Z_')_RUSTFLAGS="-C
 .PHONY: build demo test unit whole lint bench fuzz install deps-build clean
 
 build: deps-build
-	$(STATIC) cargo build --release --target $(TRIPLE) -p ponton -p ponton-runtime
+	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton -p ponton-runtime
 
 deps-build:
 	@scripts/install-deps.sh build
