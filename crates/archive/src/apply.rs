@@ -56,7 +56,7 @@ pub struct Options {
 /// What was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of the contents of files.
+    /// Bytes of the contents of files, and of what symlinks say.
     pub bytes: u64,
     /// Number of entries.
     pub entries: u64,
