@@ -198,7 +198,10 @@ mod tests {
         assert_eq!(request.config.entrypoint, None);
         assert!(request.config.exposed_ports.contains_key("80/tcp"));
         assert_eq!(request.host_config.memory, 64);
-        assert_eq!(request.host_config.port_bindings.as_ref().unwrap()["80/tcp"].as_ref().unwrap()[0].host_port, "8080");
+        assert_eq!(
+            request.host_config.port_bindings.as_ref().unwrap()["80/tcp"].as_ref().unwrap()[0].host_port,
+            "8080"
+        );
         assert_eq!(request.host_config.port_bindings.as_ref().unwrap()["81/tcp"], None);
         assert!(request.networking_config.endpoints_config.contains_key("bridge"));
     }

@@ -35,8 +35,14 @@ const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start
 enum State {
     Created,
     /// The descriptor is the process's own.
-    Running { pid: u32, pidfd: Option<Arc<OwnedFd>> },
-    Ended { pid: u32, exit_code: i32 },
+    Running {
+        pid: u32,
+        pidfd: Option<Arc<OwnedFd>>,
+    },
+    Ended {
+        pid: u32,
+        exit_code: i32,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -357,7 +363,8 @@ impl Task {
         // An exit that comes before the answer was read waits in the queue behind this job.
         match run.shim.call(&asked, &fds).await {
             Ok((Reply::Started { pid, .. }, fds)) => {
-                let pidfd = fds.into_iter().find(|(role, _)| *role == FdRole::Pidfd).map(|(_, fd)| Arc::new(fd));
+                let pidfd =
+                    fds.into_iter().find(|(role, _)| *role == FdRole::Pidfd).map(|(_, fd)| Arc::new(fd));
                 container.execs.set(&id, State::Running { pid, pidfd });
                 let command = request.cmd.unwrap_or_default().join(" ");
                 self.emit(&format!("exec_start: {command}"), &[("execID", &id)]);

@@ -13,8 +13,8 @@ pub mod daemon;
 pub mod image;
 pub mod leak;
 pub mod peer;
-pub mod terminal;
 pub mod tar;
+pub mod terminal;
 pub mod wait;
 
 pub use api::{Answer, Api};

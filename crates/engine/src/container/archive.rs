@@ -25,8 +25,7 @@ impl Engine {
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         blocking(move || {
             let root = engine.root_of(&container)?;
-            let stat =
-                copy::stat(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
+            let stat = copy::stat(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
             Ok(api_stat(stat))
         })
         .await

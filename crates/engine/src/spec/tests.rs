@@ -82,6 +82,19 @@ impl Case {
 }
 
 /// A spec as lines: `path value`, a line for each member of a list of objects, in order.
+/// Objects with their members by name, whatever order the serialiser keeps.
+fn by_name(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let sorted: std::collections::BTreeMap<_, _> =
+                members.into_iter().map(|(name, value)| (name, by_name(value))).collect();
+            Value::Object(sorted.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(by_name).collect()),
+        other => other,
+    }
+}
+
 fn lines(spec: &Spec) -> Vec<String> {
     let mut spec = spec.clone();
     let mut lines = Vec::new();
@@ -100,7 +113,7 @@ fn lines(spec: &Spec) -> Vec<String> {
     assert_eq!((&sets.bounding, &sets.bounding), (&sets.effective, &sets.permitted));
     assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
     lines.push(format!("process.capabilities {}", sets.bounding.join(",").replace("CAP_", "")));
-    flatten("", &serde_json::to_value(&spec).unwrap(), &mut lines);
+    flatten("", &by_name(serde_json::to_value(&spec).unwrap()), &mut lines);
     lines
 }
 
