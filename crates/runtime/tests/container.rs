@@ -3,89 +3,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::Output;
 
+use fixture::{Bundle, stdout};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A bundle whose spec is the one that `spec` writes, changed by `change`.
-struct Bundle {
-    directory: TempDir,
-    id: String,
-}
-
-impl Bundle {
-    fn new(change: impl FnOnce(&mut Value)) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let id = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let bundle = Self { directory: TempDir::new().unwrap(), id };
-        for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "srv"] {
-            fs::create_dir_all(bundle.root().join(name)).unwrap();
-        }
-        fs::copy("/bin/busybox", bundle.root().join("bin/busybox")).unwrap();
-        for name in
-            ["sh", "cat", "id", "true", "ls", "stat", "test", "sleep", "mknod", "hostname", "grep", "pwd"]
-        {
-            symlink("busybox", bundle.root().join("bin").join(name)).unwrap();
-        }
-        fs::write(bundle.root().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/srv:/bin/sh\n")
-            .unwrap();
-        assert!(bundle.command(&["spec", "--bundle", bundle.path().to_str().unwrap()]).status.success());
-        let file = bundle.path().join("config.json");
-        let mut spec = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        change(&mut spec);
-        fs::write(file, spec.to_string()).unwrap();
-        bundle
-    }
-
-    /// A bundle that runs a script.
-    fn script(script: &str) -> Self {
-        Self::new(|spec| spec["process"]["args"] = json!(["sh", "-c", script]))
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn root(&self) -> PathBuf {
-        self.path().join("rootfs")
-    }
-
-    fn command(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ponton-runtime"));
-        command.arg("--root").arg(self.path().join("state")).args(args).output().unwrap()
-    }
-
-    /// A command whose container lives on: it must not hold pipes of ours.
-    fn detached(&self, args: &[&str]) -> bool {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ponton-runtime"));
-        command.arg("--root").arg(self.path().join("state")).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
-    }
-
-    fn run(&self) -> Output {
-        let output = self.command(&["run", "--bundle", self.path().to_str().unwrap(), &self.id]);
-        self.assert_nothing_left();
-        output
-    }
-
-    fn assert_nothing_left(&self) {
-        assert!(!self.path().join("state").join(&self.id).exists());
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let group = hierarchy.unwrap().path().join("ponton").join(&self.id);
-            assert!(!group.exists(), "{}", group.display());
-        }
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        assert!(!mounts.contains(self.path().to_str().unwrap()));
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
+mod fixture;
 
 #[test]
 fn the_program_is_alone_in_its_namespaces() {
@@ -221,7 +146,7 @@ fn a_container_is_created_started_entered_and_deleted() {
     let bundle = Bundle::new(|spec| spec["process"]["args"] = json!(["sleep", "1000"]));
     let (path, id) = (bundle.path().to_str().unwrap(), bundle.id.as_str());
     let status = || -> Value { serde_json::from_slice(&bundle.command(&["state", id]).stdout).unwrap() };
-    assert!(bundle.detached(&["create", "--bundle", path, id]));
+    assert!(bundle.command(&["create", "--bundle", path, id]).status.success());
     assert_eq!(status()["status"], "created");
     assert!(!bundle.command(&["delete", "other"]).status.success());
     assert!(bundle.command(&["start", id]).status.success());
