@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::Protocol;
 use crate::firewall::Forward;
-use crate::netlink::{DUMP, Message, Reply, Socket, attributes};
+use ponton_sys::netlink::{DUMP, Message, Reply, Socket, attributes};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;

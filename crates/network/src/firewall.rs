@@ -29,8 +29,8 @@ use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
 
-use crate::netlink::{CREATE, Message, Socket};
 use crate::{PortBinding, Subnet};
+use ponton_sys::netlink::{CREATE, Message, Socket};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = 0;

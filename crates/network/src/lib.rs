@@ -24,7 +24,6 @@ mod firewall;
 mod id;
 mod link;
 mod model;
-mod netlink;
 mod port;
 mod sandbox;
 mod state;

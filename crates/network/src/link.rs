@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
 use crate::{MacAddress, Subnet};
+use ponton_sys::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

@@ -20,9 +20,9 @@ use crate::driver::{EndpointPlan, InterfacePlan, NetworkPlan};
 use crate::error::kernel;
 use crate::id;
 use crate::link::{self, Veth};
-use crate::netlink::Socket;
 use crate::state::{Shared, Task};
 use crate::{Error, MacAddress};
+use ponton_sys::netlink::Socket;
 
 /// What every namespace of a container starts with, under `/proc/sys/net`. The two of IPv4 are
 /// Docker's: no capability is needed for ports under 1024 or for ping, which harm no one outside.

@@ -13,10 +13,10 @@ use crate::addresses::Addresses;
 use crate::driver::{self, EndpointPlan, InterfacePlan, NetworkPlan};
 use crate::error::kernel;
 use crate::firewall::{Firewall, Forward};
-use crate::netlink::Socket;
 use crate::port::Ports;
 use crate::sandbox::Sandbox;
 use crate::{EndpointRecord, Error, NetworkConfig, PortError, Protocol, Subnet, link};
+use ponton_sys::netlink::Socket;
 
 /// How many namespaces of dead endpoints are kept to be removed together, and how long without
 /// anything else to do.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ponton_sys::namespace::{self, Kinds};
 
 use crate::link::{self, Veth};
-use crate::netlink::Socket;
 use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol};
+use ponton_sys::netlink::Socket;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -10,6 +10,7 @@ pub mod event;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod overlay;
 pub mod path;
 pub mod pidfd;
@@ -18,5 +19,6 @@ pub mod pty;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod task;
 
 pub use error::{Error, Result};

@@ -1,6 +1,8 @@
 //! Loading of seccomp filters (seccomp(2)).
 #![allow(unsafe_code, reason = "system calls that no crate wraps safely")]
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use crate::{Error, Result};
 
 /// The most instructions of one filter.
@@ -35,6 +37,19 @@ impl Filter {
     /// Puts the filter on the calling thread, for good; `flags` are `SECCOMP_FILTER_FLAG_*`. It
     /// needs `CAP_SYS_ADMIN` or no_new_privs.
     pub fn load(&self, flags: u32) -> Result<()> {
+        self.set_mode(flags).map(drop)
+    }
+
+    /// As [`load`](Self::load), and gives the descriptor on which the notified system calls are
+    /// answered (seccomp_unotify(2)); it is close-on-exec.
+    pub fn load_with_listener(&self, flags: u32) -> Result<OwnedFd> {
+        const NEW_LISTENER: u32 = 1 << 3;
+        let fd = self.set_mode(flags | NEW_LISTENER)?;
+        // SAFETY: with this flag the result is a new descriptor, which is ours.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn set_mode(&self, flags: u32) -> Result<i32> {
         let program = libc::sock_fprog {
             len: self.instructions.len() as u16,
             filter: self.instructions.as_ptr().cast_mut(),
@@ -49,8 +64,8 @@ impl Filter {
                 std::ptr::from_ref(&program),
             )
         };
-        if result == 0 {
-            return Ok(());
+        if result >= 0 {
+            return Ok(result as i32);
         }
         Err(Error::new("seccomp", "filter", std::io::Error::last_os_error()))
     }

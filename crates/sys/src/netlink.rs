@@ -1,6 +1,8 @@
 //! Netlink: messages with nested attributes, and a blocking socket (netlink(7)).
 //!
-//! Only the frame is known here; `link` (rtnetlink) and `firewall` (nfnetlink) give it its content.
+//! Only the frame is known here; who speaks a protocol over it gives it its content.
+//!
+//! Errors are plain [`io::Error`]s: the caller knows what was asked for.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,11 +13,16 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-pub(crate) const REQUEST: u16 = 0x1;
-pub(crate) const ACK: u16 = 0x4;
-pub(crate) const DUMP: u16 = 0x300;
-pub(crate) const EXCLUSIVE: u16 = 0x200;
-pub(crate) const CREATE: u16 = 0x400;
+/// Every request has it (`NLM_F_REQUEST`).
+pub const REQUEST: u16 = 0x1;
+/// An answer is wanted (`NLM_F_ACK`).
+pub const ACK: u16 = 0x4;
+/// All objects are asked for (`NLM_F_DUMP`).
+pub const DUMP: u16 = 0x300;
+/// The object must not exist (`NLM_F_EXCL`).
+pub const EXCLUSIVE: u16 = 0x200;
+/// The object is made where it does not exist (`NLM_F_CREATE`).
+pub const CREATE: u16 = 0x400;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -30,11 +37,11 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One request, built attribute by attribute.
 #[derive(Clone, Debug)]
-pub(crate) struct Message(Vec<u8>);
+pub struct Message(Vec<u8>);
 
 impl Message {
     /// A message of this type, with its family's fixed header as `body`.
-    pub(crate) fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
+    pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
@@ -43,7 +50,7 @@ impl Message {
     }
 
     /// Adds an attribute.
-    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -53,24 +60,24 @@ impl Message {
     }
 
     /// Adds a NUL-terminated string.
-    pub(crate) fn string(self, kind: u16, value: &str) -> Self {
+    pub fn string(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.attribute(kind, &bytes)
     }
 
     /// Adds a number in the host's byte order, as rtnetlink has them.
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+    pub fn number(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_ne_bytes())
     }
 
     /// Adds a number in network byte order, as nfnetlink has them.
-    pub(crate) fn number_be(self, kind: u16, value: u32) -> Self {
+    pub fn number_be(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_be_bytes())
     }
 
     /// Adds an attribute that holds what `build` adds.
-    pub(crate) fn nest(mut self, kind: u16, build: impl FnOnce(Self) -> Self) -> Self {
+    pub fn nest(mut self, kind: u16, build: impl FnOnce(Self) -> Self) -> Self {
         let start = self.0.len();
         self.0.extend_from_slice(&[0; 4]);
         self = build(self);
@@ -81,13 +88,14 @@ impl Message {
     }
 
     /// Adds bytes that are no attribute (the header in front of a veth peer's attributes).
-    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// The number of bytes so far.
-    pub(crate) fn len(&self) -> usize {
+    /// The number of bytes so far, the header's among them.
+    #[expect(clippy::len_without_is_empty, reason = "a message has its header at least")]
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
@@ -102,13 +110,15 @@ impl Message {
 
 /// One message of the kernel's: its type, and its bytes behind the netlink header.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) kind: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    /// Its type.
+    pub kind: u16,
+    /// What is behind the netlink header.
+    pub body: Vec<u8>,
 }
 
 /// The attributes in `bytes`, as (type, value). What is malformed ends them.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(0..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
@@ -120,14 +130,14 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 
 /// A netlink socket of the network namespace in which it was opened, whichever thread uses it.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl Socket {
     /// Opens a socket of `protocol` (`None` is rtnetlink) in the calling thread's network namespace.
-    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+    pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(REPLY_TIMEOUT))?;
@@ -135,7 +145,7 @@ impl Socket {
     }
 
     /// Makes room for a batch of this many bytes.
-    pub(crate) fn reserve(&self, bytes: usize) -> io::Result<()> {
+    pub fn reserve(&self, bytes: usize) -> io::Result<()> {
         // The kernel counts its own book-keeping too, hence twice the size.
         if bytes * 2 > sockopt::socket_send_buffer_size(&self.fd)? {
             sockopt::set_socket_send_buffer_size_force(&self.fd, bytes * 2)?;
@@ -145,18 +155,14 @@ impl Socket {
 
     /// Sends the messages at once and waits until the kernel has carried out all of them. The error
     /// is that of the first message that failed; rtnetlink carries out those behind it all the same.
-    pub(crate) fn request(&mut self, messages: Vec<Message>) -> io::Result<()> {
+    pub fn request(&mut self, messages: Vec<Message>) -> io::Result<()> {
         let last = messages.len().saturating_sub(1);
         self.request_acknowledged_at(messages, last)
     }
 
     /// As `request`, where the acknowledgement is to come for the message at this place: the end of
     /// an nfnetlink batch is not acknowledged before Linux 6.10.
-    pub(crate) fn request_acknowledged_at(
-        &mut self,
-        messages: Vec<Message>,
-        acknowledged: usize,
-    ) -> io::Result<()> {
+    pub fn request_acknowledged_at(&mut self, messages: Vec<Message>, acknowledged: usize) -> io::Result<()> {
         let first = self.send(messages, acknowledged)?;
         loop {
             for (sequence, reply) in self.receive()? {
@@ -176,7 +182,7 @@ impl Socket {
     }
 
     /// Sends one message that asks for something, and returns the answers.
-    pub(crate) fn query(&mut self, message: Message) -> io::Result<Vec<Reply>> {
+    pub fn query(&mut self, message: Message) -> io::Result<Vec<Reply>> {
         let first = self.send(vec![message], 0)?;
         let mut replies = Vec::new();
         loop {
