@@ -2,6 +2,10 @@
 
 use ponton_cgroup::Layout;
 use ponton_sys::Error;
+use rustix::thread::CapabilitySet;
+
+/// The inode of the user namespace that the kernel begins with (linux/proc_ns.h).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Facts about the host that plans depend on.
 #[derive(Clone, Debug)]
@@ -14,6 +18,13 @@ pub struct Host {
     pub last_capability: u8,
     /// Whether the kernel shows its memory as `/proc/kcore`.
     pub has_kcore: bool,
+    /// Whether we may mount (`CAP_SYS_ADMIN`). A caller who may not can start containers in user
+    /// namespaces of their own only, and everything is mounted by the child.
+    pub can_mount: bool,
+    /// Whether we may make device files: with `CAP_MKNOD` in the host's user namespace.
+    pub can_mknod: bool,
+    /// Whether SELinux is there, so that mounts can have labels.
+    pub has_selinux: bool,
 }
 
 impl Host {
@@ -29,6 +40,20 @@ impl Host {
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
         let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let has_kcore = std::path::Path::new("/proc/kcore").exists();
-        Ok(Self { kernel, cgroup: Layout::detect()?, last_capability, has_kcore })
+        let capabilities = rustix::thread::capabilities(None)
+            .map_err(Error::of("capget", "own capabilities"))?
+            .effective;
+        let user = "/proc/self/ns/user";
+        let namespace = rustix::fs::stat(user).map_err(Error::of("stat", user))?;
+        Ok(Self {
+            kernel,
+            cgroup: Layout::detect()?,
+            last_capability,
+            has_kcore,
+            can_mount: capabilities.contains(CapabilitySet::SYS_ADMIN),
+            can_mknod: capabilities.contains(CapabilitySet::MKNOD)
+                && namespace.st_ino == INITIAL_USER_NAMESPACE,
+            has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        })
     }
 }

@@ -219,7 +219,7 @@ impl Directory {
             seccomp: filter.as_deref(),
             seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
         };
-        let input = PlanInput { id: &self.id, bundle: Some(bundle), rootfs: &[], netns: false, process };
+        let input = PlanInput { id: &self.id, bundle: Some(bundle), rootfs: &[], process, ..PlanInput::default() };
         Ok(plan::plan(spec, host, &input).map_err(Error::from)?)
     }
 }

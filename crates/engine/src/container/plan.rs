@@ -57,6 +57,7 @@ impl Engine {
             rootfs,
             netns: settings.network() != "host",
             process: process_input(&settings.config.user, policy, program.as_deref()),
+            ..PlanInput::default()
         };
         Ok(plan(&spec, self.host()?, &input)?)
     }

@@ -17,6 +17,9 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
     refuse_unbuilt(spec, linux)?;
+    if input.no_pivot {
+        return Err(PlanError::not_implemented("--no-pivot", "a root without pivot_root"));
+    }
     let process = spec.process.as_ref().ok_or_else(|| PlanError::invalid("process", "is missing"))?;
     if linux.seccomp.is_some() != input.process.seccomp.is_some() {
         return Err(PlanError::invalid("linux.seccomp", "is given with its compiled filter, or not at all"));

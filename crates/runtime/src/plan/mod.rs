@@ -151,6 +151,9 @@ pub struct PlanInput<'a> {
     pub rootfs: &'a [RootMount],
     /// The network namespace to join is passed as a descriptor.
     pub netns: bool,
+    /// The root is moved over the host's instead of pivot_root(2), which a host that runs from an
+    /// initramfs has no other way for.
+    pub no_pivot: bool,
     /// What the spec's process does not say.
     pub process: ProcessInput<'a>,
 }
