@@ -3,6 +3,7 @@
 #   make build      the two static binaries, in target/<triple>/release
 #   make demo       a tour on this machine: a private daemon, a web service, clean up
 #   make test       all tests (root: real namespaces, cgroups, mounts, networks)
+#   make test-vm    the runtime's and the engine's tests in an emulated machine: cgroup v2 and v1, AppArmor, systemd
 #   make lint       rustfmt, clippy, the floors of the house, cargo deny where it is installed
 #   make bench      side by side with Debian's dockerd; prints a table of ratios
 #   make fuzz       the fuzz targets, a minute each (needs cargo-fuzz and a nightly toolchain)
@@ -17,7 +18,7 @@ DESTDIR ?=
 # The flags are given for the target alone, since procedural macros cannot be static.
 STATIC  := CARGO_TARGET_$(shell echo $(TRIPLE) | tr 'a-z-' 'A-Z_')_RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: build demo test unit whole lint bench fuzz install deps-build clean
+.PHONY: build demo test test-vm unit whole lint bench fuzz install deps-build clean
 
 build: deps-build
 	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton -p ponton-runtime
@@ -33,6 +34,12 @@ test: build
 	@scripts/install-deps.sh test
 	@scripts/make-images.sh busybox
 	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked --workspace
+
+test-vm: build
+	@scripts/install-deps.sh test vm
+	@scripts/make-images.sh busybox
+	@scripts/make-vm.sh
+	@scripts/test-vm.sh $(BIN)
 
 unit:
 	cargo test --locked --workspace --exclude ponton-testkit

@@ -3,6 +3,7 @@
 #   install-deps.sh build        a C compiler, make
 #   install-deps.sh demo         what `make demo` makes its image of and fetches pages with
 #   install-deps.sh test         the peers that the tests compare with, and the clients
+#   install-deps.sh vm           what `make test-vm` makes its machine with
 # Nothing is done for what is there already.
 set -euo pipefail
 
@@ -36,8 +37,15 @@ for set in "$@"; do
 		need python3 python3
 		/usr/bin/python3 -c 'import docker' 2>/dev/null || packages+=(python3-docker)
 		;;
+	vm)
+		need qemu-system-x86 qemu-system-x86_64
+		need debootstrap debootstrap
+		need e2fsprogs mke2fs
+		need jq jq
+		need busybox-static busybox
+		;;
 	*)
-		echo "install-deps.sh: unknown set '$set' (build, demo, test)" >&2
+		echo "install-deps.sh: unknown set '$set' (build, demo, test, vm)" >&2
 		exit 2
 		;;
 	esac

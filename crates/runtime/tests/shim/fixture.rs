@@ -15,8 +15,11 @@ use ponton_runtime::shim::protocol::{
     Adopt, AttachSpec, Event, Exec, Exit, FdRole, LogTarget, Reply, Request, Start, Status, Stdio,
 };
 
-/// No single wait of a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No single wait of a test takes longer; under emulation (`PONTON_TEST_SLOWNESS`) all take their time.
+fn patience() -> Duration {
+    let slowness = std::env::var("PONTON_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(20) * slowness.unwrap_or(1)
+}
 
 pub struct Shim {
     pub child: Child,
@@ -133,7 +136,7 @@ impl Shim {
         rustix::net::sockopt::set_socket_timeout(
             &self.client,
             rustix::net::sockopt::Timeout::Recv,
-            Some(PATIENCE),
+            Some(patience()),
         )
         .unwrap();
     }
@@ -280,7 +283,7 @@ impl Running {
 /// The test's end and the shim's end of a client's connection.
 pub fn client_pair() -> (UnixStream, UnixStream) {
     let (own, other) = UnixStream::pair().unwrap();
-    own.set_read_timeout(Some(PATIENCE)).unwrap();
+    own.set_read_timeout(Some(patience())).unwrap();
     other.set_nonblocking(true).unwrap();
     (own, other)
 }
