@@ -13,6 +13,7 @@ pub mod host;
 pub mod init;
 pub mod open;
 pub mod plan;
+pub mod protect;
 pub mod seccomp;
 pub mod shim;
 pub mod state;

@@ -53,6 +53,13 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|name| name.as_encoded_bytes().ends_with(b"docker-init")) {
         args.insert(1, "init".into());
     }
+    // Before anything else is done, so that nothing is done twice.
+    if starts_processes(&args)
+        && let Err(error) = ponton_runtime::protect::protect(args.clone())
+    {
+        eprintln!("ponton-runtime: {error}");
+        return ExitCode::FAILURE;
+    }
     let Cli { root, command } = Cli::parse_from(args);
     let result = match command {
         Command::Run(args) => command::run::run(&root, &args),
@@ -73,4 +80,12 @@ fn main() -> ExitCode {
         let known = error.downcast_ref::<ponton_runtime::Error>();
         ExitCode::from(known.map_or(1, |error| error.exit_code() as u8))
     })
+}
+
+/// Whether these may be the arguments of a command that starts processes in containers. A name of
+/// one may also be the value of an option: to be protected in vain costs a moment.
+fn starts_processes(args: &[OsString]) -> bool {
+    const COMMANDS: [&str; 5] = ["run", "create", "exec", "restore", "shim"];
+    args.get(1).is_some_and(|first| first != "init")
+        && args.iter().any(|arg| COMMANDS.iter().any(|name| arg == name))
 }

@@ -23,6 +23,11 @@ pub fn sealed_copy(source: &mut File, name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Whether a file is a memory file that nobody can write to any more.
+pub fn is_sealed(file: impl std::os::fd::AsFd) -> bool {
+    rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -33,10 +38,12 @@ mod tests {
     fn a_sealed_copy_is_equal_and_cannot_be_written() {
         let mut source = tempfile();
         source.write_all(b"program").unwrap();
+        assert!(!is_sealed(&source));
         let mut copy = File::from(sealed_copy(&mut source, "test").unwrap());
         let mut text = String::new();
         copy.read_to_string(&mut text).unwrap();
         assert_eq!(text, "program");
+        assert!(is_sealed(&copy));
         assert_eq!(copy.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 

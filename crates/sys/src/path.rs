@@ -59,6 +59,15 @@ impl Root {
             .map_err(|errno| failed("open", path.as_ref(), errno))
     }
 
+    /// Opens a path with these flags and `O_CLOEXEC`, where it is what its names say: no symlink is
+    /// followed and no mount point is crossed, so it is of the root's own file system.
+    pub fn open_own(&self, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Error> {
+        let path = path.as_ref();
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(&self.directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+            .map_err(|errno| failed("open", path, errno))
+    }
+
     /// Opens the directory that the last name of a path is in; the last name is not looked up.
     ///
     /// The name is a single component without `/`. It is `.` for the root and for paths that end in
@@ -321,6 +330,18 @@ mod tests {
         assert!(proc.open_path("self/root", OFlags::PATH).is_err());
         let file = File::open(tree.inside("etc/passwd")).unwrap();
         assert!(proc.open_path(format!("self/fd/{}", file.as_raw_fd()), OFlags::PATH).is_err());
+    }
+
+    #[test]
+    fn what_is_own_is_neither_linked_nor_mounted() {
+        let tree = Tree::new("own");
+        symlink("etc", tree.inside("link")).unwrap();
+        tree.root.open_own("etc/passwd", OFlags::RDONLY).unwrap();
+        for path in ["link/passwd", "etc/../etc/../../secret", "/etc/passwd"] {
+            assert!(tree.root.open_own(path, OFlags::RDONLY).is_err(), "{path}");
+        }
+        let host = Root::open("/").unwrap();
+        assert!(host.open_own("proc/version", OFlags::RDONLY).is_err());
     }
 
     #[test]

@@ -33,6 +33,27 @@ pub fn execve(path: &CStr, args: &CStrings, env: &CStrings) -> rustix::io::Errno
     rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
+/// Executes the program that a descriptor stands for (execveat(2)), with the environment of the
+/// calling process; returns only when it failed. The descriptor may be close-on-exec.
+pub fn execute_descriptor(program: BorrowedFd<'_>, args: &CStrings) -> rustix::io::Errno {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: the path is a C string, `args` ends with a null pointer and its strings live as long as
+    // it does; `environ` is the C library's, and nobody changes it meanwhile: there is one thread.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}
+
 /// Makes `fds` the standard input, output and error.
 pub fn set_stdio(fds: [BorrowedFd<'_>; 3]) -> Result<()> {
     for (number, fd) in (0..).zip(fds) {
@@ -50,14 +71,33 @@ pub fn set_stdio(fds: [BorrowedFd<'_>; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Makes every descriptor from `first` on close-on-exec.
-pub fn close_on_exec_from(first: u32) -> Result<()> {
-    // SAFETY: no memory is passed and nothing is closed now.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+/// Closes every descriptor from `first` on but those of `keep`, which become close-on-exec. Whoever
+/// owned one that is closed must not use or drop it any more: for a child that is about to execute
+/// its program, or to end.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut next = first;
+    let last = keep.len();
+    // The lowest that is left, each time: there are two or three.
+    for _ in 0..=last {
+        let kept = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= next).min();
+        let end = kept.unwrap_or(u32::MAX);
+        if end > next {
+            close_range(next, if kept.is_some() { end - 1 } else { end }, 0)?;
+        }
+        let Some(kept) = kept else { break };
+        close_range(kept, kept, libc::CLOSE_RANGE_CLOEXEC)?;
+        next = kept + 1;
+    }
+    Ok(())
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<()> {
+    // SAFETY: no memory is passed; what the closed descriptors were for is said by `close_all_but`.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result == 0 {
         return Ok(());
     }
-    Err(Error::new("close_range", first, std::io::Error::last_os_error()))
+    Err(Error::new("close_range", format_args!("{first} to {last}"), std::io::Error::last_os_error()))
 }
 
 /// Gives the process a new session keyring, so that it does not share its parent's
@@ -112,4 +152,29 @@ pub fn reset_signals() -> Result<()> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::clone::{Clone, clone3};
+    use crate::pidfd;
+
+    #[test]
+    fn all_but_the_kept_descriptors_are_closed() {
+        let files: Vec<_> = (0..6).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        match clone3(0, None).unwrap() {
+            Clone::Child => {
+                let closed = close_all_but(3, &[files[4].as_fd(), files[1].as_fd()]).is_ok();
+                let is_open = |file: &std::fs::File| rustix::io::fcntl_getfd(file).is_ok();
+                let open: Vec<_> = files.iter().map(is_open).collect();
+                exit_now(i32::from(!closed || open != [false, true, false, false, true, false]));
+            }
+            Clone::Parent { pidfd, .. } => {
+                assert_eq!(pidfd::wait(pidfd.as_fd()).unwrap(), pidfd::Exit::Code(0));
+            }
+        }
+    }
 }

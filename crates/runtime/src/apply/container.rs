@@ -181,10 +181,13 @@ impl Child<'_> {
     }
 }
 
+const ELSEWHERE: [Errno; 5] = [Errno::ROFS, Errno::NOTDIR, Errno::EXIST, Errno::LOOP, Errno::ACCESS];
+
 fn make_working_directory(root: &Root, path: &str) -> Result<(), sys::Error> {
     match root.mkdir_all(path, 0o755) {
-        // A root that cannot be written to, and a path that is no directory, show at chdir.
-        Err(error) if is_any(&error, &[Errno::ROFS, Errno::NOTDIR, Errno::EXIST]) => Ok(()),
+        // A root that cannot be written to, and a path that is no directory or leads through a magic
+        // link, show at chdir.
+        Err(error) if is_any(&error, &ELSEWHERE) => Ok(()),
         other => other.map(drop),
     }
 }
@@ -200,16 +203,18 @@ fn set_names(hostname: &str, domainname: &str) -> Result<(), sys::Error> {
     Ok(())
 }
 
-/// Writes a kernel parameter, through the container's procfs and only if it is one.
+/// Writes a kernel parameter, through the container's procfs and only if it is one: nothing that is
+/// mounted or linked there is followed.
 fn set_sysctl(root: &Root, name: &str, value: &str) -> Result<(), sys::Error> {
     const PROC_MAGIC: i64 = 0x9fa0;
-    let path = format!("proc/sys/{}", sysctl_path(name));
+    const PROC_ROOT_INO: u64 = 1;
     let failed = |errno| sys::Error::new(format!("write {value:?} to sysctl"), name, errno);
-    let file = root.open_path(&path, OFlags::WRONLY)?;
-    let of = rustix::fs::fstatfs(&file).map_err(failed)?;
-    if of.f_type as i64 != PROC_MAGIC {
+    let proc = root.open_path("proc", OFlags::PATH | OFlags::DIRECTORY)?;
+    let of = rustix::fs::fstatfs(&proc).map_err(failed)?;
+    if of.f_type as i64 != PROC_MAGIC || rustix::fs::fstat(&proc).map_err(failed)?.st_ino != PROC_ROOT_INO {
         return Err(failed(Errno::XDEV));
     }
+    let file = Root::from_fd(proc).open_own(format!("sys/{}", sysctl_path(name)), OFlags::WRONLY)?;
     rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
 }
 

@@ -41,8 +41,9 @@ pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Res
             (&made, true)
         }
     };
-    refuse_link(root, plan)?;
-    let target = if is_directory {
+    let target = if is_of_kernel(plan) {
+        directory_itself(root, &plan.target)?
+    } else if is_directory {
         root.mkdir_all(&plan.target, 0o755)?
     } else {
         root.create_file_all(&plan.target, 0o644)?
@@ -51,19 +52,23 @@ pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Res
 }
 
 /// What the masks and kernel parameters lie on must be where its name says, for good.
-fn refuse_link(root: &Root, plan: &MountPlan) -> Result<(), sys::Error> {
-    let Source::FileSystem { r#type, .. } = &plan.source else { return Ok(()) };
-    if r#type != "proc" && r#type != "sysfs" {
-        return Ok(());
+fn is_of_kernel(plan: &MountPlan) -> bool {
+    matches!(&plan.source, Source::FileSystem { r#type, .. } if r#type == "proc" || r#type == "sysfs")
+}
+
+/// Opens a directory that is no link, and makes it where it is missing.
+fn directory_itself(root: &Root, path: &str) -> Result<OwnedFd, sys::Error> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let parent = root.mkdir_all(Path::new("/").join(parent), 0o755)?;
+    let made = rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755));
+    if let Err(errno) = made
+        && !matches!(errno, Errno::EXIST | Errno::ROFS)
+    {
+        return Err(sys::Error::new("mkdir", path, errno));
     }
-    match root.lstat(&plan.target) {
-        Ok(status) if FileType::from_raw_mode(status.st_mode) != FileType::Directory => Err(sys::Error::new(
-            "mount",
-            format!("{} is not a directory of the image", plan.target),
-            Errno::NOTDIR,
-        )),
-        _ => Ok(()),
-    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::empty())
+        .map_err(|errno| sys::Error::new("mount", format!("{path} is not a directory of the image"), errno))
 }
 
 /// Changes what is mounted at a path of the container.

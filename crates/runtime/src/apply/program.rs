@@ -1,7 +1,7 @@
 //! The last step: the child gives its rights away and becomes the program.
 
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ponton_sys as sys;
 use ponton_sys::path::Root;
@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets as KernelSets};
 
 use super::report::Writer;
 use crate::Error;
-use crate::open::{Program, finish_identity};
+use crate::open::{Identity, Program, finish_identity};
 use crate::plan::CapabilitySets;
 
 /// Becomes the program; comes back only with an error.
@@ -40,31 +40,54 @@ pub(super) fn execute(
         sys::process::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(step)?;
     }
     own_stdio(identity.uid).map_err(failed)?;
-    let entered = enter_directory(&plan.cwd);
-    let mode = plan.user.umask.unwrap_or(0o022);
-    rustix::process::umask(Mode::from_raw_mode(mode));
-    sys::process::close_on_exec_from(3).map_err(failed)?;
+    // Before a path of the container is walked: no name below /proc/self/fd leads out of it. Nothing
+    // that owns a descriptor may be dropped from here on.
+    let kept = [Some(report.as_fd()), gate];
+    let kept: Vec<_> = kept.into_iter().flatten().collect();
+    sys::process::close_all_but(3, &kept).map_err(failed)?;
+    let error = become_program(program, identity, report, gate);
+    report.fail_and_exit(&error)
+}
 
-    // A filter needs a privilege that is about to go, unless no_new_privs is there instead.
-    if !plan.no_new_privileges {
-        load_filter(program)?;
+/// What is left to do when the process has only its standard streams, and a way to tell of failure.
+fn become_program(
+    program: &Program,
+    identity: &Identity,
+    report: &Writer,
+    gate: Option<BorrowedFd<'_>>,
+) -> Error {
+    let steps = || -> Result<Infallible, Error> {
+        let plan = &program.plan;
+        let failed = |source| Error::Step { step: "exec (process)".into(), source };
+        let entered = enter_directory(&plan.cwd);
+        let mode = plan.user.umask.unwrap_or(0o022);
+        rustix::process::umask(Mode::from_raw_mode(mode));
+
+        // A filter needs a privilege that is about to go, unless no_new_privs is there instead.
+        if !plan.no_new_privileges {
+            load_filter(program)?;
+        }
+        let capabilities = plan.capabilities.unwrap_or_default();
+        become_user(identity.uid, identity.gid, &identity.additional_gids, &capabilities).map_err(failed)?;
+        // Some directories only their owner may enter, and root not (NFS, FUSE).
+        entered.or_else(|_| enter_directory(&plan.cwd))?;
+        if let Some(gate) = gate {
+            look_for(program)?;
+            report.ready();
+            rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut [0; 1]))
+                .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;
+        }
+        if plan.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)
+                .map_err(|errno| failed(sys::Error::new("prctl", "PR_SET_NO_NEW_PRIVS", errno)))?;
+            load_filter(program)?;
+        }
+        Err(try_candidates(program, &identity.env))
+    };
+    match steps() {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
-    let capabilities = plan.capabilities.unwrap_or_default();
-    become_user(identity.uid, identity.gid, &identity.additional_gids, &capabilities).map_err(failed)?;
-    // Some directories only their owner may enter, and root not (NFS, FUSE).
-    entered.or_else(|_| enter_directory(&plan.cwd))?;
-    if let Some(gate) = gate {
-        look_for(program)?;
-        report.ready();
-        rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut [0; 1]))
-            .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;
-    }
-    if plan.no_new_privileges {
-        rustix::thread::set_no_new_privs(true)
-            .map_err(|errno| failed(sys::Error::new("prctl", "PR_SET_NO_NEW_PRIVS", errno)))?;
-        load_filter(program)?;
-    }
-    Err(try_candidates(program, &identity.env))
 }
 
 fn load_filter(program: &Program) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! How the child tells that it could not become its program.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
 use rustix::io::Errno;
@@ -39,6 +39,12 @@ impl Reader {
             }
         }
         (!report.is_empty()).then(|| decode(&report))
+    }
+}
+
+impl AsFd for Writer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

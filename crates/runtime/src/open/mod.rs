@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::plan::{Action, Join, Plan, PlanError, ProcessPlan, Step};
 
 pub(crate) use mount::{MountSource, make_filesystem};
-pub(crate) use process::{Program, finish_identity};
+pub(crate) use process::{Identity, Program, finish_identity};
 
 /// Descriptors that come with a plan.
 #[derive(Debug, Default)]

@@ -103,8 +103,12 @@ impl Builder<'_> {
             let missing: Vec<_> = missing.collect();
             resources.devices.extend(settled.into_iter().chain(missing));
         }
-        let plan = ponton_cgroup::plan(&self.host.cgroup, path, &resources)
-            .map_err(|error| PlanError::invalid(format!("linux.resources.{}", error.field), error.message))?;
+        let plan = ponton_cgroup::plan(&self.host.cgroup, path, &resources).map_err(|error| {
+            match error.field.as_str() {
+                "cgroupsPath" => PlanError::invalid("linux.cgroupsPath", error.message),
+                field => PlanError::invalid(format!("linux.resources.{field}"), error.message),
+            }
+        })?;
         self.push("linux.resources", Action::Cgroup(plan.clone()));
         Ok(plan)
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp};
+use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp, User};
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -127,6 +127,7 @@ pub fn plan_process(
         ));
     }
     let user = &process.user;
+    check_ids(user)?;
     Ok(ProcessPlan {
         terminal: process.terminal,
         args: process.args.clone(),
@@ -145,6 +146,18 @@ pub fn plan_process(
         oom_score_adj: process.oom_score_adj,
         seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
     })
+}
+
+/// The highest number is none: to the kernel it means no change (setreuid(2), chown(2)).
+fn check_ids(user: &User) -> Result<(), PlanError> {
+    let groups = user.additional_gids.iter().enumerate();
+    let groups = groups.map(|(index, gid)| (format!("process.user.additionalGids[{index}]"), *gid));
+    let own = [("process.user.uid", user.uid), ("process.user.gid", user.gid)];
+    let mut ids = own.map(|(field, id)| (field.to_owned(), id)).into_iter().chain(groups);
+    match ids.find(|(_, id)| *id == u32::MAX) {
+        Some((field, id)) => Err(PlanError::invalid(field, format!("{id} is no id"))),
+        None => Ok(()),
+    }
 }
 
 fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {

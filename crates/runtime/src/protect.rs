@@ -1,0 +1,65 @@
+//! The program's own file, out of reach of what it starts.
+//!
+//! Until its execve, the first process of a container is a process of this program; and for good, if
+//! the container's program is `/proc/self/exe` or a script with that as interpreter. Whoever gets at
+//! its `/proc/<pid>/exe` could open the host's file and write to it as root (CVE-2019-5736). So those
+//! commands that start processes in containers execute themselves once more, at once, from a
+//! read-only mount of the file that is attached nowhere; without the right to mount, from a sealed
+//! copy in memory. What is opened through such an `exe` cannot be written to by anybody.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use ponton_sys::mount::{Change, MOUNT_ATTR_RDONLY, change, clone_tree};
+use ponton_sys::process::{CStrings, execute_descriptor};
+use ponton_sys::{Error, Result, memfd};
+use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
+
+const OWN: &str = "/proc/self/exe";
+/// The name of the process; the kernel takes that of the descriptor.
+const NAME: &std::ffi::CStr = c"ponton-runtime";
+
+/// Goes on in a process whose file is out of reach: returns at once where it is already, and else
+/// executes the program again with `args`.
+pub fn protect(args: Vec<OsString>) -> Result<()> {
+    let own = File::open(OWN).map_err(Error::of("open", OWN))?;
+    if is_out_of_reach(&own)? {
+        // A name is nice to have.
+        let _ = rustix::thread::set_name(NAME);
+        return Ok(());
+    }
+    let protected = read_only_mount().or_else(|_| copy(own))?;
+    let args = args.into_iter().map(|arg| CString::new(arg.into_vec()));
+    let args = args.collect::<std::result::Result<Vec<_>, _>>();
+    let args = args.map_err(|_| Error::new("execveat", "an argument", Errno::INVAL))?;
+    let errno = execute_descriptor(protected.as_fd(), &CStrings::new(args));
+    Err(Error::new("execveat", "a protected copy of the program", errno))
+}
+
+fn is_out_of_reach(own: &File) -> Result<bool> {
+    let mount = rustix::fs::fstatvfs(own).map_err(Error::of("fstatvfs", OWN))?;
+    if mount.f_flag.contains(StatVfsMountFlags::RDONLY) || memfd::is_sealed(own) {
+        return Ok(true);
+    }
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return Ok(false);
+    }
+    // Nobody in a container of a user can do more on the host than the user.
+    let owner = rustix::fs::fstat(own).map_err(Error::of("fstat", OWN))?.st_uid;
+    let is_writable = rustix::fs::access(OWN, rustix::fs::Access::WRITE_OK).is_ok();
+    Ok(owner != user.as_raw() && !is_writable)
+}
+
+fn read_only_mount() -> Result<OwnedFd> {
+    let mount = clone_tree(rustix::fs::CWD, c"/proc/self/exe", false)?;
+    change(mount.as_fd(), Change { set: MOUNT_ATTR_RDONLY, ..Change::default() }, false)?;
+    Ok(mount)
+}
+
+fn copy(mut own: File) -> Result<OwnedFd> {
+    memfd::sealed_copy(&mut own, "ponton-runtime")
+}
