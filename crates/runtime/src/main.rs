@@ -1,6 +1,7 @@
 //! The program `ponton-runtime`: the OCI runtime as a command, the shim, and the tiny init.
 
 mod command;
+mod log;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,43 +9,81 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use command::{Context, Failure};
+use log::Log;
+
 /// Runs containers from OCI bundles, and serves the Ponton daemon.
 #[derive(Parser)]
 #[command(name = "ponton-runtime", version)]
 struct Cli {
-    /// Where the records of containers are.
-    #[arg(long, value_name = "DIR", default_value = "/run/ponton-runtime")]
+    /// Where the records of containers are; should be on a tmpfs. Without root's rights it is below
+    /// XDG_RUNTIME_DIR.
+    #[arg(long, value_name = "DIR", default_value_os_t = default_root())]
     root: PathBuf,
+    /// Write what fails to this file too.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The format of the log.
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Write to the log what is done, too.
+    #[arg(long)]
+    debug: bool,
+    /// The program that makes and restores checkpoints.
+    #[arg(long, value_name = "PROGRAM", default_value = "criu")]
+    criu: PathBuf,
+    /// Have control groups made by systemd: cgroupsPath is slice:prefix:name then.
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Whether limits may be left out that need root's rights: true, false, or auto to find out.
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["true", "false", "auto"])]
+    rootless: String,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create a container, start it, and wait for its end.
-    Run(command::run::Args),
     /// Create a container that waits for `start`.
-    Create(command::run::Args),
-    /// Start a created container.
-    Start(command::start::Args),
-    /// Run a further program in a running container.
-    Exec(command::exec::Args),
-    /// Print a container's state.
-    State(command::state::Args),
-    /// Send a signal to a container.
-    Kill(command::kill::Args),
+    Create(command::create::Args),
     /// Remove what a container that has ended left.
     Delete(command::delete::Args),
-    /// Print the containers.
-    List(command::list::Args),
-    /// Write a config.json to begin with.
-    Spec(command::spec::Args),
+    /// Print a container's use of resources, and what happens to it, as JSON lines.
+    Events(command::events::Args),
+    /// Run a further program in a running container.
+    Exec(command::exec::Args),
     /// Print what this runtime knows.
     Features,
+    /// Send a signal to a container.
+    Kill(command::kill::Args),
+    /// Print the containers.
+    List(command::list::Args),
+    /// Stop all processes of a container.
+    Pause(command::pause::Args),
+    /// Print the processes of a container.
+    Ps(command::ps::Args),
+    /// Let the processes of a paused container go on.
+    Resume(command::pause::Args),
+    /// Create a container, start it, and wait for its end.
+    Run(command::run::Args),
+    /// Write a config.json to begin with.
+    Spec(command::spec::Args),
+    /// Start a created container.
+    Start(command::start::Args),
+    /// Print a container's state.
+    State(command::state::Args),
+    /// Change the limits of a container.
+    Update(command::update::Args),
     /// Hold the processes of a daemon's containers.
     Shim(command::shim::Args),
     /// Run a program as process 1 of a container.
     Init(command::init::Args),
+}
+
+/// Where records are kept by default: where nobody else can write, and gone after a boot.
+fn default_root() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
+    own.map_or_else(|| "/run/ponton-runtime".into(), |own| PathBuf::from(own).join("ponton-runtime"))
 }
 
 fn main() -> ExitCode {
@@ -60,25 +99,20 @@ fn main() -> ExitCode {
         eprintln!("ponton-runtime: {error}");
         return ExitCode::FAILURE;
     }
-    let Cli { root, command } = Cli::parse_from(args);
-    let result = match command {
-        Command::Run(args) => command::run::run(&root, &args),
-        Command::Create(args) => command::run::create(&root, &args),
-        Command::Start(args) => command::start::run(&root, &args),
-        Command::Exec(args) => command::exec::run(&root, args),
-        Command::State(args) => command::state::run(&root, &args),
-        Command::Kill(args) => command::kill::run(&root, &args),
-        Command::Delete(args) => command::delete::run(&root, &args),
-        Command::List(args) => command::list::run(&root, &args),
-        Command::Spec(args) => command::spec::run(&args),
-        Command::Features => command::spec::features(),
-        Command::Shim(args) => command::shim::run(args),
-        Command::Init(args) => command::init::run(&args),
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is there to read it.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("ponton-runtime: {error}");
-        let known = error.downcast_ref::<ponton_runtime::Error>();
-        ExitCode::from(known.map_or(1, |error| error.exit_code() as u8))
+    let log = Log { file: cli.log, is_json: cli.log_format == "json", debug: cli.debug };
+    let context = Context { root: cli.root, systemd_cgroup: cli.systemd_cgroup, log };
+    let failed = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
+    run(&context, cli.command).unwrap_or_else(|error| {
+        context.log.error(&error.to_string());
+        ExitCode::from(failed)
     })
 }
 
@@ -88,4 +122,29 @@ fn starts_processes(args: &[OsString]) -> bool {
     const COMMANDS: [&str; 5] = ["run", "create", "exec", "restore", "shim"];
     args.get(1).is_some_and(|first| first != "init")
         && args.iter().any(|arg| COMMANDS.iter().any(|name| arg == name))
+}
+
+/// What `exec` ends with when the program could not be started, as runc.
+const EXEC_FAILED: u8 = 255;
+
+fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Create(args) => command::create::run(context, &args),
+        Command::Delete(args) => command::delete::run(context, &args),
+        Command::Events(args) => command::events::run(context, &args),
+        Command::Exec(args) => command::exec::run(context, &args),
+        Command::Features => command::features::run(),
+        Command::Kill(args) => command::kill::run(context, &args),
+        Command::List(args) => command::list::run(context, &args),
+        Command::Pause(args) => command::pause::pause(context, &args),
+        Command::Ps(args) => command::ps::run(context, &args),
+        Command::Resume(args) => command::pause::resume(context, &args),
+        Command::Run(args) => command::run::run(context, &args),
+        Command::Spec(args) => command::spec::run(&args),
+        Command::Start(args) => command::start::run(context, &args),
+        Command::State(args) => command::state::run(context, &args),
+        Command::Update(args) => command::update::run(context, &args),
+        Command::Shim(args) => command::shim::run(args),
+        Command::Init(args) => command::init::run(&args),
+    }
 }

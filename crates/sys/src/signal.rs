@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "signal sets are only in libc")]
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Signals that the process's own faults raise: blocking them would hide the fault.
 const FAULTS: [i32; 7] =
@@ -41,6 +42,46 @@ impl Blocked {
                 return signal;
             }
         }
+    }
+}
+
+/// Blocked signals as a descriptor: readable while one waits (signalfd(2)).
+#[derive(Debug)]
+pub struct Queue {
+    fd: OwnedFd,
+}
+
+impl Blocked {
+    /// The signals as a descriptor, close-on-exec.
+    pub fn queue(&self) -> io::Result<Queue> {
+        // SAFETY: the set is initialised and lives during the call; a new descriptor is asked for.
+        let fd = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Queue { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+}
+
+impl Queue {
+    /// Takes a signal that waits; its number.
+    pub fn take(&self) -> Option<i32> {
+        let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.fd, &mut record) {
+            // The number is the first field.
+            Ok(length) if length == record.len() => {
+                let [a, b, c, d, ..] = record;
+                Some(i32::from_ne_bytes([a, b, c, d]))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -126,6 +126,7 @@ fn process_input<'a>(
         user: Some(user),
         seccomp: program,
         seccomp_flags: policy.map_or(&[], |policy| policy.flags.as_slice()),
+        ..ProcessInput::default()
     }
 }
 

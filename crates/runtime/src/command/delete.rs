@@ -1,6 +1,6 @@
 //! `ponton-runtime delete`
 
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,70 +8,130 @@ use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::Status;
 use ponton_runtime::host::Host;
 use ponton_runtime::state::{self, Directory, Record, StateError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::Failure;
+use super::{Context, Failure};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kill it first if it runs.
+    /// Kill it first if it runs; it is no error if there is no such container.
     #[arg(short, long)]
     force: bool,
     /// The container's id.
     id: String,
 }
 
-pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode, Failure> {
-    let directory = Directory::new(root, &args.id)?;
-    let record = match directory.read() {
-        Err(StateError::NotFound(_)) if args.force => return Ok(ExitCode::SUCCESS),
+pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
+    let directory = context.directory(&args.id)?;
+    let host = Host::probe()?;
+    let held = directory.lock().and_then(|lock| Ok((directory.read()?, lock)));
+    let (record, lock) = match held {
+        Err(StateError::NotFound(_)) if args.force => return remove_remains(&directory, &host),
         other => other?,
     };
-    let host = Host::probe()?;
     let status = directory.status(&record, &host);
     if status != Status::Stopped {
         // One that was never started has nothing to lose.
         if !args.force && status != Status::Created {
-            return Err(StateError::WrongStatus { id: args.id.clone(), status }.into());
+            return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "delete" }.into());
         }
         kill_and_wait(&record, &host)?;
     }
     clean_up(&directory, &record, &host)?;
+    drop(lock);
     Ok(ExitCode::SUCCESS)
 }
 
-fn kill_and_wait(record: &Record, host: &Host) -> Result<(), Failure> {
-    match &record.cgroup {
-        Some(path) => Cgroup::new(&host.cgroup, path).kill_all()?,
-        None => state::kill(record, 9)?,
+/// Removes what a command left that was killed before it had made the container.
+fn remove_remains(directory: &Directory, host: &Host) -> Result<ExitCode, Failure> {
+    if !directory.is_half_made() {
+        return Ok(ExitCode::SUCCESS);
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while state::started_ticks(record.pid) == Some(record.pid_started_ticks) {
-        if Instant::now() > deadline {
-            return Err(format!("process {} does not end", record.pid).into());
+    let lock = match directory.lock() {
+        Err(StateError::NotFound(_)) => return Ok(ExitCode::SUCCESS),
+        other => other?,
+    };
+    // There may be no spec yet: then there is no control group either.
+    if let Ok(spec) = directory.read_spec() {
+        let path = spec.linux.map(|linux| linux.cgroups_path).filter(|path| !path.is_empty());
+        let path = path.unwrap_or_else(|| format!("ponton/{}", directory.id()));
+        // One that is not empty belongs to somebody else.
+        let _ = Cgroup::new(&host.cgroup, &path).remove();
+    }
+    directory.remove()?;
+    drop(lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Kills the container. Its processes may still be ending when this returns.
+pub(super) fn kill(record: &Record, host: &Host) -> Result<(), Failure> {
+    let cgroup = record.cgroup.as_deref().map(|path| Cgroup::new(&host.cgroup, path));
+    match &cgroup {
+        // Its first process takes all others with it; those of a shared pid namespace go on.
+        Some(cgroup) if !record.own_pid_namespace => cgroup.kill_all()?,
+        _ => {}
+    }
+    match state::kill(record, KILL) {
+        Err(StateError::WrongStatus { .. }) | Ok(()) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(cgroup) = &cgroup {
+        if cgroup.is_frozen()? {
+            cgroup.thaw()?;
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
 
+const KILL: i32 = 9;
+
+fn kill_and_wait(record: &Record, host: &Host) -> Result<(), Failure> {
+    let pidfd = ponton_sys::pidfd::open(record.pid);
+    kill(record, host)?;
+    let Ok(pidfd) = pidfd else { return Ok(()) };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A zombie, whose parent is somebody else, counts as ended: its descriptor is readable.
+    while state::started_ticks(record.pid) == Some(record.pid_started_ticks) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!("process {} does not end", record.pid).into());
+        }
+        wait_readable(pidfd.as_fd(), left)?;
+    }
+    Ok(())
+}
+
+fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<(), Failure> {
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(format!("poll: {errno}").into()),
+    }
+}
+
 /// Removes what a container that has ended left: its control group and its directory.
-pub(crate) fn clean_up(directory: &Directory, record: &Record, host: &Host) -> Result<(), Failure> {
-    if let Some(path) = &record.cgroup {
-        let cgroup = Cgroup::new(&host.cgroup, path);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            match cgroup.remove() {
-                // Processes that were killed with their pid namespace are still going.
-                Err(error)
-                    if error.errno() == Some(Errno::BUSY.raw_os_error()) && Instant::now() < deadline =>
-                {
+pub(super) fn clean_up(directory: &Directory, record: &Record, host: &Host) -> Result<(), Failure> {
+    remove_cgroup(record, host)?;
+    Ok(directory.remove()?)
+}
+
+/// Removes the control group of a container that has ended.
+pub(super) fn remove_cgroup(record: &Record, host: &Host) -> Result<(), Failure> {
+    let Some(path) = &record.cgroup else { return Ok(()) };
+    let cgroup = Cgroup::new(&host.cgroup, path);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match cgroup.remove() {
+            Err(error) if error.errno() == Some(Errno::BUSY.raw_os_error()) && Instant::now() < deadline => {
+                if !record.own_pid_namespace {
                     cgroup.kill_all()?;
-                    std::thread::sleep(Duration::from_millis(2));
                 }
-                other => break other?,
+                // Processes that were killed with their pid namespace are still going.
+                std::thread::sleep(Duration::from_millis(2));
             }
+            other => return Ok(other?),
         }
     }
-    Ok(directory.remove()?)
 }

@@ -1,63 +1,247 @@
 //! `ponton-runtime exec`
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ponton_oci::runtime::Status;
+use ponton_cgroup::Cgroup;
+use ponton_oci::runtime::{Capabilities, Process, Seccomp, Status, User};
 use ponton_runtime::host::Host;
 use ponton_runtime::open::{self, Target};
-use ponton_runtime::plan::{ProcessInput, plan_process};
-use ponton_runtime::state::{self, Directory, StateError};
+use ponton_runtime::plan::{ProcessInput, ProcessPlan, plan_process};
+use ponton_runtime::state::{self, Record, StateError};
 use ponton_runtime::{Error, apply, seccomp};
-use ponton_sys::pidfd;
+use ponton_sys::{pidfd, signal};
 
-use super::{Failure, own_stdio};
+use super::console::Wanted;
+use super::inherit::Inherited;
+use super::{Context, Failure, foreground, write_pid_file};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// An environment variable to add, `NAME=value`.
-    #[arg(short, long)]
-    env: Vec<String>,
-    /// The working directory.
-    #[arg(long)]
+    /// Send the master side of the terminal to whoever listens on this unix socket.
+    #[arg(long, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    /// The working directory in the container.
+    #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
-    /// The user, `name[:group]` or `uid[:gid]`.
+    /// An environment variable to add.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal.
     #[arg(short, long)]
+    tty: bool,
+    /// The user.
+    #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
+    /// A further group.
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Take the whole process from this file: a `process` as in config.json.
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Do not wait for its end.
+    #[arg(short, long)]
+    detach: bool,
+    /// Write its process id to this file.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// The SELinux label of the process.
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// The AppArmor profile of the process.
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Say whether the process may gain privileges by execve.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_new_privs: Option<bool>,
+    /// A capability to add.
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Hand N more descriptors on to the process, after the standard streams and those of LISTEN_FDS.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Run the process in an existing control group below the container's.
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// Start it also in a paused container, where it stands still until that goes on.
+    #[arg(long)]
+    ignore_paused: bool,
     /// The container's id.
     id: String,
     /// The program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required_unless_present = "process", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
-pub(crate) fn run(root: &Path, args: Args) -> Result<ExitCode, Failure> {
-    let directory = Directory::new(root, &args.id)?;
+pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::find(args.preserve_fds)?;
+    let directory = context.directory(&args.id)?;
     let record = directory.read()?;
     let host = Host::probe()?;
     let status = directory.status(&record, &host);
-    if status != Status::Running {
-        return Err(StateError::WrongStatus { id: args.id, status }.into());
-    }
-    let spec = state::read_spec(&record.bundle)?;
-    let mut process = spec.process.unwrap_or_default();
-    process.args = args.command;
-    process.terminal = false;
-    process.env.extend(args.env);
-    process.cwd = args.cwd.unwrap_or(process.cwd);
-    let policy = spec.linux.and_then(|linux| linux.seccomp);
-    let filter = policy.as_ref().map(|policy| seccomp::cache(&root.join("seccomp"), policy)).transpose()?;
-    let input = ProcessInput {
-        user: args.user.as_deref(),
-        seccomp: filter.as_deref(),
-        seccomp_flags: policy.as_ref().map_or(&[], |policy| &policy.flags),
+    let is_fine = match status {
+        Status::Created | Status::Running => true,
+        Status::Paused => args.ignore_paused,
+        Status::Creating | Status::Stopped => false,
     };
-    let plan = plan_process(&process, &host, &input).map_err(Error::from)?;
-    let pidfd = pidfd::open(record.pid)?;
-    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), cgroup: record.cgroup.as_deref() };
-    let opened = open::open_process(plan, target, &host)?;
-    let started = own_stdio(|stdio| apply::exec(&opened, stdio))?;
-    let exit = pidfd::wait(started.pidfd.as_fd())?;
+    if !is_fine {
+        return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "exec" }.into());
+    }
+    let spec = directory.read_spec()?;
+    let mut process = match &args.process {
+        Some(path) => read_process(path)?,
+        None => process_of(args, spec.process.unwrap_or_default())?,
+    };
+    process.env.extend(inherited.env);
+    let wanted = Wanted {
+        terminal: process.terminal,
+        size: process.console_size,
+        socket: args.console_socket.as_deref(),
+        detach: args.detach,
+    };
+    wanted.check()?;
+    let policy = spec.linux.and_then(|linux| linux.seccomp);
+    let plan = plan(context, &process, policy.as_ref(), &host, inherited.count)?;
+    start(args, &record, &host, plan, wanted)
+}
+
+fn plan(
+    context: &Context,
+    process: &Process,
+    policy: Option<&Seccomp>,
+    host: &Host,
+    preserve_fds: u32,
+) -> Result<ProcessPlan, Failure> {
+    let filter = policy.map(|policy| seccomp::cache(&state::filters(&context.root), policy)).transpose()?;
+    let input = ProcessInput {
+        user: None,
+        seccomp: filter.as_deref(),
+        seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
+        preserve_fds,
+        ..ProcessInput::default()
+    };
+    Ok(plan_process(process, host, &input).map_err(Error::from)?)
+}
+
+fn start(
+    args: &Args,
+    record: &Record,
+    host: &Host,
+    plan: ProcessPlan,
+    wanted: Wanted<'_>,
+) -> Result<ExitCode, Failure> {
+    let signals = if args.detach { None } else { Some(signal::block()?) };
+    let cgroup = cgroup(record, host, args.cgroup.as_deref())?;
+    let container = pidfd::open(record.pid)?;
+    let target = Target { pid: record.pid, pidfd: container.as_fd(), cgroup: cgroup.as_deref() };
+    let opened = open::open_process(plan, target, host)?;
+    let console = wanted.open(|| opened.terminal())?;
+    let started = console.stdio(|stdio| apply::exec(&opened, stdio))?;
+    let told = console.finish().and_then(|master| {
+        args.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, started.pid))?;
+        Ok(master)
+    });
+    let master = match told {
+        Ok(master) => master,
+        Err(error) => {
+            // Nobody knows of it.
+            pidfd::send_signal(started.pidfd.as_fd(), 9)?;
+            return Err(error);
+        }
+    };
+    let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
+    let exit = foreground::attend(&started, master, None, &signals)?;
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
+}
+
+/// The container's control group, or one below it.
+fn cgroup(record: &Record, host: &Host, below: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(below) = below else { return Ok(record.cgroup.clone()) };
+    let own = record.cgroup.as_deref().ok_or("--cgroup: the container has no control group")?;
+    if below.split('/').any(|part| part == "..") || below.contains(':') {
+        return Err(format!("--cgroup: {below:?} is not a path below the container's control group").into());
+    }
+    let path = format!("{}/{}", own.trim_end_matches('/'), below.trim_matches('/'));
+    let path = path.trim_end_matches('/').to_owned();
+    if !Cgroup::new(&host.cgroup, &path).exists() {
+        return Err(format!("--cgroup: there is no control group {path}").into());
+    }
+    Ok(Some(path))
+}
+
+fn read_process(path: &Path) -> Result<Process, Failure> {
+    let json = state::read_file(path)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(&json);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    Ok(parsed.map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+/// The container's own process, changed by the options.
+fn process_of(args: &Args, own: Process) -> Result<Process, Failure> {
+    let mut process = own;
+    process.args.clone_from(&args.command);
+    process.terminal = args.tty;
+    process.env.extend(args.env.iter().cloned());
+    if let Some(cwd) = &args.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    if let Some(user) = &args.user {
+        set_user(&mut process.user, user)?;
+    }
+    process.user.additional_gids.extend(&args.additional_gids);
+    if let Some(label) = &args.process_label {
+        process.selinux_label.clone_from(label);
+    }
+    if let Some(profile) = &args.apparmor {
+        process.apparmor_profile.clone_from(profile);
+    }
+    process.no_new_privileges = args.no_new_privs.unwrap_or(process.no_new_privileges);
+    if !args.cap.is_empty() {
+        let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        // A capability is ambient only where it is inheritable; a program that is given one by hand
+        // is to have it whatever user it runs as.
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend(args.cap.iter().cloned());
+        }
+    }
+    Ok(process)
+}
+
+/// `uid[:gid]`.
+fn set_user(user: &mut User, text: &str) -> Result<(), Failure> {
+    let number = |text: &str| {
+        text.parse::<u32>().map_err(|_| format!("--user {text:?}: a number is needed: uid[:gid]"))
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => (user.uid, user.gid) = (number(uid)?, number(gid)?),
+        None => user.uid = number(text)?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        let mut user = User { uid: 1, gid: 2, ..User::default() };
+        set_user(&mut user, "5").unwrap();
+        assert_eq!((user.uid, user.gid), (5, 2));
+        set_user(&mut user, "6:7").unwrap();
+        assert_eq!((user.uid, user.gid), (6, 7));
+        assert!(set_user(&mut user, "www").is_err());
+        assert!(set_user(&mut user, "6:").is_err());
+    }
+
+    #[test]
+    fn a_group_outside_is_refused() {
+        let record = Record { cgroup: Some("ponton/x".into()), ..Record::default() };
+        let host = Host::probe().unwrap();
+        for path in ["..", "a/../..", "cpu:/a"] {
+            assert!(cgroup(&record, &host, Some(path)).is_err(), "{path}");
+        }
+        assert_eq!(cgroup(&record, &host, None).unwrap().unwrap(), "ponton/x");
+    }
 }

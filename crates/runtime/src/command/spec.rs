@@ -1,4 +1,4 @@
-//! `ponton-runtime spec` and `features`
+//! `ponton-runtime spec`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,24 +64,4 @@ fn example() -> serde_json::Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
-}
-
-/// Prints what this runtime knows (features.md of the specification).
-pub(crate) fn features() -> Result<ExitCode, Failure> {
-    let features = json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": VERSION,
-        "hooks": [],
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
-            "seccomp": {"enabled": true},
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
-        },
-    });
-    println!("{}", serde_json::to_string_pretty(&features)?);
-    Ok(ExitCode::SUCCESS)
 }

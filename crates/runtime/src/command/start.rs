@@ -1,13 +1,13 @@
 //! `ponton-runtime start`
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use ponton_oci::runtime::Status;
 use ponton_runtime::host::Host;
-use ponton_runtime::state::{Directory, StateError};
+use ponton_runtime::state::StateError;
 
-use super::Failure;
+use super::notify::Notify;
+use super::{Context, Failure};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -15,13 +15,20 @@ pub(crate) struct Args {
     id: String,
 }
 
-pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode, Failure> {
-    let directory = Directory::new(root, &args.id)?;
+pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
+    let directory = context.directory(&args.id)?;
+    let lock = directory.lock()?;
     let record = directory.read()?;
     let status = directory.status(&record, &Host::probe()?);
     if status != Status::Created {
-        return Err(StateError::WrongStatus { id: args.id.clone(), status }.into());
+        return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "start" }.into());
+    }
+    let notify = Notify::from_environment(&directory).filter(Notify::is_mounted);
+    if let Some(notify) = &notify {
+        notify.listen()?;
     }
     directory.open_gate()?;
+    drop(lock);
+    notify.map_or(Ok(()), |notify| notify.wait_until_ready(&record))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,9 +24,10 @@ use ponton_oci::runtime::{DeviceType, NamespaceType};
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
-pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source};
+pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source, mount_options};
 pub use process::{
-    CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, plan_process,
+    CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, capability_names,
+    plan_process,
 };
 
 /// Everything that will be done to start a container.

@@ -189,6 +189,16 @@ impl Propagation {
     }
 }
 
+/// The options that are more than a word for the file system, in order.
+pub fn mount_options() -> Vec<String> {
+    let propagation = PROPAGATION.iter().flat_map(|(word, _)| [(*word).to_owned(), format!("r{word}")]);
+    let attributes = WORDS.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
+    let others = ["bind", "rbind", "defaults"].into_iter().chain(RELATIME).map(String::from);
+    let mut options: Vec<String> = attributes.chain(propagation).chain(others).collect();
+    options.sort();
+    options
+}
+
 /// What the options of a mount say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {

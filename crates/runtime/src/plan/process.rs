@@ -32,6 +32,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// Which system calls it may make.
     pub seccomp: Option<SeccompPlan>,
+    /// How many descriptors it inherits from the runtime, from 3 on.
+    pub preserve_fds: u32,
 }
 
 /// The user that a process runs as.
@@ -98,6 +100,8 @@ pub struct ProcessInput<'a> {
     pub seccomp: Option<&'a Path>,
     /// Flags of the policy, `SECCOMP_FILTER_FLAG_LOG`.
     pub seccomp_flags: &'a [String],
+    /// How many of the caller's descriptors it inherits, from 3 on.
+    pub preserve_fds: u32,
 }
 
 /// Computes what has to be done for `process`.
@@ -145,6 +149,7 @@ pub fn plan_process(
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
         seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
+        preserve_fds: input.preserve_fds,
     })
 }
 
@@ -158,6 +163,11 @@ fn check_ids(user: &User) -> Result<(), PlanError> {
         Some((field, id)) => Err(PlanError::invalid(field, format!("{id} is no id"))),
         None => Ok(()),
     }
+}
+
+/// The names of the capabilities that are known.
+pub fn capability_names() -> Vec<String> {
+    CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect()
 }
 
 fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {

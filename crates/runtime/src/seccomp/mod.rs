@@ -89,6 +89,12 @@ pub fn flags(policy: &Seccomp) -> Result<u32, Error> {
     })
 }
 
+/// The names of the architectures whose system calls are filtered on this machine.
+pub fn architectures() -> Vec<ponton_oci::runtime::Arch> {
+    let native = native();
+    std::iter::once(native).chain(arch::relatives(native).iter().copied()).collect()
+}
+
 /// The file of the policy's program for this machine in `directory`, compiled now if it is not
 /// there yet. The directory must be the daemon's own: what is in it is trusted.
 ///
