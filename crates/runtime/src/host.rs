@@ -40,9 +40,8 @@ impl Host {
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
         let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let has_kcore = std::path::Path::new("/proc/kcore").exists();
-        let capabilities = rustix::thread::capabilities(None)
-            .map_err(Error::of("capget", "own capabilities"))?
-            .effective;
+        let capabilities =
+            rustix::thread::capabilities(None).map_err(Error::of("capget", "own capabilities"))?.effective;
         let user = "/proc/self/ns/user";
         let namespace = rustix::fs::stat(user).map_err(Error::of("stat", user))?;
         Ok(Self {

@@ -102,9 +102,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is there to read it.
+            if error.use_stderr() {
+                eprintln!("ponton-runtime: {}", usage(&error));
+                return ExitCode::FAILURE;
+            }
+            // Help or the version; nobody may be there to read it.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
     let log = Log { file: cli.log, is_json: cli.log_format == "json", debug: cli.debug };
@@ -122,6 +126,14 @@ fn starts_processes(args: &[OsString]) -> bool {
     const COMMANDS: [&str; 5] = ["run", "create", "exec", "restore", "shim"];
     args.get(1).is_some_and(|first| first != "init")
         && args.iter().any(|arg| COMMANDS.iter().any(|name| arg == name))
+}
+
+/// What is wrong with a command line, in one line.
+fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let what: Vec<&str> = what.trim_start_matches("error:").split_whitespace().collect();
+    format!("{} (--help tells more)", what.join(" "))
 }
 
 /// What `exec` ends with when the program could not be started, as runc.

@@ -44,7 +44,7 @@ pub(super) fn execute(
     // that owns a descriptor may be dropped from here on.
     let kept = [Some(report.as_fd()), gate];
     let kept: Vec<_> = kept.into_iter().flatten().collect();
-    sys::process::close_all_but(3 + plan.preserve_fds, &kept).map_err(failed)?;
+    sys::process::close_all_but(plan.preserve_fds.saturating_add(3), &kept).map_err(failed)?;
     let error = become_program(program, identity, report, gate);
     report.fail_and_exit(&error)
 }

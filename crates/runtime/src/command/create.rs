@@ -18,6 +18,7 @@ use super::notify::Notify;
 use super::{Context, Failure, delete, write_pid_file};
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// The directory with config.json and the root file system.
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -171,8 +172,7 @@ fn plan(
         preserve_fds,
         ..ProcessInput::default()
     };
-    let input =
-        PlanInput { id: &args.id, bundle: Some(bundle), process, ..PlanInput::default() };
+    let input = PlanInput { id: &args.id, bundle: Some(bundle), process, ..PlanInput::default() };
     Ok(plan::plan(spec, host, &input).map_err(Error::from)?)
 }
 

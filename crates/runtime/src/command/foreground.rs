@@ -33,7 +33,9 @@ pub(super) fn attend(
             break exit;
         }
         let mut fds = vec![PollFd::new(&queue, PollFlags::IN)];
-        fds.extend(notify.and_then(Notify::socket).map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
+        fds.extend(
+            notify.and_then(Notify::socket).map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)),
+        );
         match &mut relay {
             Some(relay) => relay.turn(fds)?,
             None => wait_for(&mut fds)?,

@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         assert_eq!(["TERM", "SIGTERM", "sigterm", "15"].map(number), [Some(15); 4]);
-        assert_eq!([number("RTMIN"), number("SIGRTMIN+3"), number("RTMAX-1")], [Some(34), Some(37), Some(63)]);
+        assert_eq!(
+            [number("RTMIN"), number("SIGRTMIN+3"), number("RTMAX-1")],
+            [Some(34), Some(37), Some(63)]
+        );
         assert_eq!(["0", "65", "-1", "FOO", "", "RTMAX+1", "RTMIN+x", "SIG"].map(number), [None; 8]);
     }
 }

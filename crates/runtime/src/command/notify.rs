@@ -1,13 +1,13 @@
 //! The container's word that it is ready (sd_notify(3)): a socket of its own is mounted into it, and
 //! what it says there is handed on to the caller's `NOTIFY_SOCKET`.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
-use std::cell::OnceCell;
 
 use ponton_oci::runtime::{Mount, Spec};
 use ponton_runtime::state::{self, Directory, Record};
@@ -113,7 +113,8 @@ impl Notify {
         let Ok(pidfd) = ponton_sys::pidfd::open(record.pid) else { return Ok(()) };
         while state::started_ticks(record.pid) == Some(record.pid_started_ticks) {
             let Some(socket) = self.socket() else { return Ok(()) };
-            let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            let mut fds =
+                [PollFd::from_borrowed_fd(socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
             rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(|errno| format!("poll: {errno}"))?;
             if self.hand_on(record.pid)? {
                 break;
