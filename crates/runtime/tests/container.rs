@@ -162,7 +162,7 @@ fn a_container_is_created_started_entered_and_deleted() {
     ]);
     assert_eq!(stdout(&inside), "33\nsleep\n0\n1\n2\n3\n");
     assert_eq!(bundle.command(&["exec", id, "sh", "-c", "exit 5"]).status.code(), Some(5));
-    assert_eq!(bundle.command(&["exec", id, "nosuch"]).status.code(), Some(127));
+    assert_eq!(bundle.command(&["exec", id, "nosuch"]).status.code(), Some(255));
     assert!(!bundle.command(&["delete", id]).status.success(), "it runs");
     assert!(bundle.command(&["delete", "--force", id]).status.success());
     bundle.assert_nothing_left();

@@ -155,11 +155,7 @@ fn plan(
     host: &Host,
     preserve_fds: u32,
 ) -> Result<Plan, Failure> {
-    let unbuilt = [
-        ("--systemd-cgroup", context.systemd_cgroup),
-        ("--no-pivot", args.no_pivot),
-        ("--no-new-keyring", args.no_new_keyring),
-    ];
+    let unbuilt = [("--systemd-cgroup", context.systemd_cgroup), ("--no-new-keyring", args.no_new_keyring)];
     if let Some((option, _)) = unbuilt.iter().find(|(_, is_asked)| *is_asked) {
         return Err(format!("{option}: not implemented").into());
     }
@@ -172,7 +168,13 @@ fn plan(
         preserve_fds,
         ..ProcessInput::default()
     };
-    let input = PlanInput { id: &args.id, bundle: Some(bundle), process, ..PlanInput::default() };
+    let input = PlanInput {
+        id: &args.id,
+        bundle: Some(bundle),
+        no_pivot: args.no_pivot,
+        process,
+        ..PlanInput::default()
+    };
     Ok(plan::plan(spec, host, &input).map_err(Error::from)?)
 }
 

@@ -31,8 +31,8 @@ pub(crate) struct Args {
     /// Give the process a terminal.
     #[arg(short, long)]
     tty: bool,
-    /// The user.
-    #[arg(short, long, value_name = "UID[:GID]")]
+    /// The user, by numbers, or by names of the container.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// A further group.
     #[arg(short = 'g', long, value_name = "GID")]
@@ -91,7 +91,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     let spec = directory.read_spec()?;
     let mut process = match &args.process {
         Some(path) => read_process(path)?,
-        None => process_of(args, spec.process.unwrap_or_default())?,
+        None => process_of(args, spec.process.unwrap_or_default()),
     };
     process.env.extend(inherited.env);
     let wanted = Wanted {
@@ -102,7 +102,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     };
     wanted.check()?;
     let policy = spec.linux.and_then(|linux| linux.seccomp);
-    let plan = plan(context, &process, policy.as_ref(), &host, inherited.count)?;
+    let name = args.user.as_deref().filter(|user| args.process.is_none() && !is_numbers(user));
+    let input = ProcessInput { user: name, preserve_fds: inherited.count, ..ProcessInput::default() };
+    let plan = plan(context, &process, policy.as_ref(), &host, input)?;
     start(args, &record, &host, plan, wanted)
 }
 
@@ -111,15 +113,13 @@ fn plan(
     process: &Process,
     policy: Option<&Seccomp>,
     host: &Host,
-    preserve_fds: u32,
+    input: ProcessInput<'_>,
 ) -> Result<ProcessPlan, Failure> {
     let filter = policy.map(|policy| seccomp::cache(&state::filters(&context.root), policy)).transpose()?;
     let input = ProcessInput {
-        user: None,
         seccomp: filter.as_deref(),
         seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
-        preserve_fds,
-        ..ProcessInput::default()
+        ..input
     };
     Ok(plan_process(process, host, &input).map_err(Error::from)?)
 }
@@ -178,7 +178,7 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
 }
 
 /// The container's own process, changed by the options.
-fn process_of(args: &Args, own: Process) -> Result<Process, Failure> {
+fn process_of(args: &Args, own: Process) -> Process {
     let mut process = own;
     process.args.clone_from(&args.command);
     process.terminal = args.tty;
@@ -187,7 +187,7 @@ fn process_of(args: &Args, own: Process) -> Result<Process, Failure> {
         process.cwd.clone_from(cwd);
     }
     if let Some(user) = &args.user {
-        set_user(&mut process.user, user)?;
+        set_user(&mut process.user, user);
     }
     process.user.additional_gids.extend(&args.additional_gids);
     if let Some(label) = &args.process_label {
@@ -205,19 +205,19 @@ fn process_of(args: &Args, own: Process) -> Result<Process, Failure> {
             set.extend(args.cap.iter().cloned());
         }
     }
-    Ok(process)
+    process
 }
 
-/// `uid[:gid]`.
-fn set_user(user: &mut User, text: &str) -> Result<(), Failure> {
-    let number = |text: &str| {
-        text.parse::<u32>().map_err(|_| format!("--user {text:?}: a number is needed: uid[:gid]"))
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => (user.uid, user.gid) = (number(uid)?, number(gid)?),
-        None => user.uid = number(text)?,
-    }
-    Ok(())
+/// Whether a user is given as `uid[:gid]`, for which nothing is looked up.
+fn is_numbers(text: &str) -> bool {
+    text.split(':').all(|part| part.parse::<u32>().is_ok())
+}
+
+/// Sets `uid[:gid]`; a uid alone leaves the group.
+fn set_user(user: &mut User, text: &str) {
+    let mut numbers = text.split(':').map_while(|part| part.parse().ok());
+    user.uid = numbers.next().unwrap_or(user.uid);
+    user.gid = numbers.next().unwrap_or(user.gid);
 }
 
 #[cfg(test)]
@@ -227,12 +227,11 @@ mod tests {
     #[test]
     fn users_are_numbers() {
         let mut user = User { uid: 1, gid: 2, ..User::default() };
-        set_user(&mut user, "5").unwrap();
+        set_user(&mut user, "5");
         assert_eq!((user.uid, user.gid), (5, 2));
-        set_user(&mut user, "6:7").unwrap();
+        set_user(&mut user, "6:7");
         assert_eq!((user.uid, user.gid), (6, 7));
-        assert!(set_user(&mut user, "www").is_err());
-        assert!(set_user(&mut user, "6:").is_err());
+        assert_eq!(["5", "6:7", "www", "6:", "6:www"].map(is_numbers), [true, true, false, false, false]);
     }
 
     #[test]
