@@ -116,7 +116,8 @@ fn main() -> ExitCode {
     let failed = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
     run(&context, cli.command).unwrap_or_else(|error| {
         context.log.error(&error.to_string());
-        ExitCode::from(failed)
+        let known = error.downcast_ref::<ponton_runtime::Error>();
+        ExitCode::from(known.map_or(failed, |error| error.exit_code() as u8))
     })
 }
 
@@ -136,7 +137,7 @@ fn usage(error: &clap::Error) -> String {
     format!("{} (--help tells more)", what.join(" "))
 }
 
-/// What `exec` ends with when the program could not be started, as runc.
+/// What `exec` ends with when it was not to be, as runc.
 const EXEC_FAILED: u8 = 255;
 
 fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {

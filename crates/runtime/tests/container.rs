@@ -68,7 +68,7 @@ fn a_seccomp_policy_is_in_force() {
 }
 
 #[test]
-fn exit_codes_are_those_of_runc() {
+fn exit_codes_are_those_of_docker() {
     let code = |args: Value| {
         let output = Bundle::new(|spec| spec["process"]["args"] = args).run();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -76,16 +76,16 @@ fn exit_codes_are_those_of_runc() {
     assert_eq!(code(json!(["sh", "-c", "exit 42"])).0, Some(42));
     assert_eq!(code(json!(["sh", "-c", "kill -9 $$"])).0, Some(0), "process 1 cannot kill itself");
     let (status, text) = code(json!(["nosuch"]));
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(127));
     assert!(text.contains("exec: \"nosuch\": executable file not found in $PATH"), "{text}");
     let (status, text) = code(json!(["/nosuch"]));
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(127));
     assert!(text.contains("exec: \"/nosuch\": stat /nosuch: no such file or directory"), "{text}");
     let (status, text) = code(json!(["/etc"]));
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(126));
     assert!(text.contains("exec: \"/etc\": is a directory"), "{text}");
     let (status, text) = code(json!(["/etc/passwd"]));
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(126));
     assert!(text.contains("exec: \"/etc/passwd\": permission denied"), "{text}");
 }
 
@@ -136,7 +136,7 @@ fn proc_and_sys_that_are_links_are_refused() {
             symlink(outside, root.join(name)).unwrap();
         };
         let (output, outside) = hostile(prepare, |_, _| {});
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
         assert_untouched(&outside);
     }
 }
@@ -162,7 +162,7 @@ fn a_container_is_created_started_entered_and_deleted() {
     ]);
     assert_eq!(stdout(&inside), "33\nsleep\n0\n1\n2\n3\n");
     assert_eq!(bundle.command(&["exec", id, "sh", "-c", "exit 5"]).status.code(), Some(5));
-    assert_eq!(bundle.command(&["exec", id, "nosuch"]).status.code(), Some(255));
+    assert_eq!(bundle.command(&["exec", id, "nosuch"]).status.code(), Some(127));
     assert!(!bundle.command(&["delete", id]).status.success(), "it runs");
     assert!(bundle.command(&["delete", "--force", id]).status.success());
     bundle.assert_nothing_left();
