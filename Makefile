@@ -33,7 +33,7 @@ demo: build
 test: build
 	@scripts/install-deps.sh test
 	@scripts/make-images.sh busybox
-	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked --workspace
+	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked --workspace --no-fail-fast
 
 test-vm: build
 	@scripts/install-deps.sh test vm
@@ -42,12 +42,12 @@ test-vm: build
 	@scripts/test-vm.sh $(BIN)
 
 unit:
-	cargo test --locked --workspace --exclude ponton-testkit
+	cargo test --locked --workspace --exclude ponton-testkit --no-fail-fast
 
 whole: build
 	@scripts/install-deps.sh test
 	@scripts/make-images.sh busybox
-	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked -p ponton-testkit
+	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked -p ponton-testkit --no-fail-fast
 
 lint:
 	cargo fmt --all --check

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Error;
-use crate::host::Socket;
+use crate::host::{HttpSocket, Socket};
 
 /// A connection that the daemon handed over after `101 UPGRADED`: what is read comes from the container,
 /// what is written goes to its standard input; shutting it down for writing is the end of that input.
@@ -29,8 +29,8 @@ impl Hijacked {
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|source| Error::Transport { path: path.to_owned(), source })?;
-        let parts = upgraded.downcast::<TokioIo<Socket>>().map_err(|_| Error::NotUpgraded { status })?;
-        Ok(Self { socket: parts.io.into_inner(), early: parts.read_buf, multiplexed })
+        let parts = upgraded.downcast::<TokioIo<HttpSocket>>().map_err(|_| Error::NotUpgraded { status })?;
+        Ok(Self { socket: parts.io.into_inner().0, early: parts.read_buf, multiplexed })
     }
 
     /// Whether the daemon announced Docker's 8-byte frames (API 1.42 and newer do).

@@ -114,3 +114,72 @@ impl Client {
         self.post("/images/prune").maybe("filters", (!filters.is_empty()).then_some(filters)).fetch().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::mpsc;
+
+    use futures_util::{StreamExt, stream};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Imports more than a socket holds from a daemon that reads a few bytes and then does this, just
+    /// before the client writes more.
+    async fn imported(then: fn(UnixStream)) -> Error {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (go, told) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let daemon = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 16]).unwrap();
+            told.recv().unwrap();
+            then(stream);
+            done.send(()).unwrap();
+        });
+        let chunk = || Ok(Bytes::from_static(&[0; 64 << 10]));
+        let second = async move {
+            // The first is written now.
+            tokio::task::yield_now().await;
+            // This blocks the connection's task where it is about to write.
+            go.send(()).unwrap();
+            is_done.recv().unwrap();
+            chunk()
+        };
+        let tar = stream::once(async move { chunk() })
+            .chain(stream::once(second))
+            .chain(stream::repeat_with(chunk).take(1000));
+        let client = Client::new(format!("unix://{}", path.display()).parse().unwrap(), Some("1.53".into()));
+        let error = client.image_import(&[], Some(tar)).await.map(drop).unwrap_err();
+        daemon.join().unwrap();
+        error
+    }
+
+    fn answer(mut stream: &UnixStream) {
+        let answer = "HTTP/1.1 500 Oops\r\nContent-Length: 22\r\n\r\n{\"message\":\"no space\"}";
+        stream.write_all(answer.as_bytes()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_though_the_request_is_not_taken() {
+        let error = imported(|stream| answer(&stream)).await;
+        assert_eq!(error.to_string(), "Error response from daemon: no space");
+        let error = imported(|stream| {
+            stream.shutdown(Shutdown::Read).unwrap();
+            std::thread::spawn(move || answer(&stream));
+        })
+        .await;
+        assert_eq!(error.to_string(), "Error response from daemon: no space");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_without_an_answer_is_an_error() {
+        let error = imported(drop).await;
+        assert!(error.to_string().starts_with("error during connect: /v1.53/images/create: "), "{error}");
+    }
+}

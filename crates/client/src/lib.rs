@@ -32,6 +32,8 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 
+use crate::host::HttpSocket;
+
 /// The newest version of the API that this client speaks.
 pub const API_VERSION: &str = "1.53";
 
@@ -147,7 +149,7 @@ impl Client {
             return Ok(sender);
         }
         let stream = self.host.dial().await?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
+        let (sender, connection) = handshake(TokioIo::new(HttpSocket(stream)))
             .await
             .map_err(|source| Error::Transport { path: self.host.to_string(), source })?;
         tokio::spawn(async move {

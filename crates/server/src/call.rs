@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
 use hyper::StatusCode;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
 use ponton_api::json;
@@ -15,6 +15,7 @@ use ponton_engine::Engine;
 use ponton_engine::request::ByteSource;
 use serde::de::DeserializeOwned;
 
+use crate::body::RequestBody;
 use crate::error::{Error, Result};
 use crate::query::Query;
 use crate::shutdown::Shutdown;
@@ -30,7 +31,7 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     name: String,
     query: Option<String>,
-    body: Incoming,
+    body: RequestBody,
 }
 
 impl Call {
@@ -40,7 +41,7 @@ impl Call {
         version: ApiVersion,
         name: String,
         head: Parts,
-        body: Incoming,
+        body: RequestBody,
     ) -> Self {
         let query = head.uri.query().map(str::to_owned);
         Self { engine, shutdown, version, headers: head.headers, name, query, body }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::answer::{self, Answer, Body};
+use crate::body::RequestBody;
 use crate::call::Call;
 use crate::error::Error;
 use crate::hijack::Hijack;
@@ -38,6 +39,7 @@ impl Service {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
+        let body = RequestBody::new(body, &head.headers, self.shutdown.clone());
         let routed = match router::route(&head.method, head.uri.path()) {
             Ok(routed) => routed,
             Err(error) => return Answer::Http(error.response(None)),

@@ -17,6 +17,7 @@
 
 mod adapt;
 mod answer;
+mod body;
 mod call;
 mod connection;
 mod download;
