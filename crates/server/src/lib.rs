@@ -28,6 +28,7 @@ mod query;
 mod route;
 mod router;
 mod shutdown;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
