@@ -130,6 +130,10 @@ impl Engine {
             held.extend(shim.ok().flatten());
         }
         self.shims.retire_idle(&held).await;
+        let network = Arc::clone(&self.network);
+        if let Err(error) = blocking(move || Ok(network.leave()?)).await {
+            tracing::warn!(error = chain(&error), "leave the network of this host");
+        }
         *self.registry() = Registry::default();
         if let Some(routing) = self.routing.lock().unwrap_or_else(PoisonError::into_inner).take() {
             routing.abort();

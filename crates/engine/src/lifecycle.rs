@@ -176,6 +176,8 @@ pub enum Effect {
     Launch,
     /// Save the state, before anybody is told.
     Save,
+    /// Show the state without saving it: a removal follows, which is the record of it.
+    Show,
     /// Tell the event stream.
     Emit(&'static str),
     /// Give back network, snapshot mounts and other things that only a run needs.
@@ -400,6 +402,10 @@ fn exited(
     }
     life.state = State::Exited;
     if policy.auto_remove {
+        // One change of the database and not two: until the removal the shim has the record of the end.
+        for effect in effects.iter_mut().filter(|effect| **effect == Effect::Save) {
+            *effect = Effect::Show;
+        }
         effects.extend(begin_removal(life));
     }
     effects

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use ponton_runtime::shim::protocol::{Exit, Reply, Request, Status};
 
 use crate::container::{Container, Saved, Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Result, chain};
+use crate::lifecycle::{self, Event};
 use crate::shim::Shim;
 
 /// Where a container was found.
@@ -45,8 +47,12 @@ impl Engine {
             self.enter(Arc::clone(&container));
             containers.push(container);
         }
-        let taken_up =
-            containers.iter().map(|container| self.take_up(container, found.remove(&container.id)));
+        let traces = self.traces();
+        let taken_up = containers
+            .iter()
+            .map(|container| (container, found.remove(&container.id)))
+            .filter(|(container, found)| found.is_some() || !is_at_rest(container, &traces))
+            .map(|(container, found)| self.take_up(container, found));
         futures_util::future::join_all(taken_up).await;
         // Shims may hold containers whose record is gone: nobody will ask for them again.
         for (id, (shim, status)) in found {
@@ -61,7 +67,7 @@ impl Engine {
             Ok(())
         })
         .await?;
-        for container in &containers {
+        for container in containers.iter().filter(|container| wants_something(container)) {
             let wanted = container.change(|task| async move { task.recovered().await }.boxed()).await;
             // A container that was being removed has no task any more when it is done.
             if let Err(error) = wanted
@@ -71,6 +77,12 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The containers of which a shim wrote something down and nobody removed it.
+    fn traces(&self) -> BTreeSet<String> {
+        let Ok(entries) = std::fs::read_dir(self.shims.state_directory()) else { return BTreeSet::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Brings one container's state up to date.
@@ -150,6 +162,20 @@ impl Engine {
             tracing::error!(error = chain(&error), "recover volumes");
         }
     }
+}
+
+/// Whether a container did not run when the last daemon ended, and was not being started either: nothing
+/// can have become of it. Most are so, and asking each would take a daemon's start long.
+fn is_at_rest(container: &Container, traces: &BTreeSet<String>) -> bool {
+    let view = container.view();
+    !view.life.is_running() && view.endpoint.is_none() && !traces.contains(&container.id)
+}
+
+/// Whether a container's settings or its half-done removal want something of the daemon's start.
+fn wants_something(container: &Container) -> bool {
+    let view = container.view();
+    let next = lifecycle::next(&view.life, view.settings.policy(), &Event::Recovered, Timestamp::now());
+    !matches!(next, Ok((life, effects)) if effects.is_empty() && life == view.life)
 }
 
 fn is_container(name: &str) -> bool {

@@ -139,7 +139,6 @@ impl Firewall {
     }
 
     /// Removes the whole table.
-    #[cfg(test)]
     pub(crate) fn delete(&mut self) -> io::Result<()> {
         let message = self.message(DELTABLE, 0);
         self.transact(vec![message])

@@ -139,6 +139,12 @@ impl Network {
         self.shared.recover(living)
     }
 
+    /// Before the daemon ends: removes the bridge and its rules if no endpoint is on the bridge. Else they
+    /// stay, for the containers and the next daemon.
+    pub fn leave(&self) -> Result<(), Error> {
+        self.shared.leave()
+    }
+
     /// All networks, sorted by name.
     pub fn networks(&self) -> Vec<NetworkInfo> {
         NAMES.iter().filter_map(|name| self.network(name)).collect()

@@ -101,6 +101,7 @@ impl Maker {
                     }
                 }
                 Task::Recover(reply) => drop(reply.send(self.recover())),
+                Task::Leave(reply) => drop(reply.send(self.leave())),
             }
         }
     }
@@ -115,6 +116,22 @@ impl Maker {
             self.bridge()?;
         }
         Ok(())
+    }
+
+    /// Removes the bridge and then its rules, unless an endpoint or somebody else's link is on it.
+    fn leave(&mut self) -> Result<(), Error> {
+        self.shared.drop_spare();
+        let name = &self.shared.config().bridge;
+        let Some(bridge) = link::find(&mut self.route, name).map_err(kernel("find", name))? else {
+            return Ok(());
+        };
+        let ports = link::ports(&mut self.route, bridge.index).map_err(kernel("list ports of", name))?;
+        if self.shared.has_interfaces() || ports.iter().any(|port| !is_ours(&port.name)) {
+            return Ok(());
+        }
+        self.bridge = None;
+        link::delete(&mut self.route, bridge.index).map_err(kernel("delete", name))?;
+        self.shared.delete_firewall()
     }
 
     fn make(&mut self, plan: &EndpointPlan) -> Result<Sandbox, Error> {
@@ -232,12 +249,17 @@ impl Maker {
             }
         }
         let is_stale =
-            |name: &String| name.starts_with("veth") && !living.contains(name) && !spare.contains(name);
+            |name: &String| is_ours(name) && !living.contains(name) && !spare.contains(name);
         for port in ports.iter().filter(|port| is_stale(&port.name)) {
             link::delete(&mut self.route, port.index).map_err(kernel("delete", &port.name))?;
         }
         Ok(())
     }
+}
+
+/// Whether a port of the bridge is the host's end of one of our pairs.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("veth")
 }
 
 /// Writes a file under `/proc/sys`; one of IPv6 only where the kernel has IPv6. Where it cannot be

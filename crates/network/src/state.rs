@@ -30,6 +30,8 @@ pub(crate) enum Task {
     Make(Job),
     /// Somebody waits for the host to be put right after a restart.
     Recover(mpsc::Sender<Result<(), Error>>),
+    /// Somebody waits for the host to be as it was, if no endpoint needs anything of it.
+    Leave(mpsc::Sender<Result<(), Error>>),
     /// UDP connections to these ports must find their way anew.
     Forget(Vec<Forward>),
     /// These namespaces are to go. The kernel removes a namespace in about a millisecond, under its
@@ -248,6 +250,28 @@ impl Shared {
         (living.filter(|name| !name.is_empty()).collect(), spare.collect())
     }
 
+    /// Lets the spare namespaces and those of dead endpoints go; no more are made ahead.
+    pub(crate) fn drop_spare(&self) {
+        let mut state = lock(&self.state);
+        let dead = std::mem::take(&mut state.dead);
+        let spare = state.stocks.iter_mut().flat_map(|stock| {
+            stock.target = 0;
+            std::mem::take(&mut stock.spare)
+        });
+        let spare: Vec<_> = spare.collect();
+        drop(state);
+        drop(dead);
+        spare.into_iter().for_each(|sandbox| self.discard(sandbox));
+    }
+
+    /// Removes the table of rules.
+    pub(crate) fn delete_firewall(&self) -> Result<(), Error> {
+        match lock(&self.firewall).delete() {
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
+            other => other.map_err(kernel("delete nftables table", "ip ponton")),
+        }
+    }
+
     pub(crate) fn has_interfaces(&self) -> bool {
         lock(&self.state).endpoints.values().any(|endpoint| endpoint.ipv4.is_some())
     }
@@ -296,6 +320,11 @@ impl Shared {
         }
         drop(state);
         self.ask(Task::Recover)?
+    }
+
+    /// Has the thread take the host's bridge and rules away, if nobody needs them.
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        self.ask(Task::Leave)?
     }
 
     fn ask<T>(&self, task: impl FnOnce(mpsc::Sender<T>) -> Task) -> Result<T, Error> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ponton_sys::namespace::{self, Kinds};
 
 use crate::link::{self, Veth};
-use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortRequest, Protocol};
+use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortBinding, PortRequest, Protocol};
 use ponton_sys::netlink::Socket;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -368,5 +368,42 @@ fn nothing_is_left_of_a_daemon_and_its_containers() {
         wait_until("the spare ones", || Host::ports().len() == 2);
         drop(network);
         wait_until("nothing", || Host::ports().is_empty());
+    });
+}
+
+#[test]
+fn a_daemon_leaves_the_host_as_it_was_unless_a_container_needs_it() {
+    fn host_has() -> (bool, bool) {
+        let mut route = Socket::open(None).unwrap();
+        let bridge = link::find(&mut route, "ponton0").unwrap().is_some();
+        let binding = PortBinding {
+            protocol: Protocol::Tcp,
+            container_port: 1,
+            host_ip: Ipv4Addr::LOCALHOST,
+            host_port: 1,
+        };
+        let forward = crate::firewall::Forward { binding, address: Ipv4Addr::LOCALHOST };
+        // It fails where there is no table.
+        let table = crate::firewall::Firewall::open().unwrap().publish(&[forward]).is_ok();
+        (bridge, table)
+    }
+    on_a_host(|host| {
+        let network = host.network();
+        network.leave().unwrap();
+        let endpoint = network.attach(&request("a", vec![])).unwrap();
+        let port = vec![publish(Protocol::Tcp, [0, 0, 0, 0], 8080, 80)];
+        let other = network.attach(&request("b", port)).unwrap();
+        network.detach(&endpoint.record).unwrap();
+        network.leave().unwrap();
+        let server = serve(netns(&other), 80, 1);
+        assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_some(), "what a container needs stays");
+        server.join().unwrap();
+        network.detach(&other.record).unwrap();
+        network.leave().unwrap();
+        assert_eq!(host_has(), (false, false));
+        // It comes back with the next container.
+        let endpoint = network.attach(&request("a", vec![])).unwrap();
+        assert_eq!(host_has(), (true, true));
+        network.detach(&endpoint.record).unwrap();
     });
 }

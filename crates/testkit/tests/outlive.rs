@@ -123,6 +123,10 @@ fn ports_stay_open_without_the_daemon() {
     assert_eq!(fetch(&daemon).ok(), "page");
     daemon.spawn();
     assert_eq!(fetch(&daemon).ok(), "page");
+    // A daemon that is told to stop leaves the network too, as long as a container uses it.
+    daemon.stop();
+    assert_eq!(fetch(&daemon).ok(), "page");
+    daemon.spawn();
     let taken = daemon.ponton(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
     assert_eq!(taken.code, 125, "{taken:?}");
     daemon.ponton(&["rm", "-f", "web"]).ok();
@@ -226,6 +230,7 @@ fn nothing_is_left_behind() {
     let veths_are_gone = || (leak::Network::of(pid).links == before.links).then_some(());
     wait::until("links as before", Duration::from_secs(10), veths_are_gone);
     assert_eq!(leak::Network::of(pid).rules, before.rules);
+    assert_eq!((before.links.contains("ponton0"), before.rules.as_str()), (false, ""), "the bridge is gone");
 }
 
 #[test]

@@ -149,6 +149,11 @@ impl Task {
         match effect {
             Effect::Launch => self.launch().await,
             Effect::Save => self.save(),
+            Effect::Show => {
+                self.saved = false;
+                self.show();
+                Ok(())
+            }
             Effect::Emit("die") => {
                 let code = self.view.life.last.exit_code.to_string();
                 self.emit("die", &[("exitCode", &code)]);

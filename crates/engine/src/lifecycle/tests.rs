@@ -93,7 +93,10 @@ fn auto_remove_follows_an_exit_and_a_failed_start() {
     let policy = Policy { auto_remove: true, ..Policy::default() };
     let (life, effects) = next(&running(0), policy, &exit(0, 1), at(1)).unwrap();
     assert_eq!(life.state, State::Removing);
-    assert_eq!(effects.last(), Some(&Effect::Remove));
+    assert_eq!(
+        effects,
+        [Effect::Release, Effect::Show, Effect::Emit("die"), Effect::EmitReleased, Effect::Remove]
+    );
     let failed = Event::StartFailed { exit_code: 127, error: "no such file".into() };
     let (life, effects) = next(&Life::default(), policy, &failed, at(1)).unwrap();
     assert_eq!(life.last.exit_code, 127);
