@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use config::{Config, HealthConfig};
 pub use host::{
     BindOptions, ClusterOptions, DeviceMapping, DeviceRequest, DriverConfig, HostConfig, ImageOptions,
-    LogConfig, Mount, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
+    InvalidUlimit, LogConfig, Mount, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions,
+    WeightDevice,
 };
 pub use inspect::{
     GraphDriver, Health, HealthcheckResult, Inspect, MountPoint, NetworkSettings, State, Summary,

@@ -16,6 +16,7 @@ pub mod filters;
 pub mod image;
 pub mod json;
 pub mod network;
+pub mod path;
 pub mod stream;
 pub mod system;
 pub mod unit;

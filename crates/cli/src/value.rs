@@ -1,5 +1,6 @@
 //! Values of flags, read as docker reads them: booleans, sizes, durations, decimals, limits, times.
 
+use ponton_api::container::{InvalidUlimit, Ulimit};
 use ponton_api::unit;
 
 /// Go's `strconv.ParseBool`.
@@ -129,38 +130,16 @@ fn seconds(instant: jiff::Timestamp) -> String {
 }
 
 /// `name=soft[:hard]`.
-pub(crate) fn parse_ulimit(text: &str) -> Result<(String, i64, i64), String> {
-    const NAMES: [&str; 16] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
+pub(crate) fn parse_ulimit(text: &str) -> Result<Ulimit, String> {
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
-    if !NAMES.contains(&name) {
-        return Err(format!("invalid ulimit type: {name}"));
+    let name = name.to_owned();
+    if !Ulimit::NAMES.contains(&name.as_str()) {
+        return Err(InvalidUlimit::Name(name).to_string());
     }
-    let (soft, hard) = match limits.split_once(':') {
-        Some((soft, hard)) => (parse_int(soft)?, Some(parse_int(hard)?)),
-        None => (parse_int(limits)?, None),
-    };
-    let hard = hard.unwrap_or(soft);
-    if hard != -1 && (soft > hard || soft == -1) {
-        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
-    }
-    Ok((name.to_owned(), soft, hard))
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let ulimit = Ulimit { name, soft: parse_int(soft)?, hard: parse_int(hard)? };
+    ulimit.check().map_err(|error| error.to_string())?;
+    Ok(ulimit)
 }
 
 pub(crate) fn check_ulimit(text: &str) -> Result<(), String> {
@@ -251,8 +230,9 @@ mod tests {
 
     #[test]
     fn ulimits() {
-        assert_eq!(parse_ulimit("nofile=1024:2048"), Ok(("nofile".to_owned(), 1024, 2048)));
-        assert_eq!(parse_ulimit("core=-1"), Ok(("core".to_owned(), -1, -1)));
+        let ulimit = |name: &str, soft, hard| Ok(Ulimit { name: name.to_owned(), soft, hard });
+        assert_eq!(parse_ulimit("nofile=1024:2048"), ulimit("nofile", 1024, 2048));
+        assert_eq!(parse_ulimit("core=-1"), ulimit("core", -1, -1));
         for text in ["x", "nosuch=1", "nofile=2:1", "nofile=a"] {
             assert!(parse_ulimit(text).is_err(), "{text}");
         }

@@ -122,6 +122,56 @@ pub struct Ulimit {
     pub soft: i64,
 }
 
+/// Why a [`Ulimit`] cannot be set, in Docker's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUlimit {
+    /// The kernel has no such limit.
+    #[error("invalid ulimit type: {0}")]
+    Name(String),
+    /// More is allowed than may be.
+    #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
+    SoftAboveHard {
+        /// The soft limit.
+        soft: i64,
+        /// The hard limit.
+        hard: i64,
+    },
+}
+
+impl Ulimit {
+    /// The names that there are (getrlimit(2)).
+    pub const NAMES: [&str; 16] = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    /// Whether the kernel has it, and the soft limit is within the hard one; -1 is no limit.
+    pub fn check(&self) -> Result<(), InvalidUlimit> {
+        let &Self { ref name, hard, soft } = self;
+        if !Self::NAMES.contains(&name.as_str()) {
+            return Err(InvalidUlimit::Name(name.clone()));
+        }
+        if hard != -1 && (soft == -1 || soft > hard) {
+            return Err(InvalidUlimit::SoftAboveHard { soft, hard });
+        }
+        Ok(())
+    }
+}
+
 /// A device of the host given to a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

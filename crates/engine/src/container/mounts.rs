@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ponton_api::container::{Config, HostConfig, Mount, MountPoint};
+use ponton_api::path::clean;
 
 use super::Settings;
 use crate::engine::Engine;
@@ -228,21 +229,6 @@ fn absolute(path: &str) -> Result<String, String> {
     }
 }
 
-/// A path without empty, `.` and `..` parts, by its text alone.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 /// Docker's rule for the names of volumes.
 pub(crate) fn check_volume_name(name: &str) -> Result<&str> {
     let mut bytes = name.bytes();
@@ -263,9 +249,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_cleaned() {
-        assert_eq!(clean("/a//b/./../c/"), "/a/c");
-        assert_eq!(clean("/../.."), "/");
+    fn destinations_are_cleaned() {
+        assert_eq!(absolute("/a/./b/").unwrap(), "/a/b");
         assert!(absolute("/a/..").is_err());
         assert!(absolute("a").is_err());
     }

@@ -135,40 +135,13 @@ fn ids(text: &str) -> User {
     }
 }
 
-/// The names of limits that `--ulimit` takes (getrlimit(2), in lower case).
-const RLIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 pub(super) fn rlimits(host: &HostConfig) -> Result<Vec<Rlimit>> {
     host.ulimits.iter().flatten().map(rlimit).collect()
 }
 
 fn rlimit(ulimit: &Ulimit) -> Result<Rlimit> {
+    ulimit.check().map_err(|error| Error::invalid(error.to_string()))?;
     let Ulimit { name, hard, soft } = ulimit;
-    if !RLIMITS.contains(&name.as_str()) {
-        return Err(Error::invalid(format!("invalid ulimit type: {name}")));
-    }
-    if *hard != -1 && (*soft == -1 || soft > hard) {
-        return Err(Error::invalid(format!(
-            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
-        )));
-    }
     // -1 is no limit, as in the kernel.
     Ok(Rlimit {
         r#type: format!("RLIMIT_{}", name.to_ascii_uppercase()),

@@ -1,5 +1,7 @@
 //! Paths of `cp`, before anything is touched.
 
+use ponton_api::path::clean;
+
 /// Where a path of the command line is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -24,17 +26,7 @@ impl Place {
 
 /// The path from the container's root, without `.` and `..`, a last `/` or `/.` kept.
 pub(super) fn container_absolute(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    let clean = format!("/{}", parts.join("/"));
+    let clean = clean(path);
     match clean.as_str() {
         "/" if ends_in_dot(path) => "/.".to_owned(),
         "/" => clean,
