@@ -10,12 +10,25 @@ use data::Data;
 use template::Template;
 
 use crate::error::Error;
+use crate::flag::{Flag, Flags};
 
 /// One column of a list: the name in templates, the heading in tables.
 pub(crate) type Column = (&'static str, &'static str);
 
 /// One line of a list, by the names of its columns.
 pub(crate) type Row = Vec<(&'static str, Data)>;
+
+/// `--format` of a list.
+pub(crate) const FORMAT: Flag =
+    Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'");
+
+/// `--format`; where it is not given, what `--quiet` stands for.
+pub(crate) fn chosen<'a>(flags: &'a Flags, quiet: &'a str) -> &'a str {
+    match flags.text("format") {
+        "" if flags.on("quiet") => quiet,
+        format => format,
+    }
+}
 
 /// How a list is printed.
 #[derive(Debug)]

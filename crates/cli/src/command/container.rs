@@ -4,10 +4,11 @@ mod attach;
 mod cp;
 mod create;
 mod exec;
+mod foreground;
 mod lifecycle;
 mod list;
 mod logs;
-mod request;
+pub(crate) mod request;
 mod run;
 mod start;
 mod stats;
@@ -25,7 +26,7 @@ pub(crate) use lifecycle::{
     COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy,
     save,
 };
-pub(crate) use list::{PS, filters};
+pub(crate) use list::{FILTER, PS, filters};
 pub(crate) use logs::LOGS;
 pub(crate) use run::RUN;
 pub(crate) use start::START;

@@ -13,7 +13,7 @@ use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::data::Data;
-use crate::format::{Column, List, Row, ellipsis, short_id};
+use crate::format::{self, Column, FORMAT, List, Row, ellipsis, short_id};
 use crate::output;
 
 pub(crate) use list::IMAGES;
@@ -107,7 +107,7 @@ pub(crate) static HISTORY: Command =
         Box::pin(history(call))
     })
     .flags(&[&[
-        Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+        FORMAT,
         Flag::switch("human", "Print sizes and times for people").short('H').default("true"),
         Flag::switch("no-trunc", "Do not cut anything off"),
         Flag::switch("quiet", "Only ids").short('q'),
@@ -150,8 +150,7 @@ async fn history(call: Invocation) -> Result<u8, Error> {
             ),
         ]
     });
-    let quiet = flags.on("quiet") && flags.text("format").is_empty();
-    let format = if quiet { "{{.ID}}" } else { flags.text("format") };
+    let format = format::chosen(flags, "{{.ID}}");
     let default = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)

@@ -1,12 +1,12 @@
 //! `ponton network …`.
 
-use super::container::filters;
+use super::container::{FILTER, filters};
 use super::inspect::NETWORK_INSPECT;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, label_map, labels, short_id};
-use crate::{output, value};
+use crate::format::{self, Column, FORMAT, List, Row, label_map, labels, short_id};
+use crate::output;
 
 /// The commands of the noun.
 pub(crate) static COMMANDS: &[&Command] = &[&NETWORK_INSPECT, &LS];
@@ -14,11 +14,8 @@ pub(crate) static COMMANDS: &[&Command] = &[&NETWORK_INSPECT, &LS];
 static LS: Command = Command::new("ls", "[OPTIONS]", "List networks", |call| Box::pin(list(call)))
     .aliases(&["list"])
     .flags(&[&[
-        Flag::list("filter", "Only those that match (key=value)")
-            .short('f')
-            .named("filter")
-            .check(value::check_filter),
-        Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+        FILTER,
+        FORMAT,
         Flag::switch("no-trunc", "Do not cut ids off"),
         Flag::switch("quiet", "Only ids").short('q'),
     ]])
@@ -56,8 +53,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
             ("Scope", network.scope.clone().into()),
         ]
     });
-    let quiet = flags.on("quiet") && flags.text("format").is_empty();
-    let format = if quiet { "{{.ID}}" } else { flags.text("format") };
+    let format = format::chosen(flags, "{{.ID}}");
     let default = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)

@@ -6,7 +6,7 @@ mod version;
 
 use ponton_api::event::Message;
 
-use super::container::filters;
+use super::container::{FILTER, filters};
 use super::prune::SYSTEM_PRUNE;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
@@ -27,10 +27,7 @@ pub(crate) static EVENTS: Command =
         Box::pin(events(call))
     })
     .flags(&[&[
-        Flag::list("filter", "Only those that match (key=value)")
-            .short('f')
-            .named("filter")
-            .check(value::check_filter),
+        FILTER,
         Flag::text("format", "Print as json or by a Go template"),
         Flag::text("since", "Begin with those after a time"),
         Flag::text("until", "End with those before a time"),

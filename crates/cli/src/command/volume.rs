@@ -4,13 +4,13 @@ use ponton_api::container::StringMap;
 use ponton_api::unit;
 use ponton_api::volume::CreateRequest;
 
-use super::container::filters;
+use super::container::{FILTER, filters};
 use super::inspect::VOLUME_INSPECT;
 use super::prune::VOLUME_PRUNE;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, label_map, labels};
+use crate::format::{self, Column, FORMAT, List, Row, label_map, labels};
 use crate::{output, value};
 
 /// The commands of the noun.
@@ -18,14 +18,7 @@ pub(crate) static COMMANDS: &[&Command] = &[&CREATE, &VOLUME_INSPECT, &LS, &VOLU
 
 static LS: Command = Command::new("ls", "[OPTIONS]", "List volumes", |call| Box::pin(list(call)))
     .aliases(&["list"])
-    .flags(&[&[
-        Flag::list("filter", "Only those that match (key=value)")
-            .short('f')
-            .named("filter")
-            .check(value::check_filter),
-        Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
-        Flag::switch("quiet", "Only names").short('q'),
-    ]])
+    .flags(&[&[FILTER, FORMAT, Flag::switch("quiet", "Only names").short('q')]])
     .arguments(Arguments::None, Complete::Nothing);
 
 const COLUMNS: &[Column] = &[
@@ -62,8 +55,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
             ("Status", "N/A".into()),
         ]
     });
-    let quiet = flags.on("quiet") && flags.text("format").is_empty();
-    let format = if quiet { "{{.Name}}" } else { flags.text("format") };
+    let format = format::chosen(flags, "{{.Name}}");
     output::print(
         &List { columns: COLUMNS, default: "{{.Driver}}\t{{.Name}}", format }.render(rows.collect())?,
     )?;

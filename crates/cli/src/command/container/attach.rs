@@ -1,11 +1,9 @@
-use ponton_client::AttachOptions;
-
-use super::run::exit_code;
-use super::streams::{End, ProxiedSignals, Resizable, Streams};
+use super::foreground::{Begin, DETACH_KEYS, Foreground, SIG_PROXY};
+use super::request::Attach;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::terminal::{self, DetachKeys};
+use crate::terminal;
 
 /// `ponton attach`.
 pub(crate) static ATTACH: Command = Command::new(
@@ -17,11 +15,7 @@ pub(crate) static ATTACH: Command = Command::new(
 .flags(&[FLAGS])
 .arguments(Arguments::Exactly(1), Complete::RunningContainers);
 
-static FLAGS: &[Flag] = &[
-    Flag::text("detach-keys", "Keys that leave the container running"),
-    Flag::switch("no-stdin", "Do not attach standard input"),
-    Flag::switch("sig-proxy", "Pass signals on to the process").default("true"),
-];
+static FLAGS: &[Flag] = &[DETACH_KEYS, Flag::switch("no-stdin", "Do not attach standard input"), SIG_PROXY];
 
 async fn attach(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
@@ -40,27 +34,13 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     let tty = container.config.tty;
     let stdin = !call.flags.on("no-stdin") && container.config.open_stdin;
     terminal::check_input(stdin, tty)?;
-    let keys = call.flags.text("detach-keys");
-    let signals = ProxiedSignals::catch(call.flags.on("sig-proxy") && !tty)?;
-    let options = AttachOptions {
-        stream: true,
-        stdin,
-        stdout: true,
-        stderr: true,
-        detach_keys: keys.to_owned(),
-        ..AttachOptions::default()
+    let foreground = Foreground {
+        client,
+        id,
+        tty,
+        attach: Attach { stdin, stdout: true, stderr: true },
+        keys: call.flags.text("detach-keys"),
+        proxies_signals: call.flags.on("sig-proxy"),
     };
-    let work = async {
-        let (connection, waiting) = tokio::try_join!(
-            client.container_attach(id, &options),
-            client.container_wait(id, "not-running")
-        )?;
-        let streams = Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
-        match streams.interact(client, Resizable::Container(id)).await? {
-            End::Output => exit_code(waiting).await,
-            End::Detached => Err(Error::invalid("read escape sequence")),
-            End::Signal(number) => Err(Error::Exit(128 + number)),
-        }
-    };
-    signals.during(client, id, work).await
+    foreground.stay(Begin::Running).await
 }

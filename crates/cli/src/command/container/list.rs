@@ -8,7 +8,7 @@ use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::data::Data;
-use crate::format::{Column, List, Row, ellipsis, label_map, labels, short_id};
+use crate::format::{Column, FORMAT, List, Row, ellipsis, label_map, labels, short_id};
 use crate::{output, value};
 
 /// `ponton ps`.
@@ -22,11 +22,8 @@ pub(crate) static LS: Command = copy(&PS).renamed("ls", &["ps", "list"]);
 
 static FLAGS: &[Flag] = &[
     Flag::switch("all", "Show stopped containers too").short('a'),
-    Flag::list("filter", "Only those that match (key=value)")
-        .short('f')
-        .named("filter")
-        .check(value::check_filter),
-    Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+    FILTER,
+    FORMAT,
     Flag::int("last", "Only so many of the newest, in any state").short('n').default("-1"),
     Flag::switch("latest", "Only the newest, in any state").short('l'),
     Flag::switch("no-trunc", "Do not cut anything off"),
@@ -80,6 +77,12 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     output::print(&List { columns: COLUMNS, default, format }.render(rows)?)?;
     Ok(0)
 }
+
+/// `--filter` of a list.
+pub(crate) const FILTER: Flag = Flag::list("filter", "Only those that match (key=value)")
+    .short('f')
+    .named("filter")
+    .check(value::check_filter);
 
 /// `--filter key=value …` as the API's JSON; empty if there is none.
 pub(crate) fn filters(given: &[String]) -> String {

@@ -95,8 +95,6 @@ impl Attach {
 }
 
 fn host_config(flags: &Flags) -> Result<HostConfig, Error> {
-    let memory = flags.bytes("memory");
-    let restart_policy = restart_policy(flags.text("restart"))?;
     let (security_opt, masked_paths, readonly_paths) = security_options(flags.all("security-opt"))?;
     Ok(HostConfig {
         container_id_file: flags.text("cidfile").to_owned(),
@@ -104,7 +102,6 @@ fn host_config(flags: &Flags) -> Result<HostConfig, Error> {
             r#type: flags.text("log-driver").to_owned(),
             config: pairs(flags.all("log-opt")),
         },
-        restart_policy,
         auto_remove: flags.on("rm"),
         volume_driver: flags.text("volume-driver").to_owned(),
         volumes_from: list(flags.all("volumes-from").to_vec()),
@@ -135,34 +132,40 @@ fn host_config(flags: &Flags) -> Result<HostConfig, Error> {
         sysctls: (!flags.all("sysctl").is_empty()).then(|| pairs(flags.all("sysctl"))),
         runtime: flags.text("runtime").to_owned(),
         isolation: flags.text("isolation").to_owned(),
-        cpu_shares: flags.int("cpu-shares"),
-        memory,
-        nano_cpus: flags.given("cpus").map_or(Ok(0), value::parse_nano_cpus).map_err(Error::Invalid)?,
         cgroup_parent: flags.text("cgroup-parent").to_owned(),
-        blkio_weight: flags.int("blkio-weight") as u16,
         blkio_weight_device: Some(weight_devices(flags.all("blkio-weight-device"))?),
         blkio_device_read_bps: Some(throttle_devices(flags.all("device-read-bps"))?),
         blkio_device_write_bps: Some(throttle_devices(flags.all("device-write-bps"))?),
         blkio_device_read_iops: Some(throttle_devices(flags.all("device-read-iops"))?),
         blkio_device_write_iops: Some(throttle_devices(flags.all("device-write-iops"))?),
+        devices: Some(flags.all("device").iter().map(|text| device(text)).collect::<Result<_, _>>()?),
+        device_cgroup_rules: list(flags.all("device-cgroup-rule").to_vec()),
+        memory_swappiness: Some(flags.int("memory-swappiness")),
+        oom_kill_disable: Some(flags.on("oom-kill-disable")),
+        init: flags.is_set("init").then(|| flags.on("init")),
+        pids_limit: Some(flags.int("pids-limit")),
+        ulimits: Some(ulimits(flags.all("ulimit"))?),
+        ..limits(flags)?
+    })
+}
+
+/// What [`RESOURCES`] say: the limits that `update` can change too, and the restart policy.
+pub(crate) fn limits(flags: &Flags) -> Result<HostConfig, Error> {
+    Ok(HostConfig {
+        restart_policy: restart_policy(flags.text("restart"))?,
+        cpu_shares: flags.int("cpu-shares"),
+        memory: flags.bytes("memory"),
+        nano_cpus: flags.given("cpus").map_or(Ok(0), value::parse_nano_cpus).map_err(Error::Invalid)?,
+        blkio_weight: flags.int("blkio-weight") as u16,
         cpu_period: flags.int("cpu-period"),
         cpu_quota: flags.int("cpu-quota"),
         cpu_realtime_period: flags.int("cpu-rt-period"),
         cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
         cpuset_cpus: flags.text("cpuset-cpus").to_owned(),
         cpuset_mems: flags.text("cpuset-mems").to_owned(),
-        devices: Some(flags.all("device").iter().map(|text| device(text)).collect::<Result<_, _>>()?),
-        device_cgroup_rules: list(flags.all("device-cgroup-rule").to_vec()),
         memory_reservation: flags.bytes("memory-reservation"),
-        memory_swap: match flags.text("memory-swap") {
-            "-1" => -1,
-            _ => flags.bytes("memory-swap"),
-        },
-        memory_swappiness: Some(flags.int("memory-swappiness")),
-        oom_kill_disable: Some(flags.on("oom-kill-disable")),
-        init: flags.is_set("init").then(|| flags.on("init")),
-        pids_limit: Some(flags.int("pids-limit")),
-        ulimits: Some(ulimits(flags.all("ulimit"))?),
+        memory_swap: if flags.text("memory-swap") == "-1" { -1 } else { flags.bytes("memory-swap") },
+        pids_limit: flags.given_int("pids-limit"),
         ..HostConfig::default()
     })
 }
@@ -198,7 +201,7 @@ fn namespace_mode(text: &str, flag: &str, name: &str) -> Result<String, Error> {
 }
 
 /// `--restart no|always|unless-stopped|on-failure[:max]`.
-pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, Error> {
+fn restart_policy(text: &str) -> Result<RestartPolicy, Error> {
     let (name, count) = match text.split_once(':') {
         Some(("", _)) => {
             return Err(Error::invalid("invalid restart policy format: no policy provided before colon"));
@@ -259,8 +262,8 @@ fn tmpfs(given: &[String]) -> Option<StringMap> {
 fn ulimits(given: &[String]) -> Result<Vec<Ulimit>, Error> {
     let mut by_name = BTreeMap::new();
     for text in given {
-        let (name, soft, hard) = value::parse_ulimit(text).map_err(Error::Invalid)?;
-        by_name.insert(name.clone(), Ulimit { name, soft, hard });
+        let ulimit = value::parse_ulimit(text).map_err(Error::Invalid)?;
+        by_name.insert(ulimit.name.clone(), ulimit);
     }
     Ok(by_name.into_values().collect())
 }

@@ -1,12 +1,9 @@
-use ponton_client::AttachOptions;
-
-use super::run::exit_code;
-use super::streams::{End, ProxiedSignals, Resizable, Streams};
+use super::foreground::{Begin, DETACH_KEYS, Foreground};
+use super::request::Attach;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::output;
-use crate::terminal::{self, DetachKeys};
+use crate::{output, terminal};
 
 /// `ponton start`.
 pub(crate) static START: Command = Command::new(
@@ -20,7 +17,7 @@ pub(crate) static START: Command = Command::new(
 
 static FLAGS: &[Flag] = &[
     Flag::switch("attach", "Stay connected to its output, and pass signals on").short('a'),
-    Flag::text("detach-keys", "Keys that leave the container running"),
+    DETACH_KEYS,
     Flag::switch("interactive", "Connect its stdin").short('i'),
 ];
 
@@ -58,27 +55,13 @@ async fn start_attached(call: &Invocation) -> Result<u8, Error> {
     let (id, tty) = (container.id.as_str(), container.config.tty);
     let stdin = call.flags.on("interactive") && container.config.open_stdin;
     terminal::check_input(stdin, tty)?;
-    let signals = ProxiedSignals::catch(!tty)?;
-    let keys = call.flags.text("detach-keys");
-    let options = AttachOptions {
-        stream: true,
-        stdin,
-        stdout: true,
-        stderr: true,
-        detach_keys: keys.to_owned(),
-        ..AttachOptions::default()
+    let foreground = Foreground {
+        client,
+        id,
+        tty,
+        attach: Attach { stdin, stdout: true, stderr: true },
+        keys: call.flags.text("detach-keys"),
+        proxies_signals: true,
     };
-    let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
-    let work = async {
-        let (connection, waiting) =
-            tokio::try_join!(client.container_attach(id, &options), client.container_wait(id, condition))?;
-        client.container_start(id, keys).await?;
-        let streams = Streams { connection, tty, stdin, output: true, detach_keys: DetachKeys::parse(keys)? };
-        match streams.interact(client, Resizable::Container(id)).await? {
-            End::Output => exit_code(waiting).await,
-            End::Detached => Ok(0),
-            End::Signal(number) => Err(Error::Exit(128 + number)),
-        }
-    };
-    signals.during(client, id, work).await
+    foreground.stay(Begin::Start { remove: container.host_config.auto_remove }).await
 }

@@ -9,7 +9,7 @@ use super::list::filters;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, short_id};
+use crate::format::{Column, FORMAT, List, Row, short_id};
 use crate::output;
 
 /// `ponton stats`.
@@ -21,7 +21,7 @@ pub(crate) static STATS: Command = Command::new(
 )
 .flags(&[&[
     Flag::switch("all", "Stopped containers too").short('a'),
-    Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+    FORMAT,
     Flag::switch("no-stream", "Only one sample"),
     Flag::switch("no-trunc", "Do not cut ids off"),
 ]])

@@ -3,7 +3,7 @@ use ponton_api::container::UpdateRequest;
 use super::request::{self, RESOURCES};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
-use crate::{output, value};
+use crate::output;
 
 /// `ponton update`.
 pub(crate) static UPDATE: Command = Command::new(
@@ -20,21 +20,22 @@ async fn update(call: Invocation) -> Result<u8, Error> {
     if !RESOURCES.iter().any(|flag| flags.is_set(flag.long)) {
         return Err(Error::invalid("you must provide one or more flags when using this command"));
     }
+    let limits = request::limits(flags)?;
     let request = UpdateRequest {
-        cpu_shares: flags.int("cpu-shares"),
-        memory: flags.bytes("memory"),
-        nano_cpus: flags.given("cpus").map_or(Ok(0), value::parse_nano_cpus).map_err(Error::Invalid)?,
-        blkio_weight: flags.int("blkio-weight") as u16,
-        cpu_period: flags.int("cpu-period"),
-        cpu_quota: flags.int("cpu-quota"),
-        cpu_realtime_period: flags.int("cpu-rt-period"),
-        cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
-        cpuset_cpus: flags.text("cpuset-cpus").to_owned(),
-        cpuset_mems: flags.text("cpuset-mems").to_owned(),
-        memory_reservation: flags.bytes("memory-reservation"),
-        memory_swap: if flags.text("memory-swap") == "-1" { -1 } else { flags.bytes("memory-swap") },
-        pids_limit: flags.given_int("pids-limit"),
-        restart_policy: request::restart_policy(flags.text("restart"))?,
+        cpu_shares: limits.cpu_shares,
+        memory: limits.memory,
+        nano_cpus: limits.nano_cpus,
+        blkio_weight: limits.blkio_weight,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpu_realtime_period: limits.cpu_realtime_period,
+        cpu_realtime_runtime: limits.cpu_realtime_runtime,
+        cpuset_cpus: limits.cpuset_cpus,
+        cpuset_mems: limits.cpuset_mems,
+        memory_reservation: limits.memory_reservation,
+        memory_swap: limits.memory_swap,
+        pids_limit: limits.pids_limit,
+        restart_policy: limits.restart_policy,
         ..UpdateRequest::default()
     };
     let client = call.context.client().await?;

@@ -1,12 +1,12 @@
 use ponton_api::image::Summary;
 use ponton_api::unit;
 
-use crate::command::container::{copy, filters};
+use crate::command::container::{FILTER, copy, filters};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, List, Row, go_time, short_id};
-use crate::{output, value};
+use crate::format::{Column, FORMAT, List, Row, go_time, short_id};
+use crate::output;
 
 /// `ponton images`.
 pub(crate) static IMAGES: Command =
@@ -20,11 +20,8 @@ pub(crate) static LS: Command = copy(&IMAGES).renamed("ls", &["list"]);
 static FLAGS: &[Flag] = &[
     Flag::switch("all", "Show intermediate images too").short('a'),
     Flag::switch("digests", "Show digests"),
-    Flag::list("filter", "Only those that match (key=value)")
-        .short('f')
-        .named("filter")
-        .check(value::check_filter),
-    Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'"),
+    FILTER,
+    FORMAT,
     Flag::switch("no-trunc", "Do not cut anything off"),
     Flag::switch("quiet", "Only ids").short('q'),
 ];

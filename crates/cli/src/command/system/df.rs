@@ -3,14 +3,13 @@ use ponton_api::unit;
 
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
-use crate::flag::Flag;
-use crate::format::{Column, List, Row};
+use crate::format::{Column, FORMAT, List, Row};
 use crate::output;
 
 /// `ponton system df`.
 pub(crate) static DF: Command =
     Command::new("df", "[OPTIONS]", "Show what takes space on disk", |call| Box::pin(df(call)))
-        .flags(&[&[Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'")]])
+        .flags(&[&[FORMAT]])
         .arguments(Arguments::None, Complete::Nothing);
 
 const COLUMNS: &[Column] = &[
