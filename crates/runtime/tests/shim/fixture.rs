@@ -77,13 +77,26 @@ impl Fixture {
     }
 
     pub fn plan(&self, id: &str, args: &[&str], terminal: bool) -> Plan {
+        self.plan_with(id, process(args, terminal), "")
+    }
+
+    /// In a control group of this name.
+    pub fn plan_in_group(&self, id: &str, args: &[&str], group: &str) -> Plan {
+        self.plan_with(id, process(args, false), group)
+    }
+
+    fn plan_with(&self, id: &str, process: Process, group: &str) -> Plan {
         let namespace = |r#type| Namespace { r#type, path: None };
         let kinds = [NamespaceType::Mount, NamespaceType::Pid, NamespaceType::Ipc, NamespaceType::Uts];
         let spec = Spec {
             oci_version: "1.2.0".into(),
-            process: Some(process(args, terminal)),
+            process: Some(process),
             root: Some(Root { path: self.rootfs(), readonly: false }),
-            linux: Some(Linux { namespaces: kinds.map(namespace).to_vec(), ..Linux::default() }),
+            linux: Some(Linux {
+                namespaces: kinds.map(namespace).to_vec(),
+                cgroups_path: group.to_owned(),
+                ..Linux::default()
+            }),
             ..Spec::default()
         };
         plan::plan(&spec, &self.host, &PlanInput { id, ..PlanInput::default() }).unwrap()

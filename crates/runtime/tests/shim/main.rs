@@ -5,12 +5,14 @@ mod fixture;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fixture::{Fixture, Options, client_pair, demultiplex, log_text, read_all, read_until};
+use fixture::{Fixture, Options, Shim, client_pair, demultiplex, log_text, read_all, read_until};
+use ponton_cgroup::Layout;
 use ponton_runtime::shim::client::Error;
 use ponton_runtime::shim::protocol::{
-    AttachSpec, Event, FailureKind, FdRole, LogTarget, Reply, Request, Size, Status, Stdio, VERSION,
+    AttachSpec, Body, Event, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start, Status, Stdio,
+    VERSION,
 };
 
 const CTRL_P_CTRL_Q: &[u8] = &[0x10, 0x11];
@@ -372,6 +374,51 @@ fn a_second_shim_on_one_socket_is_refused_and_a_dead_one_is_replaced() {
     shim.child.kill().unwrap();
     shim.child.wait().unwrap();
     let mut again = fixture.shim("1");
-    std::thread::sleep(Duration::ZERO);
     assert!(matches!(again.call(&Request::List), Reply::List(list) if list.is_empty()));
+}
+
+/// A container that runs again while its last control group is busy waits for that, and nobody else does.
+#[test]
+fn a_start_waits_for_the_last_runs_group_alone() {
+    let fixture = Fixture::new();
+    let mut shim = fixture.shim("1");
+    let group = format!("ponton-test-{}", std::process::id());
+    let start = |args: &[&str]| {
+        let plan = fixture.plan_in_group("a", args, &group);
+        let start = Start { container: "a".into(), plan, stdio: Stdio::default(), log: None, attach: vec![] };
+        Request::Start(Box::new(start))
+    };
+    let Reply::Started { pid, .. } = shim.call(&start(&["/bin/sleep", "100"])) else { panic!() };
+    let mut stray = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+    let hierarchies = Layout::detect().unwrap().hierarchies;
+    let made: Vec<_> = hierarchies
+        .iter()
+        .map(|hierarchy| hierarchy.mount.join(&group))
+        .filter(|path| path.exists())
+        .collect();
+    assert!(!made.is_empty());
+    for path in made {
+        std::fs::write(path.join("cgroup.procs"), stray.id().to_string()).unwrap();
+    }
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    shim.exit_of("a");
+    shim.forget("a");
+
+    shim.client.send(1001, &start(&["/bin/true"]), &[]).unwrap();
+    shim.client.send(1002, &Request::List, &[]).unwrap();
+    let answer = |shim: &Shim| match shim.client.recv().unwrap().message.body {
+        Body::Reply { id, reply } => (id, reply),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(answer(&shim), (1002, Reply::List(list)) if list.is_empty()));
+    stray.kill().unwrap();
+    stray.wait().unwrap();
+    assert!(matches!(answer(&shim), (1001, Reply::Started { .. })));
+    assert_eq!(shim.exit_of("a").exit_code, Some(0));
+    shim.forget("a");
+    shim.retire();
 }

@@ -34,7 +34,25 @@ impl Removals {
 
     /// Removes one group that is due.
     pub(super) fn run_one(&mut self, layout: &Layout, now: Instant) {
-        let Some(at) = self.waiting.iter().position(|removal| removal.due <= now) else { return };
+        if let Some(at) = self.waiting.iter().position(|removal| removal.due <= now) {
+            self.attempt(at, layout, now);
+        }
+    }
+
+    /// Removes the group now if it waits to be: another one of the same name is to be made. While it
+    /// is busy, [`Removals::is_waiting`] says so.
+    pub(super) fn hurry(&mut self, path: &str, layout: &Layout, now: Instant) {
+        if let Some(at) = self.waiting.iter().position(|removal| removal.path == path) {
+            self.attempt(at, layout, now);
+        }
+    }
+
+    /// Whether the group is still to be removed.
+    pub(super) fn is_waiting(&self, path: &str) -> bool {
+        self.waiting.iter().any(|removal| removal.path == path)
+    }
+
+    fn attempt(&mut self, at: usize, layout: &Layout, now: Instant) {
         let mut removal = self.waiting.swap_remove(at);
         if let Err(error) = Cgroup::new(layout, &removal.path).remove() {
             removal.attempts += 1;
@@ -44,18 +62,6 @@ impl Removals {
             }
             removal.due = now + Duration::from_millis(u64::from(removal.attempts));
             self.waiting.push(removal);
-        }
-    }
-
-    /// Removes the group now if it waits to be: another one of the same name is to be made.
-    pub(super) fn finish(&mut self, path: &str, layout: &Layout) {
-        while let Some(at) = self.waiting.iter().position(|removal| removal.path == path) {
-            let due = self.waiting[at].due;
-            let wait = due.saturating_duration_since(Instant::now());
-            std::thread::sleep(wait.min(Duration::from_millis(10)));
-            self.waiting.swap(0, at);
-            self.waiting[0].due = Instant::now();
-            self.run_one(layout, Instant::now());
         }
     }
 }

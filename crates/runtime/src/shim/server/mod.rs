@@ -38,6 +38,7 @@ use self::connection::Connection;
 use self::group::Removals;
 use self::process::Process;
 use self::record::Records;
+use self::request::Parked;
 use crate::host::Host;
 use crate::shim::packet;
 use crate::shim::protocol::{Body, Event, INLINE_MAX, Request, ToShim};
@@ -187,6 +188,7 @@ struct Server {
     processes: HashMap<u32, Process>,
     clients: HashMap<u32, Attached>,
     removals: Removals,
+    parked: Vec<Parked>,
     next_key: u32,
     is_retiring: bool,
     /// For one read.
@@ -222,6 +224,7 @@ impl Server {
             processes: HashMap::new(),
             clients: HashMap::new(),
             removals: Removals::default(),
+            parked: Vec::new(),
             next_key: 1,
             is_retiring: false,
             buffer: vec![0; READ_MAX.max(INLINE_MAX + 1)],
@@ -250,9 +253,10 @@ impl Server {
                 self.dispatch(*event);
             }
             busy_turns = if ready.is_empty() { 0 } else { busy_turns + 1 };
-            if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX {
+            if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX || !self.parked.is_empty() {
                 busy_turns = 0;
                 self.removals.run_one(&self.host.cgroup, Instant::now());
+                self.unpark();
             }
         }
     }
@@ -312,18 +316,17 @@ impl Server {
         let Some(connection) = self.connections.get(&key) else { return false };
         match packet::receive(connection.as_fd(), &mut self.buffer) {
             Ok(Some((payload, fds))) => {
-                let answer = match serde_json::from_slice::<ToShim>(&payload) {
+                match serde_json::from_slice::<ToShim>(&payload) {
                     Ok(message) => {
                         if matches!(message.request, Request::Hello { .. }) {
                             self.settle_others(key);
                         }
-                        Some(self.answer(message, fds))
+                        self.serve_request(key, message, fds);
                     }
-                    Err(error) => request::refuse_unparsed(&payload, &error),
-                };
-                match answer {
-                    Some((body, fds)) => self.send(key, body, fds),
-                    None => self.drop_connection(key),
+                    Err(error) => match request::refuse_unparsed(&payload, &error) {
+                        Some((body, fds)) => self.send(key, body, fds),
+                        None => self.drop_connection(key),
+                    },
                 }
                 true
             }
@@ -369,6 +372,7 @@ impl Server {
     fn drop_connection(&mut self, key: u32) {
         if let Some(connection) = self.connections.remove(&key) {
             let _ = self.epoll.remove(&connection);
+            self.parked.retain(|parked| parked.connection != key);
         }
     }
 }

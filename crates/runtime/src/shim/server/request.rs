@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use ponton_sys::event::Interest;
 use ponton_sys::pty;
@@ -22,6 +23,13 @@ use crate::shim::protocol::{
 
 type Answer = Result<(Reply, Fds), Failure>;
 
+fn group_of_start(request: &Request) -> Option<&str> {
+    match request {
+        Request::Start(start) => start.plan.cgroup(),
+        _ => None,
+    }
+}
+
 /// The answer to a message that is not of the protocol: none if not even its id can be read.
 pub(super) fn refuse_unparsed(payload: &[u8], error: &serde_json::Error) -> Option<(Body, Fds)> {
     #[derive(serde::Deserialize)]
@@ -32,9 +40,41 @@ pub(super) fn refuse_unparsed(payload: &[u8], error: &serde_json::Error) -> Opti
     Some((Body::Error { id, error: invalid(format!("request: {error}")) }, Fds::new()))
 }
 
+/// A start that waits for the control group of the container's last run to go.
+pub(super) struct Parked {
+    /// Who asked; without it the start is dropped.
+    pub(super) connection: u32,
+    message: ToShim,
+    fds: Vec<OwnedFd>,
+}
+
 impl Server {
+    /// Carries a connection's request out and answers it, now or, while the kernel still takes the
+    /// last run of a container down, when that is done.
+    pub(super) fn serve_request(&mut self, connection: u32, message: ToShim, fds: Vec<OwnedFd>) {
+        if let Some(path) = group_of_start(&message.request) {
+            self.removals.hurry(path, &self.host.cgroup, Instant::now());
+        }
+        self.answer_or_park(Parked { connection, message, fds });
+    }
+
+    /// Answers the starts that need not wait any more.
+    pub(super) fn unpark(&mut self) {
+        for parked in std::mem::take(&mut self.parked) {
+            self.answer_or_park(parked);
+        }
+    }
+
+    fn answer_or_park(&mut self, parked: Parked) {
+        if group_of_start(&parked.message.request).is_some_and(|path| self.removals.is_waiting(path)) {
+            return self.parked.push(parked);
+        }
+        let (body, fds) = self.answer(parked.message, parked.fds);
+        self.send(parked.connection, body, fds);
+    }
+
     /// Carries one request out.
-    pub(super) fn answer(&mut self, message: ToShim, fds: Vec<OwnedFd>) -> (Body, Fds) {
+    fn answer(&mut self, message: ToShim, fds: Vec<OwnedFd>) -> (Body, Fds) {
         let id = message.id;
         let answer = packet::name_fds(&message.fds, fds)
             .map_err(|error| invalid(error.to_string()))
@@ -85,9 +125,6 @@ impl Server {
         let log =
             target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let cgroup = plan.cgroup().map(str::to_owned);
-        if let Some(path) = &cgroup {
-            self.removals.finish(path, &self.host.cgroup);
-        }
         let own_pid_namespace = plan.own_pid_namespace();
         let Launched { started, streams, root } =
             launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
