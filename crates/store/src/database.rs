@@ -120,7 +120,7 @@ impl Database {
     pub(crate) fn change<T>(
         &self,
         operation: &'static str,
-        object: impl ToString,
+        object: &(impl ToString + ?Sized),
         change: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut connection = self.lock();
