@@ -1,4 +1,5 @@
 //! Bad input: one clear error, Docker's status and exit code, nothing left behind, and the daemon lives on.
+#![allow(clippy::expect_used, reason = "a test program")]
 
 use std::fs;
 use std::io::{Read, Write};

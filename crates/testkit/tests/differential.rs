@@ -78,8 +78,11 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("*.RepoDigests", "null until 25.0 where there is none"),
 ];
 
+/// A status and a message.
+type Told = (u16, &'static str);
+
 /// Whole answers where 20.10 is out of date: the call, what 20.10 answers, what ours answers (which is today's).
-const OUT_OF_DATE: &[(&str, (u16, &str), (u16, &str))] = &[
+const OUT_OF_DATE: &[(&str, Told, Told)] = &[
     // A wrong type is the client's fault since 23.0, and the type is named as in today's API.
     (
         "/v1.41/containers/create?name=api2",
