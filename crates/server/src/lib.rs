@@ -9,8 +9,8 @@
 //!                 └─ HTTP/1.1, timeouts, graceful end
 //! ```
 //!
-//! All routes are in the tables of [`route`]; all errors become statuses in [`error`]; all that
-//! differs between versions of the API is in [`adapt`]. No rule about containers lives here.
+//! All routes are in the tables of `route`; all errors become statuses in `error`; all that
+//! differs between versions of the API is in `adapt`. No rule about containers lives here.
 //!
 //! *Invariant*: a request's memory is bounded (JSON bodies by a limit, others by streaming), and is
 //! freed when its client goes away: hyper drops the handler's future when the connection ends.
