@@ -248,8 +248,7 @@ impl Maker {
                     .map_err(kernel("connect to the bridge", interface))?;
             }
         }
-        let is_stale =
-            |name: &String| is_ours(name) && !living.contains(name) && !spare.contains(name);
+        let is_stale = |name: &String| is_ours(name) && !living.contains(name) && !spare.contains(name);
         for port in ports.iter().filter(|port| is_stale(&port.name)) {
             link::delete(&mut self.route, port.index).map_err(kernel("delete", &port.name))?;
         }

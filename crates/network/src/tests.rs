@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use ponton_sys::namespace::{self, Kinds};
 
 use crate::link::{self, Veth};
-use crate::{Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortBinding, PortRequest, Protocol};
+use crate::{
+    Endpoint, EndpointRequest, Error, MacAddress, Network, NetworkConfig, PortBinding, PortRequest, Protocol,
+};
 use ponton_sys::netlink::Socket;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
