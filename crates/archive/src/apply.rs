@@ -45,7 +45,8 @@ pub struct Options {
     /// What becomes of whiteouts.
     pub whiteouts: Whiteouts,
     /// Where files that a later entry replaces are kept, by number; otherwise they are removed. On
-    /// the same file system as the root, and needed for a recipe.
+    /// the same file system as the root, and needed for a recipe. The tree is a layer's then: nobody
+    /// else can enter it.
     pub kept: Option<OwnedFd>,
     /// Owner and group of everything, instead of the archive's.
     pub owner: Option<(u32, u32)>,
@@ -97,10 +98,11 @@ impl Applier {
     pub fn apply(&mut self, input: impl BufRead, recording: Recording<'_>) -> Result<Stats> {
         let owner = self.options.owner;
         thread::scope(|scope| {
-            let (filler, queue) = Filler::new();
+            let (mut filler, queue) = Filler::new();
             let worker = scope.spawn(move || queue.work(owner));
-            let applied = self.entries(input, recording, &filler);
-            drop(filler);
+            let entries = self.entries(input, recording, &mut filler);
+            // What was made before an error is filled too.
+            let applied = entries.and(filler.finish());
             // An error of the worker's is the cause where both failed.
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             applied
@@ -109,7 +111,12 @@ impl Applier {
         Ok(self.stats)
     }
 
-    fn entries(&mut self, input: impl BufRead, mut recording: Recording<'_>, filler: &Filler) -> Result<()> {
+    fn entries(
+        &mut self,
+        input: impl BufRead,
+        mut recording: Recording<'_>,
+        filler: &mut Filler,
+    ) -> Result<()> {
         let mut reader = match recording {
             Some(_) => Reader::recording(input),
             None => Reader::new(input),
@@ -132,7 +139,7 @@ impl Applier {
         header: Header,
         mut payload: Payload<'_, R>,
         recording: &mut Recording<'_>,
-        filler: &Filler,
+        filler: &mut Filler,
     ) -> Result<()> {
         let components = tree::components(&header.path)
             .ok_or_else(|| Error::entry(&header.path, "leads out of the root"))?;
@@ -228,8 +235,11 @@ impl Applier {
     /// Makes an empty file. Most are new, so that is tried first.
     fn create(&mut self, name: &[u8], header: &Header, recording: &mut Recording<'_>) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create =
-            |parent: BorrowedFd<'_>| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        // Where only we can enter the tree, a file may have its mode before it has its owner, and needs no
+        // chmod later.
+        let mode = if self.options.kept.is_some() { header.mode & 0o777 } else { 0o600 };
+        let mode = Mode::from_raw_mode(mode);
+        let create = |parent: BorrowedFd<'_>| rustix::fs::openat(parent, name, flags, mode);
         let mut created = create(self.tree.current());
         if matches!(created, Err(Errno::EXIST)) {
             self.make_room(name, header, recording)?;
@@ -245,7 +255,7 @@ impl Applier {
         header: Header,
         mut payload: Payload<'_, R>,
         recording: &mut Recording<'_>,
-        filler: &Filler,
+        filler: &mut Filler,
     ) -> Result<()> {
         self.stats.bytes += header.size;
         if let (Some(recorder), true) = (recording, header.size > 0) {
