@@ -23,6 +23,8 @@ pub struct Host {
     pub can_mount: bool,
     /// Whether we may make device files: with `CAP_MKNOD` in the host's user namespace.
     pub can_mknod: bool,
+    /// Whether we may map any ids into a user namespace (`CAP_SETUID`, `CAP_SETGID`).
+    pub can_map_ids: bool,
     /// Whether SELinux is there, so that mounts can have labels.
     pub has_selinux: bool,
 }
@@ -52,6 +54,7 @@ impl Host {
             can_mount: capabilities.contains(CapabilitySet::SYS_ADMIN),
             can_mknod: capabilities.contains(CapabilitySet::MKNOD)
                 && namespace.st_ino == INITIAL_USER_NAMESPACE,
+            can_map_ids: capabilities.contains(CapabilitySet::SETUID | CapabilitySet::SETGID),
             has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         })
     }

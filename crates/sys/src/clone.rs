@@ -21,7 +21,8 @@ pub enum Clone {
 
 /// Makes a child process with a copy of the memory, as fork(2), in the new namespaces that `flags`
 /// (`CLONE_NEW*`) name and in the cgroup v2 directory `cgroup` (`CLONE_INTO_CGROUP`). The child
-/// signals its end with `SIGCHLD`.
+/// signals its end with `SIGCHLD`. With [`SIBLING`] among the flags it is the child of the caller's
+/// parent, who has to reap it.
 ///
 /// The caller must have one thread only: a lock that another thread holds (the allocator's, say)
 /// stays locked for ever in the child. The child must end by `execve` or `_exit`
@@ -32,7 +33,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling has the caller's exit signal.
+    args.exit_signal = if flags & SIBLING == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -62,6 +64,9 @@ pub fn fork() -> Result<Option<u32>> {
         pid => Ok(Some(pid as u32)),
     }
 }
+
+/// The child is its caller's sibling.
+pub const SIBLING: u64 = libc::CLONE_PARENT as u64;
 
 /// linux/sched.h; kernel 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -20,5 +20,6 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod task;
+pub mod user_namespace;
 
 pub use error::{Error, Result};

@@ -6,8 +6,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
 };
 
 use crate::{Error, Result};
@@ -41,6 +42,18 @@ impl Context {
     pub fn new(r#type: &str) -> Result<Self> {
         let fd = fsopen(r#type, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Error::of("fsopen", r#type))?;
         Ok(Self { fd, r#type: r#type.to_owned() })
+    }
+
+    /// The file system that is mounted at `target`, to be configured anew (fspick(2)).
+    pub fn of(target: impl AsFd) -> Result<Self> {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let fd = fspick(target, c"", flags).map_err(Error::of("fspick", "its target"))?;
+        Ok(Self { fd, r#type: "remount".to_owned() })
+    }
+
+    /// Gives a file system that is mounted already its new options.
+    pub fn reconfigure(self) -> Result<()> {
+        fsconfig_reconfigure(self.fd.as_fd()).map_err(|errno| self.error("reconfigure", errno))
     }
 
     /// Sets a parameter with a value.
@@ -118,6 +131,27 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
         propagation: change.propagation,
         userns_fd: 0,
     };
+    set_attributes(mount, &attributes, recursive, format_args!("{change:?}"))
+}
+
+/// Maps the ids of the files of a detached mount, and of all below it when `recursive`, by the maps
+/// of a user namespace. It can be done once.
+pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    set_attributes(mount, &attributes, recursive, format_args!("idmap"))
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: &libc::mount_attr,
+    recursive: bool,
+    shown: std::fmt::Arguments<'_>,
+) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string, `attributes` lives during the call and its size is passed.
     let result = unsafe {
@@ -126,12 +160,12 @@ pub fn change(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> Result<
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attributes),
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };
     if result == 0 {
         return Ok(());
     }
-    Err(Error::new("mount_setattr", format_args!("{change:?}"), std::io::Error::last_os_error()))
+    Err(Error::new("mount_setattr", shown, std::io::Error::last_os_error()))
 }

@@ -1,19 +1,22 @@
 //! The child of a clone: the steps of the plan, one after another.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use ponton_oci::runtime::NamespaceType;
+use ponton_oci::runtime::{NamespaceType, TimeOffset};
 use ponton_sys as sys;
 use ponton_sys::namespace::{self, Kinds};
 use ponton_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use super::entry::Go;
 use super::report::Writer;
-use super::{Stdio, mount, program};
+use super::{Stdio, mount, node, program};
 use crate::Error;
-use crate::open::{Opened, OpenedProcess, Program, Ready};
+use crate::open::{Identity, Opened, OpenedProcess, Program, Ready, finish_identity};
 use crate::plan::{Action, Plan, Step};
 
 /// The child's own state between steps.
@@ -25,6 +28,10 @@ pub(super) struct Child<'a> {
     root: Option<Root>,
     report: &'a Writer,
     gate: Option<std::os::fd::BorrowedFd<'a>>,
+    /// Where the ids of its user namespace are being mapped.
+    go: Option<&'a Go>,
+    /// Who the program is, where that could not be looked up before the clone.
+    identity: Option<Identity>,
 }
 
 /// Applies all steps; comes back only with an error.
@@ -34,8 +41,9 @@ pub(super) fn run(
     console: Option<OwnedFd>,
     report: &Writer,
     gate: Option<std::os::fd::BorrowedFd<'_>>,
+    go: Option<&Go>,
 ) -> Error {
-    let mut child = Child { opened, stdio, console, root: None, report, gate };
+    let mut child = Child { opened, stdio, console, root: None, report, gate, go, identity: None };
     for (step, ready) in opened.plan.steps.iter().zip(&opened.ready) {
         if let Err(error) = child.apply(step, ready) {
             return error;
@@ -56,12 +64,12 @@ pub(super) fn run_further(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &Wr
         if let Some(cgroup) = &opened.cgroup {
             cgroup.join()?;
         }
-        let all = Kinds::MOUNT
-            | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
-            | Kinds::INTER_PROCESS_COMMUNICATION
-            | Kinds::NETWORK
-            | Kinds::CONTROL_GROUP;
-        namespace::join(opened.target.as_fd(), all)
+        if opened.kinds.contains(Kinds::USER) {
+            // The go-between has joined everything.
+            return become_root((0, 0));
+        }
+        let kinds = opened.kinds.difference(Kinds::PROCESS_ID);
+        if kinds.is_empty() { Ok(()) } else { namespace::join(opened.target.as_fd(), kinds) }
     })();
     if let Err(source) = entered {
         return Error::Step { step: "enter the container".into(), source };
@@ -69,6 +77,14 @@ pub(super) fn run_further(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &Wr
     match program::execute(&opened.program, None, report, None) {
         Ok(never) => match never {},
         Err(error) => error,
+    }
+}
+
+/// Becomes the root of the user namespace that was entered; in one without such an id nobody.
+fn become_root((uid, gid): (u32, u32)) -> Result<(), sys::Error> {
+    match sys::user_namespace::become_root(uid, gid) {
+        Err(error) if is_any(&error, &[Errno::INVAL]) => Ok(()),
+        done => done,
     }
 }
 
@@ -106,19 +122,33 @@ pub(super) fn clone_console(plan: &Plan, stdio: &Stdio<'_>) -> Option<OwnedFd> {
 
 impl Child<'_> {
     fn apply(&mut self, step: &Step, ready: &Ready) -> Result<(), Error> {
-        if let (Action::Exec(_), Ready::Exec(program)) = (&step.action, ready) {
-            return self.execute(program);
+        match (&step.action, ready) {
+            (Action::Exec(_), Ready::Exec(program)) => return self.execute(program),
+            // With all mounts in place, and the host's /proc not yet gone.
+            (Action::Pivot | Action::MoveRoot, _) => self.look_up_user()?,
+            _ => {}
         }
         self.apply_to_kernel(step, ready).map_err(|source| Error::Step { step: step.name(), source })
     }
 
     fn execute(&self, program: &Program) -> Result<(), Error> {
-        match program::execute(program, self.root.as_ref(), self.report, self.gate)? {}
+        match program::execute(program, self.identity.as_ref(), self.report, self.gate)? {}
+    }
+
+    fn look_up_user(&mut self) -> Result<(), Error> {
+        for ready in &self.opened.ready {
+            if let (Ready::Exec(program), Some(root)) = (ready, &self.root)
+                && program.identity.is_none()
+            {
+                self.identity = Some(finish_identity(&program.plan, root)?);
+            }
+        }
+        Ok(())
     }
 
     fn apply_to_kernel(&mut self, step: &Step, ready: &Ready) -> Result<(), sys::Error> {
         match (&step.action, ready) {
-            (Action::Clone { new, .. }, Ready::Clone { join, .. }) => self.enter(new, join),
+            (Action::Clone { new, clocks, .. }, Ready::Clone { join, .. }) => self.enter(new, join, clocks),
             (Action::Rootfs(plan), Ready::Mount(source)) => {
                 let mount = mount::attach_root(plan, source)?;
                 self.root = Some(Root::from_fd(mount));
@@ -128,13 +158,15 @@ impl Child<'_> {
             (Action::Attributes { target, attributes, propagation }, _) => {
                 mount::change(self.root()?, target, attributes, *propagation)
             }
-            (Action::Devices { nodes, links }, _) => mount::make_devices(self.root()?, nodes, links),
-            (Action::Console, _) => mount::attach_console(self.root()?, self.stdio, self.console.as_ref()),
-            (Action::Mask { paths }, Ready::Mask { file, directory }) => {
-                mount::mask(self.root()?, paths, file, directory)
+            (Action::Devices { nodes, links, bound }, Ready::Devices(mounts)) => {
+                node::make(self.root()?, nodes, mounts, *bound)?;
+                node::link(self.root()?, links)
             }
+            (Action::Console, _) => mount::attach_console(self.root()?, self.stdio, self.console.as_ref()),
+            (Action::Mask { paths }, Ready::Mask(masks)) => mount::mask(self.root()?, paths, masks.as_ref()),
             (Action::ReadOnly { paths }, _) => mount::make_read_only(self.root()?, paths),
             (Action::Pivot, _) => self.pivot(),
+            (Action::MoveRoot, Ready::HostMounts(targets)) => self.move_root(targets),
             (Action::Hostname { hostname, domainname }, _) => set_names(hostname, domainname),
             (Action::Sysctl { values }, _) => {
                 values.iter().try_for_each(|(name, value)| set_sysctl(self.root()?, name, value))
@@ -150,34 +182,75 @@ impl Child<'_> {
             .ok_or_else(|| sys::Error::new("open", "the root before it is mounted", Errno::NOENT))
     }
 
-    fn enter(&self, new: &[NamespaceType], join: &[(Kinds, OwnedFd)]) -> Result<(), sys::Error> {
+    fn enter(
+        &self,
+        new: &[NamespaceType],
+        join: &[(Kinds, OwnedFd)],
+        clocks: &BTreeMap<String, TimeOffset>,
+    ) -> Result<(), sys::Error> {
         let process = self.opened.plan.process();
         let terminal = process.is_some_and(|process| process.terminal);
         begin(self.stdio, terminal, process.and_then(|process| process.oom_score_adj))?;
         if let Some(guard) = &self.opened.cgroup {
             guard.opened.join()?;
         }
-        for (kinds, fd) in join {
-            namespace::join(fd.as_fd(), *kinds)?;
+        if !self.opened.needs_go_between() {
+            join.iter().try_for_each(|(kinds, fd)| namespace::join(fd.as_fd(), *kinds))?;
+        }
+        if new.contains(&NamespaceType::Time) {
+            // It is entered by execve: its clocks can be set until then.
+            namespace::unshare(Kinds::TIME)?;
+            for (clock, TimeOffset { secs, nanosecs }) in clocks {
+                sys::user_namespace::set_clock(clock, *secs, *nanosecs)?;
+            }
+        }
+        if let Some(go) = self.go {
+            go.wait()?;
+        }
+        if self.opened.plan.in_user_namespace() {
+            become_root(self.opened.ids.as_ref().map_or((0, 0), |ids| ids.root))?;
         }
         if new.contains(&NamespaceType::Cgroup) {
             namespace::unshare(Kinds::CONTROL_GROUP)?;
         }
         // What is mounted or unmounted here must not reach the host.
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).map_err(sys::Error::of("make private", "/"))
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave).map_err(sys::Error::of("make a slave", "/"))
     }
 
     /// Makes the root file system the root, and lets the host's go (pivot_root(2), "pivot_root(".",
     /// ".")"). The working directory is made while everything can still be written to.
     fn pivot(&self) -> Result<(), sys::Error> {
+        self.enter_root()?;
+        rustix::process::pivot_root(".", ".").map_err(sys::Error::of("pivot_root", "the new root"))?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(sys::Error::of("umount2", "the old root"))
+    }
+
+    /// Makes the root file system, which lies over the host's, the root, where the host's cannot be
+    /// taken away. Where the kernel shows itself there goes first: who can mount procfs anew must not
+    /// find one without masks.
+    fn move_root(&self, targets: &[CString]) -> Result<(), sys::Error> {
+        for target in targets {
+            match rustix::mount::unmount(target, UnmountFlags::DETACH) {
+                Ok(()) => {}
+                // Locked, as it came from a more privileged namespace.
+                Err(Errno::INVAL | Errno::PERM) => {
+                    rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::RDONLY, None)
+                        .map_err(sys::Error::of("cover", target.to_string_lossy()))?;
+                }
+                Err(errno) => return Err(sys::Error::new("umount2", target.to_string_lossy(), errno)),
+            }
+        }
+        self.enter_root()?;
+        rustix::process::chroot(".").map_err(sys::Error::of("chroot", "the new root"))
+    }
+
+    fn enter_root(&self) -> Result<(), sys::Error> {
         let root = self.root()?;
         if let Some(process) = self.opened.plan.process() {
             make_working_directory(root, &process.cwd)?;
         }
-        rustix::process::fchdir(root.as_fd()).map_err(sys::Error::of("fchdir", "the new root"))?;
-        rustix::process::pivot_root(".", ".").map_err(sys::Error::of("pivot_root", "the new root"))?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(sys::Error::of("umount2", "the old root"))
+        rustix::process::fchdir(root.as_fd()).map_err(sys::Error::of("fchdir", "the new root"))
     }
 }
 

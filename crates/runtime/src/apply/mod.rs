@@ -11,21 +11,20 @@
 //! ```
 
 mod container;
+mod copy_up;
+mod entry;
 mod mount;
+mod node;
 mod program;
 mod report;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ponton_oci::runtime::NamespaceType;
 use ponton_sys as sys;
-use ponton_sys::clone::{Clone, clone3};
-use ponton_sys::namespace::{self, Kinds};
-use rustix::process::DumpableBehavior;
 
 use crate::Error;
-use crate::open::{Opened, OpenedProcess, Ready, kinds};
-use crate::plan::Action;
+use crate::open::{Opened, OpenedProcess};
+use entry::{Entry, Side};
 
 /// The standard streams of the new process. With a terminal all three are its peer side.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +56,16 @@ pub fn start(opened: Opened, stdio: &Stdio<'_>) -> Result<Started, Error> {
 /// As [`start`], but the child stops before its program, until a byte can be read from `gate`: the
 /// container is made, and does not run yet. Returns when it has got there.
 pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>>) -> Result<Started, Error> {
-    const STEP: &str = "clone init (linux.namespaces)";
-    let (flags, pid_namespace) = clone_flags(&opened);
     let console = container::clone_console(&opened.plan, stdio);
-    let (reader, writer) = report::pipe().map_err(step(STEP))?;
+    let entry = Entry::of_container(&opened);
+    let (reader, writer) = report::pipe().map_err(step("clone init (linux.namespaces)"))?;
     let cgroup = opened.cgroup.as_ref().and_then(|guard| guard.opened.directory());
-    let cloned = clone_into(flags, cgroup, pid_namespace).map_err(step(STEP))?;
-    let started = match cloned {
-        Clone::Parent { pid, pidfd } => Started { pid, pidfd },
-        Clone::Child => {
+    let started = match entry.make(cgroup, &writer)? {
+        Side::Parent(started) => started,
+        Side::Failed => return Err(reader.failure_of_go_between(writer)),
+        Side::Child(go) => {
             drop(reader);
-            let error = container::run(&opened, stdio, console, &writer, gate);
+            let error = container::run(&opened, stdio, console, &writer, gate, go.as_ref());
             writer.fail_and_exit(&error)
         }
     };
@@ -81,13 +79,13 @@ pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>
 
 /// Starts a further process in a running container. Blocks as [`start`] does.
 pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
-    const STEP: &str = "clone exec";
-    let (reader, writer) = report::pipe().map_err(step(STEP))?;
+    let entry = Entry::of_process(opened);
+    let (reader, writer) = report::pipe().map_err(step("clone exec"))?;
     let cgroup = opened.cgroup.as_ref().and_then(ponton_cgroup::Opened::directory);
-    let cloned = clone_into(0, cgroup, Some(opened.target.as_fd())).map_err(step(STEP))?;
-    let started = match cloned {
-        Clone::Parent { pid, pidfd } => Started { pid, pidfd },
-        Clone::Child => {
+    let started = match entry.make(cgroup, &writer)? {
+        Side::Parent(started) => started,
+        Side::Failed => return Err(reader.failure_of_go_between(writer)),
+        Side::Child(_) => {
             drop(reader);
             let error = container::run_further(opened, stdio, &writer);
             writer.fail_and_exit(&error)
@@ -108,40 +106,4 @@ fn await_program(started: &Started, reader: report::Reader) -> Result<(), Error>
     // The child is ending; nothing can be done about one that cannot be reaped.
     let _ = sys::pidfd::wait(started.pidfd.as_fd());
     Err(error)
-}
-
-/// The namespaces that are made by the clone itself, and the pid namespace that is joined. A cgroup
-/// namespace is made by the child, once it is in its group.
-fn clone_flags(opened: &Opened) -> (u64, Option<BorrowedFd<'_>>) {
-    let mut flags = Kinds::empty();
-    let mut joined = None;
-    for (step, ready) in opened.plan.steps.iter().zip(&opened.ready) {
-        if let Action::Clone { new, .. } = &step.action {
-            let made = new.iter().filter(|kind| **kind != NamespaceType::Cgroup);
-            flags = made.map(|kind| kinds(*kind)).collect();
-        }
-        if let Ready::Clone { pid: Some(pid), .. } = ready {
-            joined = Some(pid.as_fd());
-        }
-    }
-    (u64::from(flags.bits()), joined)
-}
-
-/// Clones a child, in a pid namespace that exists if one is given. The caller cannot be seen or
-/// traced by anybody in it: neither can the child until its execve.
-fn clone_into(
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    pid_namespace: Option<BorrowedFd<'_>>,
-) -> Result<Clone, sys::Error> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(sys::Error::of("prctl", "PR_SET_DUMPABLE"))?;
-    let Some(joined) = pid_namespace else { return clone3(flags, cgroup) };
-    let own = namespace::own("pid")?;
-    namespace::join(joined, Kinds::PROCESS_ID)?;
-    let cloned = clone3(flags, cgroup);
-    if !matches!(cloned, Ok(Clone::Child)) {
-        namespace::join(own.as_fd(), Kinds::PROCESS_ID)?;
-    }
-    cloned
 }

@@ -6,25 +6,26 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use ponton_oci::runtime::DeviceType;
 use ponton_sys as sys;
-use ponton_sys::mount::{Change, clone_tree};
+use ponton_sys::mount::{Change, Context, clone_tree};
 use ponton_sys::path::Root;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Stdio;
 use super::container::is_any;
-use crate::open::{MountSource, make_filesystem};
-use crate::plan::{Attributes, DeviceNode, MountPlan, Propagation, Source};
+use super::copy_up::copy_up;
+use crate::open::{Detached, Masks, MountSource, clone_source, make};
+use crate::plan::{Attributes, MountPlan, Propagation, Source};
 
 /// Attaches the root file system over the host's root, and gives a descriptor of it.
 pub(super) fn attach_root(plan: &MountPlan, source: &MountSource) -> Result<OwnedFd, sys::Error> {
     let mount = match source {
-        MountSource::Detached(detached) => detached.mount.try_clone(),
-        MountSource::InChild => return Err(sys::Error::new("mount", &plan.target, Errno::OPNOTSUPP)),
+        MountSource::Detached(detached) => {
+            detached.mount.try_clone().map_err(sys::Error::of("dup", "the root"))?
+        }
+        MountSource::InChild => make(plan)?.mount,
     };
-    let mount = mount.map_err(sys::Error::of("dup", "the root"))?;
     let over = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(sys::Error::of("open", "/"))?;
     sys::mount::attach(&mount, &over)?;
@@ -33,22 +34,77 @@ pub(super) fn attach_root(plan: &MountPlan, source: &MountSource) -> Result<Owne
 
 /// Mounts onto a path of the container, which is made where it is missing.
 pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Result<(), sys::Error> {
+    if let Source::Remount { options } = &plan.source {
+        return remount(root, plan, options);
+    }
     let made;
-    let (mount, is_directory) = match source {
-        MountSource::Detached(detached) => (&detached.mount, detached.is_directory),
+    let Detached { mount, is_directory } = match source {
+        MountSource::Detached(detached) => detached,
         MountSource::InChild => {
-            made = make_filesystem(plan)?;
-            (&made, true)
+            made = make_here(plan)?;
+            &made
         }
     };
+    if !is_directory {
+        return sys::mount::attach(mount, root.create_file_all(&plan.target, 0o644)?);
+    }
+    let mode = mode_below(root, plan);
     let target = if is_of_kernel(plan) {
         directory_itself(root, &plan.target)?
-    } else if is_directory {
-        root.mkdir_all(&plan.target, 0o755)?
     } else {
-        root.create_file_all(&plan.target, 0o644)?
+        root.mkdir_all(&plan.target, 0o755)?
     };
+    if let Some(mode) = mode {
+        rustix::fs::chmodat(mount, ".", mode, AtFlags::empty())
+            .map_err(sys::Error::of("chmod", &plan.target))?;
+    }
+    if plan.copy_up {
+        copy_up(&target, mount)?;
+    }
     sys::mount::attach(mount, &target)
+}
+
+/// A tmpfs has the mode of the directory that it covers, unless it is given one.
+fn mode_below(root: &Root, plan: &MountPlan) -> Option<Mode> {
+    match &plan.source {
+        Source::FileSystem { r#type, options, .. }
+            if r#type == "tmpfs" && !options.iter().any(|option| option.starts_with("mode=")) =>
+        {
+            root.stat(&plan.target).ok().map(|status| Mode::from_raw_mode(status.st_mode & 0o7777))
+        }
+        _ => None,
+    }
+}
+
+/// Makes a mount with the rights of the child. Where its namespaces don't own what a file system
+/// shows (sysfs is the network's, say), it is the host's that is shown.
+fn make_here(plan: &MountPlan) -> Result<Detached, sys::Error> {
+    let Source::FileSystem { r#type, .. } = &plan.source else { return make(plan) };
+    let of_host = match r#type.as_str() {
+        "sysfs" => "/sys",
+        "mqueue" => "/dev/mqueue",
+        "cgroup2" => "/sys/fs/cgroup",
+        _ => return make(plan),
+    };
+    make(plan).or_else(|error| {
+        if !is_any(&error, &[Errno::PERM, Errno::BUSY]) {
+            return Err(error);
+        }
+        let mut bind = plan.clone();
+        // With all below it, which is locked to it.
+        bind.attributes.set_recursive |= bind.attributes.set;
+        clone_source(&bind, Path::new(of_host), true).map_err(|_| error)
+    })
+}
+
+/// Gives what is mounted already its new options and attributes.
+fn remount(root: &Root, plan: &MountPlan, options: &[String]) -> Result<(), sys::Error> {
+    if !options.is_empty() {
+        let context = Context::of(root.open_path(&plan.target, OFlags::PATH)?)?;
+        options.iter().try_for_each(|option| context.set_option(option))?;
+        context.reconfigure()?;
+    }
+    change(root, &plan.target, &plan.attributes, plan.propagation)
 }
 
 /// What the masks and kernel parameters lie on must be where its name says, for good.
@@ -89,71 +145,6 @@ pub(super) fn change(
     sys::mount::change(mount.as_fd(), Change { set, clear, propagation: 0 }, false)
 }
 
-/// Makes device files and links; what is there already as it should be stays.
-pub(super) fn make_devices(
-    root: &Root,
-    nodes: &[DeviceNode],
-    links: &[(String, String)],
-) -> Result<(), sys::Error> {
-    let mut parents = Parents { root, last: None };
-    for node in nodes {
-        make_device(parents.of(&node.path)?, node)?;
-    }
-    for (path, content) in links {
-        let (directory, name) = parents.of(path)?;
-        match rustix::fs::symlinkat(content, directory, name) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(sys::Error::new("symlink", path, errno)),
-        }
-    }
-    Ok(())
-}
-
-/// The directory of one path after another; mostly it is the same.
-struct Parents<'a> {
-    root: &'a Root,
-    last: Option<(String, OwnedFd)>,
-}
-
-impl Parents<'_> {
-    fn of<'p>(&mut self, path: &'p str) -> Result<(&OwnedFd, &'p str), sys::Error> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let last = match self.last.take() {
-            Some((known, fd)) if known == parent => (known, fd),
-            _ => (parent.to_owned(), self.root.mkdir_all(Path::new("/").join(parent), 0o755)?),
-        };
-        Ok((&self.last.insert(last).1, name))
-    }
-}
-
-fn make_device((directory, name): (&OwnedFd, &str), node: &DeviceNode) -> Result<(), sys::Error> {
-    let failed = |errno| sys::Error::new("mknod", &node.path, errno);
-    let kind = match node.r#type {
-        DeviceType::B => FileType::BlockDevice,
-        DeviceType::P => FileType::Fifo,
-        DeviceType::A | DeviceType::C | DeviceType::U => FileType::CharacterDevice,
-    };
-    let device = if kind == FileType::Fifo { 0 } else { makedev(node.major, node.minor) };
-    let mode = Mode::from_raw_mode(node.mode);
-    match rustix::fs::mknodat(directory, name, kind, mode, device) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => {
-            let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-            if FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == device {
-                return Ok(());
-            }
-            rustix::fs::unlinkat(directory, name, AtFlags::empty()).map_err(failed)?;
-            rustix::fs::mknodat(directory, name, kind, mode, device).map_err(failed)?;
-        }
-        Err(errno) => return Err(failed(errno)),
-    }
-    if node.uid == 0 && node.gid == 0 {
-        return Ok(());
-    }
-    let (uid, gid) = (rustix::fs::Uid::from_raw(node.uid), rustix::fs::Gid::from_raw(node.gid));
-    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
-}
-
 /// Shows the terminal as `/dev/console`.
 pub(super) fn attach_console(
     root: &Root,
@@ -163,18 +154,34 @@ pub(super) fn attach_console(
     let target = root.create_file_all("/dev/console", 0o600)?;
     match console {
         Some(mount) => sys::mount::attach(mount, &target),
-        // A terminal of the container's /dev/pts, which is attached here by now.
-        None => sys::mount::attach(clone_tree(stdio.stdin, c"", false)?, &target),
+        // A terminal of the container's /dev/pts, which is attached here by now; or one of the host's
+        // that only we may copy.
+        None => {
+            let mount = clone_tree(stdio.stdin, c"", false).or_else(|_| clone_by_name(stdio))?;
+            sys::mount::attach(mount, &target)
+        }
     }
 }
 
-/// Hides paths behind `file` or `directory`.
-pub(super) fn mask(
-    root: &Root,
-    paths: &[String],
-    file: &OwnedFd,
-    directory: &OwnedFd,
-) -> Result<(), sys::Error> {
+/// The terminal as our own mount namespace shows it.
+fn clone_by_name(stdio: &Stdio<'_>) -> Result<OwnedFd, sys::Error> {
+    let failed = |errno| sys::Error::new("open", "the terminal", errno);
+    let name = rustix::termios::ttyname(stdio.stdin, Vec::new()).map_err(failed)?;
+    let mount = clone_tree(rustix::fs::CWD, &name, false)?;
+    let is_same = sys::path::is_same_file(&mount, stdio.stdin).map_err(sys::Error::of("stat", "terminal"))?;
+    if is_same { Ok(mount) } else { Err(failed(Errno::NODEV)) }
+}
+
+/// Hides paths behind `masks`.
+pub(super) fn mask(root: &Root, paths: &[String], masks: Option<&Masks>) -> Result<(), sys::Error> {
+    let made;
+    let Masks { file, directory } = match masks {
+        Some(masks) => masks,
+        None => {
+            made = Masks::make()?;
+            &made
+        }
+    };
     let mut files = Stamp { mount: file, is_attached: false };
     let mut directories = Stamp { mount: directory, is_attached: false };
     for path in paths {

@@ -4,34 +4,25 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ponton_sys as sys;
-use ponton_sys::path::Root;
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets as KernelSets};
 
 use super::report::Writer;
 use crate::Error;
-use crate::open::{Identity, Program, finish_identity};
+use crate::open::{Identity, Program};
 use crate::plan::CapabilitySets;
 
 /// Becomes the program; comes back only with an error.
 pub(super) fn execute(
     program: &Program,
-    root: Option<&Root>,
+    looked_up: Option<&Identity>,
     report: &Writer,
     gate: Option<BorrowedFd<'_>>,
 ) -> Result<Infallible, Error> {
-    let looked_up;
-    let identity = match (&program.identity, root) {
-        (Some(identity), _) => identity,
-        (None, Some(root)) => {
-            looked_up = finish_identity(&program.plan, root)?;
-            &looked_up
-        }
-        (None, None) => {
-            let message = "the user cannot be looked up before the root is mounted".to_owned();
-            return Err(Error::NotFound { message });
-        }
+    let Some(identity) = program.identity.as_ref().or(looked_up) else {
+        let message = "the user cannot be looked up before the root is mounted".to_owned();
+        return Err(Error::NotFound { message });
     };
     let plan = &program.plan;
     let failed = |source| Error::Step { step: "exec (process)".into(), source };
@@ -144,7 +135,13 @@ fn become_user(uid: u32, gid: u32, groups: &[u32], sets: &CapabilitySets) -> Res
     }
     rustix::thread::set_keep_capabilities(true).map_err(failed("PR_SET_KEEPCAPS"))?;
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).map_err(failed("groups"))?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // In a user namespace that maps its maker's group alone nobody can change groups, lest one be
+        // dropped that keeps from something (user_namespaces(7)). Who has the capability is refused
+        // for nothing else.
+        Err(Errno::PERM) if groups.is_empty() && own & CapabilitySet::SETGID.bits() != 0 => {}
+        done => done.map_err(failed("groups"))?,
+    }
     rustix::thread::set_thread_gid(Gid::from_raw(gid)).map_err(failed("group id"))?;
     rustix::thread::set_thread_uid(Uid::from_raw(uid)).map_err(failed("user id"))?;
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits & own);

@@ -48,6 +48,17 @@ impl AsFd for Writer {
     }
 }
 
+impl Reader {
+    /// Why the go-between has no child.
+    pub(super) fn failure_of_go_between(self, writer: Writer) -> Error {
+        drop(writer);
+        self.failure().unwrap_or_else(|| Error::Step {
+            step: "clone".to_owned(),
+            source: sys::Error::new("clone3", "the go-between ended", Errno::CHILD),
+        })
+    }
+}
+
 impl Writer {
     pub(super) fn ready(&self) {
         // The parent may be gone: nobody to tell.

@@ -7,19 +7,23 @@
 mod mount;
 mod process;
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ponton_oci::runtime::NamespaceType;
+use ponton_oci::runtime::{DeviceType, IdMapping, NamespaceType};
 use ponton_sys as sys;
 use ponton_sys::namespace::Kinds;
 use ponton_sys::path::Root;
+use ponton_sys::user_namespace::{self, Range};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::Error;
 use crate::host::Host;
-use crate::plan::{Action, Join, Plan, PlanError, ProcessPlan, Step};
+use crate::plan::{Action, DeviceNode, IdMaps, Join, Plan, PlanError, ProcessPlan, Step};
+use mount::Makes;
 
-pub(crate) use mount::{MountSource, make_filesystem};
+pub(crate) use mount::{Detached, MountSource, clone_source, make};
 pub(crate) use process::{Identity, Program, finish_identity};
 
 /// Descriptors that come with a plan.
@@ -36,6 +40,20 @@ pub struct Opened {
     /// What each step of the plan needs, in the same order.
     pub(crate) ready: Vec<Ready>,
     pub(crate) cgroup: Option<CgroupGuard>,
+    /// What ids mean in the user namespace that is made.
+    pub(crate) ids: Option<Ids>,
+    /// Whether we may mount ourselves ([`Host::can_mount`]).
+    pub(crate) privileged: bool,
+}
+
+/// What ids mean in a new user namespace.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    pub(crate) writer: user_namespace::Writer,
+    pub(crate) uids: Vec<Range>,
+    pub(crate) gids: Vec<Range>,
+    /// The user and group that set the container up.
+    pub(crate) root: (u32, u32),
 }
 
 /// What a step needs.
@@ -47,10 +65,22 @@ pub(crate) enum Ready {
     Clone { join: Vec<(Kinds, OwnedFd)>, pid: Option<OwnedFd> },
     /// What is mounted.
     Mount(MountSource),
-    /// What paths are hidden behind.
-    Mask { file: OwnedFd, directory: OwnedFd },
+    /// What paths are hidden behind; none where the child has to make it.
+    Mask(Option<Masks>),
+    /// The host's device files as detached mounts, in the order of the nodes; none is one that the
+    /// child has to make.
+    Devices(Vec<Option<OwnedFd>>),
+    /// Where the host has procfs and sysfs, of which the container must see nothing.
+    HostMounts(Vec<CString>),
     /// The program.
     Exec(Box<Program>),
+}
+
+/// What paths are hidden behind.
+#[derive(Debug)]
+pub(crate) struct Masks {
+    pub(crate) file: OwnedFd,
+    pub(crate) directory: OwnedFd,
 }
 
 /// A control group that is removed again unless the container is started.
@@ -75,7 +105,10 @@ pub struct OpenedProcess {
     process: ProcessPlan,
     pub(crate) program: Program,
     pub(crate) target: OwnedFd,
+    /// The namespaces of the target that are not ours.
+    pub(crate) kinds: Kinds,
     pub(crate) cgroup: Option<ponton_cgroup::Opened>,
+    pub(crate) privileged: bool,
     root: Root,
 }
 
@@ -92,7 +125,8 @@ pub struct Target<'a> {
 
 /// Opens everything that `plan` names.
 pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened, Error> {
-    let _ = host;
+    let ids = plan.ids().map(|ids| Ids::new(ids, host));
+    let makes = Makes { file_systems: host.can_mount && !plan.in_user_namespace(), binds: host.can_mount };
     let mut netns = descriptors.netns;
     let mut cgroup = None;
     let mut ready = Vec::with_capacity(plan.steps.len());
@@ -100,12 +134,25 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
         let failed = |source| Error::Step { step: step.name(), source };
         ready.push(match &step.action {
             Action::Cgroup(plan) => {
-                cgroup = Some(CgroupGuard { opened: plan.create().map_err(failed)?, keep: false });
+                match plan.create() {
+                    Ok(opened) => cgroup = Some(CgroupGuard { opened, keep: false }),
+                    // Without a part of the tree that is delegated to us there is no group of its own,
+                    // which matters to nobody as long as nothing is to be limited.
+                    Err(error) if !host.can_mount && is_denied(&error) && plan.limits().is_empty() => {}
+                    Err(error) => return Err(failed(error)),
+                }
                 Ready::Nothing
             }
             Action::Clone { join, .. } => open_namespaces(step, join, &mut netns)?,
-            Action::Rootfs(plan) | Action::Mount(plan) => Ready::Mount(mount::open(plan).map_err(failed)?),
-            Action::Mask { .. } => open_mask().map_err(failed)?,
+            Action::Rootfs(plan) | Action::Mount(plan) => {
+                Ready::Mount(mount::open(plan, makes, host).map_err(failed)?)
+            }
+            Action::Mask { .. } => Ready::Mask(host.can_mount.then(Masks::make).transpose().map_err(failed)?),
+            Action::Devices { nodes, bound, .. } => {
+                let open = |node| open_device(node, *bound && host.can_mount);
+                Ready::Devices(nodes.iter().map(open).collect::<Result<_, _>>().map_err(failed)?)
+            }
+            Action::MoveRoot => Ready::HostMounts(mount::of_kernel().map_err(failed)?),
             Action::Exec(process) => {
                 let root = rootfs(&ready).map(|fd| fd.try_clone_to_owned()).transpose();
                 let root = root.map_err(|error| failed(sys::Error::new("dup", "the root", error)))?;
@@ -113,7 +160,6 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
                 Ready::Exec(Box::new(Program::new(process, root.as_ref())?))
             }
             Action::Attributes { .. }
-            | Action::Devices { .. }
             | Action::Console
             | Action::ReadOnly { .. }
             | Action::Pivot
@@ -121,7 +167,7 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
             | Action::Sysctl { .. } => Ready::Nothing,
         });
     }
-    Ok(Opened { plan, ready, cgroup })
+    Ok(Opened { plan, ready, cgroup, ids, privileged: host.can_mount })
 }
 
 /// The detached root file system.
@@ -165,26 +211,65 @@ pub(crate) fn kinds(namespace: NamespaceType) -> Kinds {
     }
 }
 
-/// The host's `/dev/null`, and one empty directory that nobody can write to.
-fn open_mask() -> Result<Ready, sys::Error> {
-    use sys::mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
-    let file = sys::mount::clone_tree(rustix::fs::CWD, c"/dev/null", false)?;
-    let status = rustix::fs::fstat(&file).map_err(sys::Error::of("fstat", "/dev/null"))?;
-    if status.st_rdev != rustix::fs::makedev(1, 3) {
-        return Err(sys::Error::new("open", "/dev/null: not the null device", rustix::io::Errno::NODEV));
+fn is_denied(error: &sys::Error) -> bool {
+    [Errno::ACCESS, Errno::PERM, Errno::ROFS].iter().any(|errno| error.errno() == Some(errno.raw_os_error()))
+}
+
+impl Ids {
+    fn new(maps: &IdMaps, host: &Host) -> Self {
+        Self { writer: writer(host), uids: ranges(&maps.uid), gids: ranges(&maps.gid), root: maps.root() }
     }
-    let empty = sys::mount::Context::new("tmpfs")?;
-    empty.set("mode", "755")?;
-    empty.set("nr_inodes", "2")?;
-    let directory =
-        empty.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
-    Ok(Ready::Mask { file, directory })
+}
+
+/// Who writes maps of ids.
+fn writer(host: &Host) -> user_namespace::Writer {
+    if host.can_map_ids { user_namespace::Writer::Privileged } else { user_namespace::Writer::Unprivileged }
+}
+
+fn ranges(mappings: &[IdMapping]) -> Vec<Range> {
+    let range = |mapping: &IdMapping| Range {
+        inside: mapping.container_id,
+        outside: mapping.host_id,
+        size: mapping.size,
+    };
+    mappings.iter().map(range).collect()
+}
+
+impl Masks {
+    /// The host's `/dev/null`, and one empty directory that nobody can write to.
+    pub(crate) fn make() -> Result<Self, sys::Error> {
+        use sys::mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+        let file = clone_device("/dev/null", rustix::fs::makedev(1, 3))?;
+        let empty = sys::mount::Context::new("tmpfs")?;
+        empty.set("mode", "755")?;
+        empty.set("nr_inodes", "2")?;
+        let directory =
+            empty.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)?;
+        Ok(Self { file, directory })
+    }
+}
+
+fn open_device(node: &DeviceNode, is_wanted: bool) -> Result<Option<OwnedFd>, sys::Error> {
+    // A fifo is no device, and can be made by everybody.
+    let is_wanted = is_wanted && node.r#type != DeviceType::P;
+    is_wanted.then(|| clone_device(&node.path, rustix::fs::makedev(node.major, node.minor))).transpose()
+}
+
+/// The host's device file at `path` as a detached mount, if it is that device.
+pub(crate) fn clone_device(path: &str, device: u64) -> Result<OwnedFd, sys::Error> {
+    let mount = sys::mount::clone_tree(rustix::fs::CWD, &mount::c_path(path.as_ref())?, false)?;
+    let status = rustix::fs::fstat(&mount).map_err(sys::Error::of("fstat", path))?;
+    if status.st_rdev != device {
+        return Err(sys::Error::new("open", format!("{path}: another device on the host"), Errno::NODEV));
+    }
+    Ok(mount)
 }
 
 /// Opens what is needed to start `process` in the container of `target`.
 pub fn open_process(process: ProcessPlan, target: Target<'_>, host: &Host) -> Result<OpenedProcess, Error> {
     let step = |source| Error::Step { step: format!("exec into process {}", target.pid), source };
     let root = Root::open(format!("/proc/{}/root", target.pid)).map_err(step)?;
+    let kinds = foreign_namespaces(target.pid).map_err(step)?;
     // The number may have been given to another process meanwhile: then the container is gone.
     sys::pidfd::send_signal(target.pidfd, 0).map_err(step)?;
     let program = Program::new(&process, Some(&root))?;
@@ -192,10 +277,50 @@ pub fn open_process(process: ProcessPlan, target: Target<'_>, host: &Host) -> Re
     let cgroup = cgroup.transpose().map_err(step)?;
     let pidfd = target.pidfd.try_clone_to_owned();
     let target = pidfd.map_err(|error| step(sys::Error::new("dup", "pidfd", error)))?;
-    Ok(OpenedProcess { process, program, target, cgroup, root })
+    let privileged = host.can_mount;
+    Ok(OpenedProcess { process, program, target, kinds, cgroup, privileged, root })
+}
+
+/// The kinds of namespaces in which a process is not in ours.
+fn foreign_namespaces(pid: u32) -> Result<Kinds, sys::Error> {
+    const ALL: [NamespaceType; 8] = [
+        NamespaceType::User,
+        NamespaceType::Mount,
+        NamespaceType::Pid,
+        NamespaceType::Network,
+        NamespaceType::Ipc,
+        NamespaceType::Uts,
+        NamespaceType::Cgroup,
+        NamespaceType::Time,
+    ];
+    let mut foreign = Kinds::empty();
+    for kind in ALL {
+        let inode = |of: &str| {
+            let path = format!("/proc/{of}/ns/{}", kind.file_name());
+            rustix::fs::stat(&path).map(|status| status.st_ino).map_err(sys::Error::of("stat", path))
+        };
+        match inode("self") {
+            Ok(own) if own == inode(&pid.to_string())? => {}
+            Ok(_) => foreign |= kinds(kind),
+            // A kernel without this kind.
+            Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(foreign)
 }
 
 impl Opened {
+    /// Whether namespaces are joined in an order in which the child cannot join them itself: with a
+    /// user namespace.
+    pub(crate) fn needs_go_between(&self) -> bool {
+        let joins = self.ready.iter().any(|ready| match ready {
+            Ready::Clone { join, pid } => !join.is_empty() || pid.is_some(),
+            _ => false,
+        });
+        joins && self.plan.in_user_namespace()
+    }
+
     /// The plan that was opened.
     pub fn plan(&self) -> &Plan {
         &self.plan

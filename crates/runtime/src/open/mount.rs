@@ -7,11 +7,13 @@ use std::path::Path;
 
 use ponton_sys as sys;
 use ponton_sys::mount::{Change, Context};
+use ponton_sys::user_namespace;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
-use crate::plan::{MountPlan, Propagation, Source};
+use crate::host::Host;
+use crate::plan::{IdMapPlan, MountPlan, Propagation, Source};
 
 /// Where the child gets a mount from.
 #[derive(Debug)]
@@ -47,32 +49,97 @@ impl Source {
 /// File systems whose content is that of a namespace of the process that makes them.
 const OF_NAMESPACES: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup2", "cgroup"];
 
-pub(super) fn open(plan: &MountPlan) -> Result<MountSource, sys::Error> {
+/// What the parent makes; the rest is made by the child, with the rights that it has in its namespaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Makes {
+    pub(super) file_systems: bool,
+    pub(super) binds: bool,
+}
+
+pub(super) fn open(plan: &MountPlan, makes: Makes, host: &Host) -> Result<MountSource, sys::Error> {
+    let by_parent = match &plan.source {
+        // It is the layers' owner who can mount them.
+        Source::FileSystem { r#type, .. } if r#type == "overlay" => makes.binds,
+        Source::FileSystem { r#type, .. } => makes.file_systems && !OF_NAMESPACES.contains(&r#type.as_str()),
+        Source::Bind { .. } => makes.binds,
+        Source::Remount { .. } => false,
+    };
+    if !by_parent {
+        return Ok(MountSource::InChild);
+    }
+    let made = make(plan)?;
+    if let Some(IdMapPlan { maps, recursive }) = &plan.id_map {
+        let namespace =
+            user_namespace::new(super::writer(host), &super::ranges(&maps.uid), &super::ranges(&maps.gid))?;
+        sys::mount::map_ids(made.mount.as_fd(), namespace.as_fd(), *recursive)?;
+    }
+    Ok(MountSource::Detached(made))
+}
+
+/// Makes the detached mount of a plan, with its attributes.
+pub(crate) fn make(plan: &MountPlan) -> Result<Detached, sys::Error> {
     match &plan.source {
-        Source::FileSystem { r#type, .. } if OF_NAMESPACES.contains(&r#type.as_str()) => {
-            Ok(MountSource::InChild)
-        }
-        Source::FileSystem { .. } => {
-            let mount = make_filesystem(plan)?;
-            Ok(MountSource::Detached(Detached { mount, is_directory: true }))
-        }
-        Source::Bind { path, recursive } => {
-            let mount = sys::mount::clone_tree(rustix::fs::CWD, &c_path(path)?, *recursive)?;
-            let status = rustix::fs::fstat(&mount).map_err(sys::Error::of("fstat", path.display()))?;
-            configure(&mount, plan)?;
-            let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-            Ok(MountSource::Detached(Detached { mount, is_directory }))
-        }
+        Source::FileSystem { .. } => Ok(Detached { mount: make_filesystem(plan)?, is_directory: true }),
+        Source::Bind { path, recursive } => clone_source(plan, path, *recursive),
+        Source::Remount { .. } => Err(sys::Error::new("mount", &plan.target, Errno::INVAL)),
     }
 }
 
-fn c_path(path: &Path) -> Result<CString, sys::Error> {
+/// A copy of a part of the host, with the attributes of the plan.
+pub(crate) fn clone_source(plan: &MountPlan, path: &Path, recursive: bool) -> Result<Detached, sys::Error> {
+    let mount = sys::mount::clone_tree(rustix::fs::CWD, &c_path(path)?, recursive)?;
+    let status = rustix::fs::fstat(&mount).map_err(sys::Error::of("fstat", path.display()))?;
+    configure(&mount, plan)?;
+    let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    Ok(Detached { mount, is_directory })
+}
+
+/// Where the host has procfs and sysfs (proc_pid_mountinfo(5)).
+pub(super) fn of_kernel() -> Result<Vec<CString>, sys::Error> {
+    let path = "/proc/self/mountinfo";
+    let table = std::fs::read(path).map_err(sys::Error::of("read", path))?;
+    let mut targets = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut words = line.split(|byte| *byte == b' ');
+        let target = words.nth(4);
+        let r#type = words.skip_while(|word| *word != b"-").nth(1);
+        if let (Some(target), Some(b"proc" | b"sysfs")) = (target, r#type) {
+            targets.extend(CString::new(unescape(target)));
+        }
+    }
+    // Those above others last.
+    targets.reverse();
+    Ok(targets)
+}
+
+/// The kernel writes blanks and backslashes in octal.
+fn unescape(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut rest = path;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal.filter(|_| *first == b'\\') {
+            Some(byte) => {
+                plain.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+pub(super) fn c_path(path: &Path) -> Result<CString, sys::Error> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| sys::Error::new("open", path.display(), Errno::INVAL))
 }
 
 /// Makes the file system of a plan, with its attributes.
-pub(crate) fn make_filesystem(plan: &MountPlan) -> Result<OwnedFd, sys::Error> {
+fn make_filesystem(plan: &MountPlan) -> Result<OwnedFd, sys::Error> {
     let Source::FileSystem { r#type, source, options } = &plan.source else {
         return Err(sys::Error::new("mount", &plan.target, Errno::INVAL));
     };
@@ -85,6 +152,10 @@ pub(crate) fn make_filesystem(plan: &MountPlan) -> Result<OwnedFd, sys::Error> {
             context.set("source", source)?;
         }
         options.iter().try_for_each(|option| context.set_option(option))?;
+        // A device that cannot be written to can be mounted so only.
+        if source.starts_with('/') && plan.attributes.is_read_only() {
+            context.set_flag("ro")?;
+        }
         context.mount(attributes)?
     };
     if let Some(propagation) = plan.propagation {
@@ -110,4 +181,15 @@ fn change_propagation(
     Propagation { flag, recursive }: Propagation,
 ) -> Result<(), sys::Error> {
     sys::mount::change(mount.as_fd(), Change { propagation: flag, ..Change::default() }, recursive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescape(br"/a\040b\134\04"), br"/a b\\04".to_vec());
+        assert!(of_kernel().unwrap().contains(&c"/proc".to_owned()));
+    }
 }

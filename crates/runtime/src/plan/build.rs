@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::{CgroupPlan, Version};
-use ponton_oci::runtime::{Device, DeviceRule, DeviceType, Hooks, Linux, Mount, NamespaceType, Spec};
+use ponton_oci::runtime::{Hooks, Linux, Mount, NamespaceType, Spec};
 
-use super::mount::parse_options;
+use super::mount::{Options, parse_options};
+use super::node::default_device_rules;
 use super::{
-    Action, Attributes, DeviceNode, Join, MountPlan, Plan, PlanError, PlanInput, Propagation, Source, Step,
+    Action, Attributes, IdMapPlan, IdMaps, MountPlan, Plan, PlanError, PlanInput, Propagation, Source, Step,
     plan_process,
 };
 use crate::host::Host;
@@ -17,18 +18,26 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
     refuse_unbuilt(spec, linux)?;
-    if input.no_pivot {
-        return Err(PlanError::not_implemented("--no-pivot", "a root without pivot_root"));
-    }
     let process = spec.process.as_ref().ok_or_else(|| PlanError::invalid("process", "is missing"))?;
     if linux.seccomp.is_some() != input.process.seccomp.is_some() {
         return Err(PlanError::invalid("linux.seccomp", "is given with its compiled filter, or not at all"));
     }
 
-    let mut builder = Builder { steps: Vec::new(), host, input };
+    if !linux.mount_label.is_empty() && !host.has_selinux {
+        return Err(PlanError::invalid("linux.mountLabel", "SELinux is not enabled on this host"));
+    }
+    let mut builder = Builder {
+        steps: Vec::new(),
+        host,
+        input,
+        mount_label: &linux.mount_label,
+        ids: None,
+        in_user_namespace: false,
+    };
     let cgroup = builder.cgroup(linux)?;
     builder.namespaces(linux)?;
-    builder.rootfs(spec)?;
+    builder.check_user(process)?;
+    builder.rootfs(spec, linux)?;
     builder.mounts(spec, &cgroup)?;
     builder.devices(spec, linux)?;
     if process.terminal && !binds(spec, "/dev/console") {
@@ -45,14 +54,10 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
 fn refuse_unbuilt(spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
     let unbuilt = [
         ("hooks", spec.hooks.as_ref().is_some_and(|hooks| *hooks != Hooks::default())),
-        ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-        ("linux.gidMappings", !linux.gid_mappings.is_empty()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
         ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.personality", linux.personality.is_some()),
-        ("linux.timeOffsets", !linux.time_offsets.is_empty()),
-        ("linux.mountLabel", !linux.mount_label.is_empty()),
     ];
     match unbuilt.into_iter().find(|(_, is_asked)| *is_asked) {
         Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
@@ -61,7 +66,7 @@ fn refuse_unbuilt(spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
 }
 
 /// Whether the user mounts something of the host at this path.
-fn binds(spec: &Spec, target: &str) -> bool {
+pub(super) fn binds(spec: &Spec, target: &str) -> bool {
     spec.mounts.iter().any(|mount| {
         normal(&mount.destination) == target
             && (mount.r#type == "bind"
@@ -71,7 +76,7 @@ fn binds(spec: &Spec, target: &str) -> bool {
 
 /// An absolute path without doubled, trailing or single-dot parts. `..` stays: only the kernel knows
 /// what it means behind a symlink.
-fn normal(path: &str) -> String {
+pub(super) fn normal(path: &str) -> String {
     let mut normal = String::new();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         normal.push('/');
@@ -80,14 +85,20 @@ fn normal(path: &str) -> String {
     if normal.is_empty() { "/".to_owned() } else { normal }
 }
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     steps: Vec<Step>,
-    host: &'a Host,
-    input: &'a PlanInput<'a>,
+    pub(super) host: &'a Host,
+    pub(super) input: &'a PlanInput<'a>,
+    /// The SELinux label of what is mounted; empty is none.
+    mount_label: &'a str,
+    /// The maps of the user namespace that is made.
+    pub(super) ids: Option<IdMaps>,
+    /// Whether the container is in a user namespace of its own, made or joined.
+    pub(super) in_user_namespace: bool,
 }
 
 impl Builder<'_> {
-    fn push(&mut self, cause: impl Into<String>, action: Action) {
+    pub(super) fn push(&mut self, cause: impl Into<String>, action: Action) {
         self.steps.push(Step { action, cause: cause.into() });
     }
 
@@ -95,6 +106,10 @@ impl Builder<'_> {
         let default = format!("ponton/{}", self.input.id);
         let path = if linux.cgroups_path.is_empty() { &default } else { &linux.cgroups_path };
         let mut resources = linux.resources.clone().unwrap_or_default();
+        if !self.host.can_mount {
+            // Only the privileged can restrict devices. The others cannot make any, either.
+            resources.devices.clear();
+        }
         if !resources.devices.is_empty() {
             // What is allowed already, and not denied after that, is not written twice.
             let last_denied = resources.devices.iter().rposition(|rule| !rule.allow);
@@ -113,45 +128,16 @@ impl Builder<'_> {
         Ok(plan)
     }
 
-    fn namespaces(&mut self, linux: &Linux) -> Result<(), PlanError> {
-        let (mut new, mut join) = (Vec::new(), Vec::new());
-        for (index, namespace) in linux.namespaces.iter().enumerate() {
-            let field = format!("linux.namespaces[{index}]");
-            let kind = namespace.r#type;
-            if matches!(kind, NamespaceType::User | NamespaceType::Time) {
-                return Err(PlanError::not_implemented(field, format!("{kind} namespaces")));
-            }
-            if new.contains(&kind) || join.iter().any(|join: &Join| join.r#type == kind) {
-                return Err(PlanError::invalid(field, format!("a second {kind} namespace")));
-            }
-            match &namespace.path {
-                _ if kind == NamespaceType::Network && self.input.netns => {
-                    join.push(Join { r#type: kind, path: None });
-                }
-                Some(path) if kind == NamespaceType::Mount => {
-                    return Err(PlanError::not_implemented(field, format!("joining {path}")));
-                }
-                Some(path) => join.push(Join { r#type: kind, path: Some(path.into()) }),
-                None => new.push(kind),
-            }
-        }
-        if !new.contains(&NamespaceType::Mount) {
-            return Err(PlanError::invalid("linux.namespaces", "a mount namespace is needed"));
-        }
-        self.push("linux.namespaces", Action::Clone { new, join });
-        Ok(())
-    }
-
-    fn rootfs(&mut self, spec: &Spec) -> Result<(), PlanError> {
+    fn rootfs(&mut self, spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
+        // Mounts of the host reach a root that is to be a slave or shared; what is mounted in it must
+        // never reach the host.
+        let spreads = matches!(linux.rootfs_propagation.as_str(), "slave" | "rslave" | "shared" | "rshared");
+        let propagation = if spreads { Propagation::from_word("rslave") } else { None };
         let Some((first, further)) = self.input.rootfs.split_first() else {
             let root = spec.root.as_ref().filter(|root| !root.path.is_empty());
             let root = root.ok_or_else(|| PlanError::invalid("root.path", "is missing"))?;
             let source = Source::Bind { path: self.host_path(&root.path), recursive: true };
-            let (attributes, propagation) = (Attributes::default(), None);
-            self.push(
-                "root",
-                Action::Rootfs(MountPlan { source, target: "/".into(), attributes, propagation }),
-            );
+            self.push("root", Action::Rootfs(MountPlan { propagation, ..MountPlan::new(source, "/") }));
             return Ok(());
         };
         let mount = |mount: &super::RootMount, field: &str| {
@@ -183,31 +169,75 @@ impl Builder<'_> {
             let message = format!("{:?} is not an absolute path", mount.destination);
             return Err(PlanError::invalid(format!("{field}.destination"), message));
         }
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(PlanError::not_implemented(format!("{field}.uidMappings"), "mapped mounts"));
-        }
-        let options = parse_options(&mount.options, &format!("{field}.options"))?;
-        let source = if mount.r#type == "bind" || options.bind.is_some() {
-            if let Some(unknown) = options.data.first() {
-                let message = format!("a bind mount has no option {unknown:?}");
-                return Err(PlanError::invalid(format!("{field}.options"), message));
-            }
-            if mount.source.is_empty() || mount.source.contains('\0') {
-                return Err(PlanError::invalid(format!("{field}.source"), "a bind mount needs a source"));
-            }
-            Source::Bind { path: self.host_path(&mount.source), recursive: options.bind.unwrap_or(true) }
+        let mut options = parse_options(&mount.options, &format!("{field}.options"))?;
+        let id_map = self.id_map(mount, &options, field)?;
+        let is_bind = mount.r#type == "bind" || options.bind.is_some();
+        let source = if options.remount {
+            Source::Remount { options: std::mem::take(&mut options.data) }
+        } else if is_bind {
+            self.bind_source(mount, &options, field)?
         } else if mount.r#type.is_empty() {
             return Err(PlanError::invalid(format!("{field}.type"), "is missing"));
         } else {
+            if id_map.is_some() {
+                let message = "ids are mapped on bind mounts only";
+                return Err(PlanError::invalid(format!("{field}.uidMappings"), message));
+            }
             let (r#type, source) = (mount.r#type.clone(), mount.source.clone());
-            Source::FileSystem { r#type, source, options: options.data }
+            let mut data = std::mem::take(&mut options.data);
+            if !self.mount_label.is_empty() && !UNLABELLED.contains(&r#type.as_str()) {
+                data.push(format!("context={}", self.mount_label));
+            }
+            Source::FileSystem { r#type, source, options: data }
         };
+        if options.copy_up && !matches!(&source, Source::FileSystem { r#type, .. } if r#type == "tmpfs") {
+            let message = "tmpcopyup is for a tmpfs only";
+            return Err(PlanError::invalid(format!("{field}.options"), message));
+        }
         Ok(MountPlan {
-            source,
-            target: normal(&mount.destination),
             attributes: options.attributes,
             propagation: options.propagation,
+            id_map,
+            copy_up: options.copy_up,
+            ..MountPlan::new(source, normal(&mount.destination))
         })
+    }
+
+    fn bind_source(&self, mount: &Mount, options: &Options, field: &str) -> Result<Source, PlanError> {
+        // What a new mount is anyway need not be said.
+        let mut unknown = options.data.iter();
+        if let Some(unknown) =
+            unknown.find(|option| !matches!(option.as_str(), "async" | "nomand" | "nolazytime"))
+        {
+            let message = format!("a bind mount has no option {unknown:?}");
+            return Err(PlanError::invalid(format!("{field}.options"), message));
+        }
+        if mount.source.is_empty() || mount.source.contains('\0') {
+            return Err(PlanError::invalid(format!("{field}.source"), "a bind mount needs a source"));
+        }
+        Ok(Source::Bind { path: self.host_path(&mount.source), recursive: options.bind.unwrap_or(true) })
+    }
+
+    /// How the ids of a mount are mapped: as it says itself, or as the container's are.
+    fn id_map(&self, mount: &Mount, options: &Options, field: &str) -> Result<Option<IdMapPlan>, PlanError> {
+        let is_mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+        if !is_mapped && options.id_map.is_none() {
+            return Ok(None);
+        }
+        if !self.host.can_mount {
+            let message = "ids of a mount can be mapped with privileges only (CAP_SYS_ADMIN)";
+            return Err(PlanError::invalid(format!("{field}.uidMappings"), message));
+        }
+        let recursive = options.id_map.unwrap_or(false);
+        let maps = if is_mapped {
+            IdMaps::checked(&mount.uid_mappings, &mount.gid_mappings, field)?
+        } else {
+            self.ids.clone().ok_or_else(|| {
+                let message = "there are no mappings, of the mount or of the container, to map ids by";
+                PlanError::invalid(format!("{field}.options"), message)
+            })?
+        };
+        Ok(Some(IdMapPlan { maps, recursive }))
     }
 
     fn mounts(&mut self, spec: &Spec, cgroup: &CgroupPlan) -> Result<(), PlanError> {
@@ -260,7 +290,9 @@ impl Builder<'_> {
                 continue;
             }
             let target = format!("{}/{name}", mount.target);
-            let source = Source::Bind { path: directory, recursive: false };
+            // Without privileges there is no group of the container's own; the host's can be seen.
+            let path = if self.host.can_mount { directory } else { hierarchy.to_owned() };
+            let source = Source::Bind { path, recursive: false };
             self.push(cause, Action::Mount(MountPlan { source, target, ..mount.clone() }));
             if name.contains(',') {
                 links.extend(
@@ -269,36 +301,12 @@ impl Builder<'_> {
             }
         }
         if !links.is_empty() {
-            self.push(cause, Action::Devices { nodes: Vec::new(), links });
+            self.push(cause, Action::Devices { nodes: Vec::new(), links, bound: false });
         }
         if read_only {
             let (target, attributes) = (mount.target.clone(), Attributes::READ_ONLY);
             self.push(cause, Action::Attributes { target, attributes, propagation: None });
         }
-    }
-
-    fn devices(&mut self, spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
-        if binds(spec, "/dev") {
-            return Ok(());
-        }
-        let mut nodes = Vec::new();
-        for (path, major, minor) in DEFAULT_DEVICES {
-            let (path, r#type) = (path.to_owned(), DeviceType::C);
-            nodes.push(DeviceNode { path, r#type, major, minor, mode: 0o666, uid: 0, gid: 0 });
-        }
-        for (index, device) in linux.devices.iter().enumerate() {
-            let node = device_node(device, &format!("linux.devices[{index}]"))?;
-            nodes.retain(|known| known.path != node.path);
-            nodes.push(node);
-        }
-        let has_core = self.host.has_kcore;
-        let links = DEFAULT_LINKS
-            .iter()
-            .filter(|(path, _)| *path != CORE || has_core)
-            .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
-            .collect();
-        self.push("linux.devices", Action::Devices { nodes, links });
-        Ok(())
     }
 
     /// What is done to the whole tree once everything is in its place.
@@ -318,7 +326,7 @@ impl Builder<'_> {
                 PlanError::invalid("linux.rootfsPropagation", format!("{word:?} is no kind of propagation"))
             })?),
         };
-        self.push("root", Action::Pivot);
+        self.push("root", if self.input.no_pivot { Action::MoveRoot } else { Action::Pivot });
         if read_only || propagation.is_some() {
             let attributes = if read_only { Attributes::READ_ONLY } else { Attributes::default() };
             let cause = if read_only { "root.readonly" } else { "linux.rootfsPropagation" };
@@ -353,6 +361,9 @@ impl Builder<'_> {
     }
 }
 
+/// File systems that take no label, or whose content has labels of its own.
+const UNLABELLED: [&str; 5] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue"];
+
 /// The namespace that a kernel parameter belongs to; none for those of the whole host.
 fn sysctl_namespace(name: &str) -> Option<NamespaceType> {
     const IPC: [&str; 8] = [
@@ -386,66 +397,3 @@ fn absolute(paths: &[String], field: &str) -> Result<Vec<String>, PlanError> {
         None => Ok(paths.iter().map(|path| normal(path)).collect()),
     }
 }
-
-fn device_node(device: &Device, field: &str) -> Result<DeviceNode, PlanError> {
-    let number = |number: i64, name: &str| {
-        u32::try_from(number).map_err(|_| PlanError::invalid(format!("{field}.{name}"), "is out of range"))
-    };
-    if !device.path.starts_with('/') || device.path.contains('\0') {
-        let message = format!("{:?} is not an absolute path", device.path);
-        return Err(PlanError::invalid(format!("{field}.path"), message));
-    }
-    if device.r#type == DeviceType::A {
-        return Err(PlanError::invalid(format!("{field}.type"), "is missing"));
-    }
-    Ok(DeviceNode {
-        path: normal(&device.path),
-        r#type: device.r#type,
-        major: number(device.major, "major")?,
-        minor: number(device.minor, "minor")?,
-        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-        uid: device.uid.unwrap_or(0),
-        gid: device.gid.unwrap_or(0),
-    })
-}
-
-/// config-linux.md, "Default Devices".
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// What every container may use, whatever the spec forbids: the default devices, its terminals, and
-/// the making of device files (which does not mean that they can be opened).
-fn default_device_rules() -> impl Iterator<Item = DeviceRule> {
-    let rule = |r#type, major, minor, access: &str| DeviceRule {
-        allow: true,
-        r#type,
-        major,
-        minor,
-        access: access.to_owned(),
-    };
-    let make = [DeviceType::C, DeviceType::B].map(|kind| rule(kind, None, None, "m"));
-    let terminals = [(136, None), (5, Some(2)), (5, Some(1))];
-    let terminals = terminals.map(|(major, minor)| rule(DeviceType::C, Some(major), minor, "rwm"));
-    let default = DEFAULT_DEVICES
-        .map(|(_, major, minor)| rule(DeviceType::C, Some(i64::from(major)), Some(i64::from(minor)), "rwm"));
-    make.into_iter().chain(default).chain(terminals)
-}
-
-/// Made only where the kernel has what it leads to.
-const CORE: &str = "/dev/core";
-
-/// runtime-linux.md, "Dev symbolic links"; and the link that makes pseudo-terminals work.
-const DEFAULT_LINKS: [(&str, &str); 6] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    (CORE, "/proc/kcore"),
-    ("/dev/ptmx", "pts/ptmx"),
-];

@@ -13,6 +13,8 @@
 
 mod build;
 mod mount;
+mod namespace;
+mod node;
 mod process;
 mod show;
 
@@ -20,11 +22,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::CgroupPlan;
-use ponton_oci::runtime::{DeviceType, NamespaceType};
+use ponton_oci::runtime::{DeviceType, NamespaceType, TimeOffset};
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
-pub use mount::{Attributes, MountPlan, Propagation, RootMount, Source, mount_options};
+pub use mount::{Attributes, IdMapPlan, MountPlan, Propagation, RootMount, Source, mount_options};
+pub use namespace::IdMaps;
 pub use process::{
     CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, capability_names,
     plan_process,
@@ -60,6 +63,12 @@ pub enum Action {
         new: Vec<NamespaceType>,
         /// Namespaces that are joined.
         join: Vec<Join>,
+        /// What ids mean in the user namespace that is made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ids: Option<IdMaps>,
+        /// Offsets of the clocks of the time namespace that is made.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        clocks: BTreeMap<String, TimeOffset>,
     },
     /// Mount the root file system; its target is `/`.
     Rootfs(MountPlan),
@@ -82,6 +91,9 @@ pub enum Action {
         nodes: Vec<DeviceNode>,
         /// Symbolic links, path to content.
         links: Vec<(String, String)>,
+        /// The host's device files are bound, where none can be made.
+        #[serde(default)]
+        bound: bool,
     },
     /// Show the terminal as `/dev/console`.
     Console,
@@ -97,6 +109,8 @@ pub enum Action {
     },
     /// Make the root file system the root, and let the host's go.
     Pivot,
+    /// The same without pivot_root(2): it is moved over the host's, which stays below.
+    MoveRoot,
     /// Set names of the host.
     Hostname {
         /// The host name; empty leaves it.
@@ -186,6 +200,25 @@ impl Plan {
         self.steps.iter().find_map(|step| match &step.action {
             Action::Cgroup(plan) => Some(plan.path()),
             _ => None,
+        })
+    }
+
+    /// The maps of the user namespace that is made, if one is.
+    pub fn ids(&self) -> Option<&IdMaps> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Clone { ids, .. } => ids.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Whether the container is in a user namespace of its own, made or joined.
+    pub fn in_user_namespace(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::Clone { new, join, .. } => {
+                new.contains(&NamespaceType::User)
+                    || join.iter().any(|join| join.r#type == NamespaceType::User)
+            }
+            _ => false,
         })
     }
 

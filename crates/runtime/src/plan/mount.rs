@@ -10,7 +10,7 @@ use ponton_sys::mount::{
 use rustix::mount::MountPropagationFlags;
 use serde::{Deserialize, Serialize};
 
-use super::PlanError;
+use super::{IdMaps, PlanError};
 
 /// A mount of the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,29 @@ pub struct MountPlan {
     /// How mounts below it spread; private, with all below it, where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propagation: Option<Propagation>,
+    /// How the ids of its files are mapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_map: Option<IdMapPlan>,
+    /// A tmpfs begins with a copy of what it covers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy_up: bool,
+}
+
+/// A mount whose files' ids are mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapPlan {
+    /// The maps: an id in the file system, and what it is on this mount.
+    pub maps: IdMaps,
+    /// For all mounts below it too.
+    pub recursive: bool,
+}
+
+impl MountPlan {
+    /// A mount with nothing special.
+    pub(super) fn new(source: Source, target: impl Into<String>) -> Self {
+        let attributes = Attributes::default();
+        Self { source, target: target.into(), attributes, propagation: None, id_map: None, copy_up: false }
+    }
 }
 
 /// What is mounted.
@@ -46,6 +69,11 @@ pub enum Source {
         path: PathBuf,
         /// With what is mounted below it.
         recursive: bool,
+    },
+    /// What is mounted there already, with these options of the file system and other attributes.
+    Remount {
+        /// Options of the file system; without any only attributes of the mount change.
+        options: Vec<String>,
     },
 }
 
@@ -206,11 +234,17 @@ pub(super) struct Options {
     pub(super) propagation: Option<Propagation>,
     /// `bind` or `rbind`.
     pub(super) bind: Option<Recursive>,
+    /// `idmap` or `ridmap`.
+    pub(super) id_map: Option<Recursive>,
+    /// `tmpcopyup`.
+    pub(super) copy_up: bool,
+    /// `remount`.
+    pub(super) remount: bool,
     /// What is left for the file system.
     pub(super) data: Vec<String>,
 }
 
-/// `rbind` is recursive, `bind` is not.
+/// `rbind` and `ridmap` are recursive, `bind` and `idmap` are not.
 pub(super) type Recursive = bool;
 
 /// Reads the options of a mount; `field` is where they stand, for the error.
@@ -227,13 +261,16 @@ fn parse_option(parsed: &mut Options, option: &str, field: &str) -> Result<(), P
     match option {
         "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
         "rbind" => parsed.bind = Some(true),
-        "defaults" | "" => {}
-        "remount" | "idmap" | "ridmap" | "tmpcopyup" | "copy-symlink" => {
-            return Err(PlanError::not_implemented(field, format!("mount option {option:?}")));
-        }
-        _ if RELATIME.contains(&option) => {
-            parsed.attributes.add(MOUNT_ATTR__ATIME, false, false);
-            parsed.attributes.add(MOUNT_ATTR_RELATIME, true, false);
+        // What every new mount is; how much is logged; and what file systems decide by themselves
+        // (kernel 6.1).
+        "defaults" | "" | "silent" | "loud" | "iversion" | "noiversion" => {}
+        "idmap" => parsed.id_map = Some(parsed.id_map.unwrap_or(false)),
+        "ridmap" => parsed.id_map = Some(true),
+        "tmpcopyup" => parsed.copy_up = true,
+        "remount" => parsed.remount = true,
+        _ if RELATIME.contains(&option) => add_relatime(&mut parsed.attributes, false),
+        _ if option.strip_prefix('r').is_some_and(|word| RELATIME.contains(&word)) => {
+            add_relatime(&mut parsed.attributes, true);
         }
         _ => {
             if let Some(&(_, bits, is_set)) = attribute(option) {
@@ -252,9 +289,32 @@ fn parse_option(parsed: &mut Options, option: &str, field: &str) -> Result<(), P
     Ok(())
 }
 
+fn add_relatime(attributes: &mut Attributes, recursive: bool) {
+    attributes.add(MOUNT_ATTR__ATIME, false, recursive);
+    attributes.add(MOUNT_ATTR_RELATIME, true, recursive);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// config.md, "Linux mount options": all of them, and those that are the file system's business.
+    const ALL: &str = "async,atime,bind,defaults,dev,diratime,dirsync,exec,iversion,lazytime,loud,nodev,\
+        noatime,nodiratime,noexec,noiversion,nolazytime,norelatime,nostrictatime,nosuid,nosymfollow,\
+        private,ratime,rbind,rdev,rdiratime,relatime,remount,rexec,rnoatime,rnodiratime,rnodev,rnoexec,\
+        rnorelatime,rnostrictatime,rnosuid,rnosymfollow,ro,rprivate,rrelatime,rro,rrw,rshared,rslave,\
+        rstrictatime,rsuid,rsymfollow,runbindable,rw,shared,silent,slave,strictatime,suid,symfollow,\
+        sync,tmpcopyup,unbindable,idmap,ridmap,mand,nomand";
+
+    #[test]
+    fn every_option_of_the_specification_is_known() {
+        let options = parse(ALL);
+        let of_the_file_system = ["async", "dirsync", "lazytime", "nolazytime", "sync", "mand", "nomand"];
+        assert_eq!(options.data, of_the_file_system);
+        assert_eq!((options.bind, options.id_map), (Some(true), Some(true)));
+        assert!(options.copy_up && options.remount);
+        assert_eq!(parse("rnoatime,rrelatime").attributes.clear_recursive, MOUNT_ATTR__ATIME);
+    }
 
     fn parse(options: &str) -> Options {
         let options: Vec<String> = options.split(',').map(String::from).collect();

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use ponton_oci::runtime::TimeOffset;
+
 use super::process::CAPABILITIES;
-use super::{Action, MountPlan, Plan, ProcessPlan, Propagation, Source, Step};
+use super::{Action, IdMapPlan, MountPlan, Plan, ProcessPlan, Propagation, Source, Step};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +49,7 @@ fn row(verb: &'static str, kind: impl Into<String>, what: impl Into<String>, how
 fn rows(step: &Step) -> Vec<Row> {
     let mut rows = match &step.action {
         Action::Cgroup(plan) => vec![row("cgroup", "create", plan.path(), plan.limits().join(" "))],
-        Action::Clone { new, join } => {
+        Action::Clone { new, join, ids, clocks } => {
             let names = |kinds: Vec<&'static str>| kinds.join(",");
             let new = names(new.iter().map(|kind| kind.file_name()).collect());
             let joined: Vec<_> = join
@@ -57,18 +59,27 @@ fn rows(step: &Step) -> Vec<Row> {
                     None => format!(" join={}", join.r#type.file_name()),
                 })
                 .collect();
-            vec![row("clone", "init", format!("new={new}"), joined.concat().trim_start())]
+            let mut how = joined.concat();
+            if let Some(ids) = ids {
+                how.push(' ');
+                how.push_str(&ids.words());
+            }
+            for (clock, TimeOffset { secs, nanosecs }) in clocks {
+                how.push_str(&format!(" {clock}={secs:+}.{nanosecs:09}"));
+            }
+            vec![row("clone", "init", format!("new={new}"), how.trim_start())]
         }
         Action::Rootfs(mount) => vec![mount_row("rootfs", mount)],
         Action::Mount(mount) => vec![mount_row("mount", mount)],
         Action::Attributes { target, attributes, propagation } => {
             vec![row("attr", "", target, how(attributes.words(), *propagation))]
         }
-        Action::Devices { nodes, links } => vec![device_row(nodes, links)],
+        Action::Devices { nodes, links, bound } => vec![device_row(nodes, links, *bound)],
         Action::Console => vec![row("mount", "bind", "terminal -> /dev/console", "")],
         Action::Mask { paths } => vec![row("mask", "", paths.join(","), "")],
         Action::ReadOnly { paths } => vec![row("readonly", "", paths.join(","), "")],
         Action::Pivot => vec![row("pivot", "", "", "")],
+        Action::MoveRoot => vec![row("move", "", "the root -> /", "")],
         Action::Hostname { hostname, domainname } => {
             let domain = if domainname.is_empty() { String::new() } else { format!("domain={domainname}") };
             vec![row("hostname", "set", hostname, domain)]
@@ -91,11 +102,21 @@ fn how(mut words: Vec<String>, propagation: Option<Propagation>) -> String {
 }
 
 fn mount_row(verb: &'static str, mount: &MountPlan) -> Row {
-    let how = how(mount.attributes.words(), mount.propagation);
+    let mut words = mount.attributes.words();
+    if let Some(IdMapPlan { maps, recursive }) = &mount.id_map {
+        words.push(format!("{}idmap {}", if *recursive { "r" } else { "" }, maps.words()));
+    }
+    if mount.copy_up {
+        words.push("tmpcopyup".to_owned());
+    }
+    let how = how(words, mount.propagation);
     match &mount.source {
         Source::Bind { path, recursive } => {
             let kind = if *recursive { "rbind" } else { "bind" };
             row(verb, kind, format!("{} -> {}", path.display(), mount.target), how)
+        }
+        Source::Remount { options } => {
+            row(verb, "remount", format!("-> {}", mount.target), format!("{how},{}", options.join(",")))
         }
         Source::FileSystem { r#type, options, .. } => {
             let options = options.iter().map(|option| short_option(option)).collect::<Vec<_>>().join(",");
@@ -115,10 +136,10 @@ fn short_option(option: &str) -> String {
     }
 }
 
-fn device_row(nodes: &[super::DeviceNode], links: &[(String, String)]) -> Row {
+fn device_row(nodes: &[super::DeviceNode], links: &[(String, String)], bound: bool) -> Row {
     let names: Vec<_> = nodes.iter().map(|node| node.path.trim_start_matches("/dev/")).collect();
     let links: Vec<_> = links.iter().map(|(path, _)| path.trim_start_matches("/dev/")).collect();
-    row("mknod", "/dev", names.join(","), format!("links={}", links.join(",")))
+    row(if bound { "bind" } else { "mknod" }, "/dev", names.join(","), format!("links={}", links.join(",")))
 }
 
 fn process_rows(process: &ProcessPlan) -> Vec<Row> {
