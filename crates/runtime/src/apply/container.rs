@@ -254,7 +254,8 @@ impl Child<'_> {
     }
 }
 
-const ELSEWHERE: [Errno; 5] = [Errno::ROFS, Errno::NOTDIR, Errno::EXIST, Errno::LOOP, Errno::ACCESS];
+const ELSEWHERE: [Errno; 6] =
+    [Errno::ROFS, Errno::NOENT, Errno::NOTDIR, Errno::EXIST, Errno::LOOP, Errno::ACCESS];
 
 fn make_working_directory(root: &Root, path: &str) -> Result<(), sys::Error> {
     match root.mkdir_all(path, 0o755) {
