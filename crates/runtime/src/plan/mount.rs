@@ -221,11 +221,34 @@ impl Propagation {
 pub fn mount_options() -> Vec<String> {
     let propagation = PROPAGATION.iter().flat_map(|(word, _)| [(*word).to_owned(), format!("r{word}")]);
     let attributes = WORDS.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
-    let others = ["bind", "rbind", "defaults"].into_iter().chain(RELATIME).map(String::from);
-    let mut options: Vec<String> = attributes.chain(propagation).chain(others).collect();
+    let times = RELATIME.iter().flat_map(|word| [(*word).to_owned(), format!("r{word}")]);
+    let others = OTHERS.into_iter().map(String::from);
+    let mut options: Vec<String> = attributes.chain(propagation).chain(times).chain(others).collect();
     options.sort();
     options
 }
+
+/// Words that are neither attributes nor propagation; some are carried out by the file system.
+const OTHERS: [&str; 18] = [
+    "async",
+    "bind",
+    "defaults",
+    "dirsync",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "rbind",
+    "remount",
+    "ridmap",
+    "silent",
+    "sync",
+    "tmpcopyup",
+];
 
 /// What the options of a mount say.
 #[derive(Debug, Default, PartialEq, Eq)]
