@@ -26,6 +26,8 @@ for set in "$@"; do
 	test)
 		need busybox-static busybox
 		need docker.io dockerd
+		need podman podman
+		need runc runc
 		need docker-compose docker-compose
 		need iproute2 ip
 		need nftables nft
