@@ -12,7 +12,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::layout::{Layout, Version};
-use crate::plan::{CgroupPlan, GroupPlan, PlanError, Write};
+use crate::make::{enable_controllers, make, update_group, write};
+use crate::plan::{CgroupPlan, PlanError};
 
 /// A control group, in every hierarchy that it may be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +75,19 @@ impl CgroupPlan {
     /// Makes the group and sets its limits. On an error nothing is left.
     pub fn create(&self) -> Result<Opened> {
         let cgroup = self.cgroup();
-        let made = self.groups.iter().try_for_each(|group| make(group, self.path()));
-        made.and_then(|()| cgroup.open()).inspect_err(|_| {
+        let mut made = Vec::new();
+        let done = self.groups.iter().try_for_each(|group| make(group, self.path(), &mut made));
+        let opened = done.and_then(|()| cgroup.open()).inspect_err(|_| {
             // What failed is told; that the rest could not be removed says nothing more.
-            let _ = cgroup.remove();
-        })
+            made.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
+        });
+        match opened {
+            Err(error) if self.dispensable && is_forbidden(&error) => {
+                let nowhere = Cgroup { directories: Vec::new(), ..cgroup };
+                Ok(Opened { cgroup: nowhere, tasks: Vec::new(), directory: None })
+            }
+            opened => opened,
+        }
     }
 
     /// The group that the plan is for.
@@ -135,10 +144,10 @@ impl Cgroup {
     }
 
     pub(crate) fn with(&self, controller: &str) -> Option<&Directory> {
-        self.directories.iter().find(|directory| {
-            directory.controllers.iter().any(|name| name == controller)
-                || (directory.version == Version::V2 && controller == "freezer")
-        })
+        let has = |directory: &&Directory| directory.controllers.iter().any(|name| name == controller);
+        // Every group of v2 can be frozen.
+        let unified = || self.directories.iter().find(|directory| directory.version == Version::V2);
+        self.directories.iter().find(has).or_else(|| unified().filter(|_| controller == "freezer"))
     }
 
     /// The processes in it, groups below it included.
@@ -266,134 +275,71 @@ impl Cgroup {
 
     /// Changes limits of a group that exists; what `resources` does not name stays.
     pub fn update(&self, layout: &Layout, resources: &Resources) -> Result<(), UpdateError> {
-        let plan = crate::plan(layout, &self.path, resources)?;
+        let plan = crate::plan(layout, &format!("/{}", self.path), &self.completed(resources))?;
+        self.check_usage(resources)?;
         let opened_pids = self.pids()?;
         for group in &plan.groups {
             let directory = group.mount.join(&self.path);
-            if !group.writes.is_empty() && !directory.exists() {
+            if group.devices.is_some() {
+                return Err(PlanError::new("devices", "rules of a running container cannot be changed").into());
+            }
+            if group.writes.is_empty() {
+                continue;
+            }
+            if !directory.exists() {
                 // A controller that the container was not in so far: its processes move there.
-                make(group, &self.path)?;
+                make(group, &self.path, &mut Vec::new())?;
                 for pid in &opened_pids {
                     write(&directory.join("cgroup.procs"), &pid.to_string())?;
                 }
                 continue;
             }
+            if group.version == Version::V2 {
+                enable_controllers(group, &self.path)?;
+            }
             update_group(&directory, &group.writes)?;
         }
         Ok(())
     }
+
+    /// `resources` with what they mean only beside limits that are there already: swap needs the
+    /// memory limit, and on v2 a period stands in one file with the quota.
+    fn completed(&self, resources: &Resources) -> Resources {
+        let mut resources = resources.clone();
+        let stats = self.stats();
+        if let Some(memory) = &mut resources.memory {
+            let limited = i64::try_from(stats.memory_limit).ok();
+            if memory.swap.is_some_and(|swap| swap > 0) && memory.limit.is_none() {
+                memory.limit = limited;
+            }
+        }
+        let quota = self.with("cpu").and_then(|cpu| {
+            let text = fs::read_to_string(cpu.path.join("cpu.max")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        });
+        if let Some(cpu) = &mut resources.cpu {
+            cpu.quota = cpu.quota.or(quota.filter(|_| cpu.period.is_some()));
+        }
+        resources
+    }
+
+    /// `checkBeforeUpdate`: v2 would rather kill than refuse a limit below what is used.
+    fn check_usage(&self, resources: &Resources) -> Result<(), PlanError> {
+        let Some(memory) = resources.memory.as_ref().filter(|memory| memory.check_before_update == Some(true))
+        else {
+            return Ok(());
+        };
+        let used = self.stats().memory_usage;
+        match memory.limit.and_then(|limit| u64::try_from(limit).ok()) {
+            Some(limit) if limit > 0 && limit < used => {
+                Err(PlanError::new("memory.limit", format!("{limit} is less than the {used} bytes in use")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 const KILL: i32 = 9;
-
-/// Writes in order; one that was refused is tried again after the others: of two limits that bound
-/// each other (memory, and memory with swap) the right one has to go first.
-fn update_group(directory: &Path, writes: &[Write]) -> Result<()> {
-    let mut again = Vec::new();
-    for item in writes {
-        if write(&directory.join(&item.file), &item.value).is_err() {
-            again.push(item);
-        }
-    }
-    again.into_iter().try_for_each(|item| write(&directory.join(&item.file), &item.value))
-}
-
-/// Makes one hierarchy's directory, and its parents, and writes its limits.
-fn make(group: &GroupPlan, path: &str) -> Result<()> {
-    let directory = group.mount.join(path);
-    match fs::create_dir(&directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => make_parents(group, path)?,
-        Err(error) => return Err(Error::new("mkdir", directory.display(), error)),
-    }
-    match group.version {
-        Version::V1 if group.controllers.iter().any(|name| name == "cpuset") => {
-            fill_cpuset(&group.mount, path)?;
-        }
-        Version::V1 => {}
-        Version::V2 => enable_controllers(group, path)?,
-    }
-    let mut last: Option<(&str, OwnedFd)> = None;
-    for Write { file, value } in &group.writes {
-        let name = directory.join(file);
-        let fd = match last.take() {
-            Some((open, fd)) if open == file => fd,
-            _ => open_for_write(&name)?,
-        };
-        rustix::io::write(&fd, value.as_bytes())
-            .map_err(Error::of(format!("write {value:?} to"), name.display()))?;
-        last = Some((file, fd));
-    }
-    if let Some(rules) = &group.devices {
-        crate::device::attach(&directory, rules)?;
-    }
-    Ok(())
-}
-
-fn make_parents(group: &GroupPlan, path: &str) -> Result<()> {
-    let directory = group.mount.join(path);
-    fs::create_dir_all(&directory).map_err(Error::of("mkdir", directory.display()))
-}
-
-/// v2: a controller is there for a group if each group above it passes it on.
-fn enable_controllers(group: &GroupPlan, path: &str) -> Result<()> {
-    let wanted: Vec<&str> = group
-        .controllers
-        .iter()
-        .map(String::as_str)
-        .filter(|name| ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"].contains(name))
-        .collect();
-    let has = |directory: &Path| -> Vec<String> {
-        let text = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-        text.split_whitespace().map(String::from).collect()
-    };
-    let leaf = group.mount.join(path);
-    let there = has(&leaf);
-    if wanted.iter().all(|name| there.iter().any(|have| have == name)) {
-        return Ok(());
-    }
-    let mut directory = group.mount.clone();
-    for part in path.split('/') {
-        let there = has(&directory);
-        for name in wanted.iter().filter(|name| there.iter().any(|have| have == *name)) {
-            write(&directory.join("cgroup.subtree_control"), &format!("+{name}"))?;
-        }
-        directory.push(part);
-    }
-    Ok(())
-}
-
-/// v1: a cpuset without CPUs and memory nodes takes no process; new ones start empty.
-fn fill_cpuset(mount: &Path, path: &str) -> Result<()> {
-    let mut directory = mount.to_path_buf();
-    for part in path.split('/') {
-        let parent = directory.clone();
-        directory.push(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let own = directory.join(file);
-            let value = fs::read_to_string(&own).map_err(Error::of("read", own.display()))?;
-            if value.trim().is_empty() {
-                let above = parent.join(file);
-                let value = fs::read_to_string(&above).map_err(Error::of("read", above.display()))?;
-                write(&own, value.trim())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn open_for_write(path: &Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::of("open", path.display()))
-}
-
-fn write(path: &Path, value: &str) -> Result<()> {
-    let fd = open_for_write(path)?;
-    rustix::io::write(&fd, value.as_bytes())
-        .map(drop)
-        .map_err(Error::of(format!("write {value:?} to"), path.display()))
-}
 
 /// The directory and all below it, parents first.
 fn tree(top: &Path) -> Result<Vec<PathBuf>> {
@@ -430,6 +376,11 @@ fn remove_tree(top: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The caller has no right to it.
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The group was removed meanwhile.

@@ -34,7 +34,15 @@ pub struct Layout {
     pub hierarchies: Vec<Hierarchy>,
     /// The kernel accounts swap, so that it can be limited.
     pub swap_accounting: bool,
+    /// The caller rules over all groups, and over devices: root in the host's user namespace.
+    pub privileged: bool,
+    /// The group that the caller makes groups in, without slashes at its ends: the root (empty) with
+    /// privileges; else the group above its own, since one with processes can pass no controller on.
+    pub base: String,
 }
+
+/// The inode of the user namespace that the kernel begins with (linux/proc_ns.h).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 impl Layout {
     /// Reads it from the mount table of the calling process.
@@ -48,6 +56,15 @@ impl Layout {
             Version::V1 => memory.mount.join("memory.memsw.limit_in_bytes").exists(),
             Version::V2 => Path::new("/proc/swaps").exists(),
         });
+        let user = "/proc/self/ns/user";
+        let namespace = rustix::fs::stat(user).map_err(Error::of("stat", user))?;
+        layout.privileged =
+            rustix::process::geteuid().is_root() && namespace.st_ino == INITIAL_USER_NAMESPACE;
+        if !layout.privileged && layout.is_v2() {
+            let path = "/proc/self/cgroup";
+            let own = fs::read_to_string(path).map_err(Error::of("read", path))?;
+            layout.base = above_own(&own).to_owned();
+        }
         Ok(layout)
     }
 
@@ -73,7 +90,7 @@ impl Layout {
                 hierarchies.push(Hierarchy { mount, version, controllers });
             }
         }
-        Self { hierarchies, swap_accounting: false }
+        Self { hierarchies, ..Self::default() }
     }
 
     /// The hierarchy with this controller, if the kernel has it.
@@ -87,10 +104,16 @@ impl Layout {
     }
 }
 
+/// The v2 group above that which /proc/PID/cgroup shows.
+fn above_own(table: &str) -> &str {
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    own.rsplit_once('/').map_or("", |(above, _)| above)
+}
+
 /// The controllers that are used.
-const CONTROLLERS: [&str; 13] = [
+const CONTROLLERS: [&str; 14] = [
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "io", "pids", "hugetlb", "net_cls",
-    "net_prio", "rdma",
+    "net_prio", "rdma", "misc",
 ];
 
 #[cfg(test)]
@@ -112,6 +135,12 @@ mod tests {
         assert_eq!(mounts, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory"]);
         assert_eq!(layout.with("cpuacct").unwrap().version, Version::V1);
         assert!(!layout.is_v2());
+    }
+
+    #[test]
+    fn the_group_above_ones_own_is_found() {
+        assert_eq!(above_own("1:name=systemd:/x\n0::/user.slice/a.scope\n"), "user.slice");
+        assert_eq!([above_own("0::/a"), above_own("0::/"), above_own("")], ["", "", ""]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod device;
 mod group;
 mod layout;
 mod limit;
+mod make;
 mod oom;
 mod plan;
 mod stats;

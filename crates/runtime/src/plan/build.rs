@@ -124,6 +124,8 @@ impl Builder<'_> {
                 field => PlanError::invalid(format!("linux.resources.{field}"), error.message),
             }
         })?;
+        // An unprivileged caller who asks for no group and no limits needs none.
+        let plan = if linux.cgroups_path.is_empty() && !self.host.cgroup.privileged { plan.or_none() } else { plan };
         self.push("linux.resources", Action::Cgroup(plan.clone()));
         Ok(plan)
     }
