@@ -12,8 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::layout::{Layout, Version};
-use crate::make::{enable_controllers, make, update_group, write};
+use crate::make::{Making, enable_controllers, update_group, write};
 use crate::plan::{CgroupPlan, PlanError};
+use crate::systemd::{self, Placeholder, Scope};
 
 /// A control group, in every hierarchy that it may be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Opened {
     cgroup: Cgroup,
     tasks: Vec<OwnedFd>,
     directory: Option<OwnedFd>,
+    /// Keeps the group's scope until the first process has joined.
+    _placeholder: Option<Placeholder>,
 }
 
 /// A limit could not be changed.
@@ -75,16 +78,18 @@ impl CgroupPlan {
     /// Makes the group and sets its limits. On an error nothing is left.
     pub fn create(&self) -> Result<Opened> {
         let cgroup = self.cgroup();
-        let mut made = Vec::new();
-        let done = self.groups.iter().try_for_each(|group| make(group, self.path(), &mut made));
+        let placeholder = self.scope.as_ref().map(Scope::start).transpose()?;
+        let mut making = Making { path: self.path(), occupied: placeholder.is_some(), made: Vec::new() };
+        let done = self.groups.iter().try_for_each(|group| making.make(group));
         let opened = done.and_then(|()| cgroup.open()).inspect_err(|_| {
             // What failed is told; that the rest could not be removed says nothing more.
-            made.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
+            making.made.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
         });
+        let opened = opened.map(|opened| Opened { _placeholder: placeholder, ..opened });
         match opened {
             Err(error) if self.dispensable && is_forbidden(&error) => {
                 let nowhere = Cgroup { directories: Vec::new(), ..cgroup };
-                Ok(Opened { cgroup: nowhere, tasks: Vec::new(), directory: None })
+                Ok(Opened { cgroup: nowhere, tasks: Vec::new(), directory: None, _placeholder: None })
             }
             opened => opened,
         }
@@ -122,7 +127,8 @@ impl Cgroup {
 
     /// Opens the directories that exist, so that a process can join.
     pub fn open(&self) -> Result<Opened> {
-        let mut opened = Opened { cgroup: self.clone(), tasks: Vec::new(), directory: None };
+        let mut opened =
+            Opened { cgroup: self.clone(), tasks: Vec::new(), directory: None, _placeholder: None };
         for directory in &self.directories {
             let (path, flags) = match directory.version {
                 Version::V1 => (directory.path.join("tasks"), OFlags::WRONLY),
@@ -277,18 +283,23 @@ impl Cgroup {
     pub fn update(&self, layout: &Layout, resources: &Resources) -> Result<(), UpdateError> {
         let plan = crate::plan(layout, &format!("/{}", self.path), &self.completed(resources))?;
         self.check_usage(resources)?;
+        if let Some(scope) = systemd::scope_of(&self.path) {
+            systemd::update(layout, scope, resources)?;
+        }
         let opened_pids = self.pids()?;
         for group in &plan.groups {
             let directory = group.mount.join(&self.path);
             if group.devices.is_some() {
-                return Err(PlanError::new("devices", "rules of a running container cannot be changed").into());
+                return Err(
+                    PlanError::new("devices", "rules of a running container cannot be changed").into()
+                );
             }
             if group.writes.is_empty() {
                 continue;
             }
             if !directory.exists() {
                 // A controller that the container was not in so far: its processes move there.
-                make(group, &self.path, &mut Vec::new())?;
+                Making { path: &self.path, occupied: false, made: Vec::new() }.make(group)?;
                 for pid in &opened_pids {
                     write(&directory.join("cgroup.procs"), &pid.to_string())?;
                 }
@@ -325,7 +336,8 @@ impl Cgroup {
 
     /// `checkBeforeUpdate`: v2 would rather kill than refuse a limit below what is used.
     fn check_usage(&self, resources: &Resources) -> Result<(), PlanError> {
-        let Some(memory) = resources.memory.as_ref().filter(|memory| memory.check_before_update == Some(true))
+        let Some(memory) =
+            resources.memory.as_ref().filter(|memory| memory.check_before_update == Some(true))
         else {
             return Ok(());
         };

@@ -39,6 +39,11 @@ pub struct Layout {
     /// The group that the caller makes groups in, without slashes at its ends: the root (empty) with
     /// privileges; else the group above its own, since one with processes can pass no controller on.
     pub base: String,
+    /// The group of the systemd that the caller may ask: of the system's the root (empty), of the
+    /// user's own that of its service.
+    pub manager: String,
+    /// Hierarchies without controllers, by which systemd knows what belongs to a unit.
+    pub tracking: Vec<Hierarchy>,
 }
 
 /// The inode of the user namespace that the kernel begins with (linux/proc_ns.h).
@@ -64,13 +69,14 @@ impl Layout {
             let path = "/proc/self/cgroup";
             let own = fs::read_to_string(path).map_err(Error::of("read", path))?;
             layout.base = above_own(&own).to_owned();
+            layout.manager = manager_of(&own, rustix::process::geteuid().as_raw());
         }
         Ok(layout)
     }
 
     /// The layout that a mount table shows; `controllers` reads those of a v2 hierarchy.
     fn from_mountinfo(table: &str, controllers: impl Fn(&Path) -> String) -> Self {
-        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        let (mut hierarchies, mut tracking): (Vec<Hierarchy>, Vec<Hierarchy>) = Default::default();
         for line in table.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
@@ -80,17 +86,20 @@ impl Layout {
                 Some("cgroup2") => (Version::V2, controllers(&mount)),
                 _ => continue,
             };
+            let named = names.split_whitespace().any(|name| name == "name=systemd");
             let controllers: Vec<String> = names
                 .split_whitespace()
                 .filter(|name| CONTROLLERS.contains(name))
                 .map(String::from)
                 .collect();
             let known = |hierarchy: &Hierarchy| hierarchy.controllers == controllers;
-            if !controllers.is_empty() && !hierarchies.iter().any(known) {
+            if controllers.is_empty() && (named || version == Version::V2) {
+                tracking.push(Hierarchy { mount, version, controllers });
+            } else if !controllers.is_empty() && !hierarchies.iter().any(known) {
                 hierarchies.push(Hierarchy { mount, version, controllers });
             }
         }
-        Self { hierarchies, ..Self::default() }
+        Self { hierarchies, tracking, ..Self::default() }
     }
 
     /// The hierarchy with this controller, if the kernel has it.
@@ -101,6 +110,16 @@ impl Layout {
     /// Whether all controllers are in one v2 hierarchy.
     pub fn is_v2(&self) -> bool {
         self.hierarchies.iter().all(|hierarchy| hierarchy.version == Version::V2)
+    }
+}
+
+/// The group of the user's systemd: the one that we are in, or where logind starts it.
+fn manager_of(table: &str, user: u32) -> String {
+    let service = format!("user@{user}.service");
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    match own.split_once(&service) {
+        Some((above, _)) => format!("{above}{service}"),
+        None => format!("user.slice/user-{user}.slice/{service}"),
     }
 }
 
@@ -135,11 +154,16 @@ mod tests {
         assert_eq!(mounts, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory"]);
         assert_eq!(layout.with("cpuacct").unwrap().version, Version::V1);
         assert!(!layout.is_v2());
+        let tracking: Vec<_> = layout.tracking.iter().map(|h| h.mount.to_str().unwrap()).collect();
+        assert_eq!(tracking, ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]);
     }
 
     #[test]
     fn the_group_above_ones_own_is_found() {
         assert_eq!(above_own("1:name=systemd:/x\n0::/user.slice/a.scope\n"), "user.slice");
+        let own = "0::/user.slice/user-7.slice/user@7.service/app.slice/x.scope\n";
+        assert_eq!(manager_of(own, 7), "user.slice/user-7.slice/user@7.service");
+        assert_eq!(manager_of("0::/x\n", 7), "user.slice/user-7.slice/user@7.service");
         assert_eq!([above_own("0::/a"), above_own("0::/"), above_own("")], ["", "", ""]);
     }
 

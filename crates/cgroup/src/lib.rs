@@ -3,6 +3,7 @@
 //! One table (`limit.rs`) says for every resource which file of v1 and which of v2 it is, and how its
 //! value is converted; nothing else knows the difference.
 
+mod dbus;
 mod device;
 mod group;
 mod layout;
@@ -11,8 +12,10 @@ mod make;
 mod oom;
 mod plan;
 mod stats;
+mod systemd;
 
 pub use group::{Cgroup, Opened, UpdateError};
 pub use layout::{Hierarchy, Layout, Version};
 pub use plan::{CgroupPlan, PlanError, plan};
 pub use stats::{BlockIoEntry, Stats};
+pub use systemd::plan_scope;

@@ -201,7 +201,8 @@ fn block_io(out: &mut Vec<Setting>, block_io: &BlockIo) -> Result<(), PlanError>
     let leaf = |name: &str, value: String| file("blkio", format!("blkio.leaf_{name}"), value);
     if let Some(weight) = weight("blockIO.weight", block_io.weight)? {
         // BFQ's own file first: where that scheduler is, io.weight is of iocost.
-        let v1 = either("blkio", ["blkio.weight", "blkio.bfq.weight"], [weight.to_string(), weight.to_string()]);
+        let v1 =
+            either("blkio", ["blkio.weight", "blkio.bfq.weight"], [weight.to_string(), weight.to_string()]);
         let values = [weight.to_string(), weight_from_block_io(weight).to_string()];
         out.push(setting("blockIO.weight", v1, either("io", ["io.bfq.weight", "io.weight"], values)));
     }
@@ -219,7 +220,11 @@ fn block_io(out: &mut Vec<Setting>, block_io: &BlockIo) -> Result<(), PlanError>
             out.push(setting(&field, v1, either("io", ["io.bfq.weight", "io.weight"], values)));
         }
         if let Some(weight) = weight(&format!("{field}.leafWeight"), device.leaf_weight)? {
-            out.push(setting(&format!("{field}.leafWeight"), leaf("weight_device", line(weight.into())), None));
+            out.push(setting(
+                &format!("{field}.leafWeight"),
+                leaf("weight_device", line(weight.into())),
+                None,
+            ));
         }
     }
     let mut throttle = |field: &str, devices: &[ThrottleDevice], v1: &str, v2: &str| {
@@ -310,7 +315,8 @@ fn unified(out: &mut Vec<Setting>, name: &str, value: &str) -> Result<(), PlanEr
 pub(crate) fn device_rules(rules: &[DeviceRule]) -> Result<Vec<DeviceRule>, PlanError> {
     let mut plain = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
-        let refuse = |field: &str, message: String| PlanError::new(format!("devices[{index}].{field}"), message);
+        let refuse =
+            |field: &str, message: String| PlanError::new(format!("devices[{index}].{field}"), message);
         if let Some(unknown) = rule.access.chars().find(|letter| !"rwm".contains(*letter)) {
             return Err(refuse("access", format!("{unknown:?} is none of r, w and m")));
         }
@@ -319,7 +325,8 @@ pub(crate) fn device_rules(rules: &[DeviceRule]) -> Result<Vec<DeviceRule>, Plan
                 return Err(refuse(field, format!("{number} is not the number of a device")));
             }
         }
-        let numbered = rule.major.is_some_and(|number| number >= 0) || rule.minor.is_some_and(|number| number >= 0);
+        let numbered =
+            rule.major.is_some_and(|number| number >= 0) || rule.minor.is_some_and(|number| number >= 0);
         let some = !rule.access.is_empty() && !"rwm".chars().all(|letter| rule.access.contains(letter));
         match rule.r#type {
             DeviceType::P => return Err(refuse("type", "a FIFO is no device".to_owned())),

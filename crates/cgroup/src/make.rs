@@ -19,45 +19,55 @@ pub(crate) fn update_group(directory: &Path, writes: &[Write]) -> Result<()> {
     refused.into_iter().try_for_each(|item| write_limit(directory, item))
 }
 
-/// Makes one hierarchy's directory, and its parents, and writes its limits. `made` gets the
-/// directories that were not there before.
-pub(crate) fn make(group: &GroupPlan, path: &str, made: &mut Vec<PathBuf>) -> Result<()> {
-    let directory = group.mount.join(path);
-    make_directory(group, path, made)?;
-    match group.version {
-        Version::V1 if group.controllers.iter().any(|name| name == "cpuset") => {
-            fill_cpuset(&group.mount, path)?;
-        }
-        Version::V1 => {}
-        Version::V2 => {
-            enable_controllers(group, path)?;
-            check_type(&directory)?;
-        }
-    }
-    write_limits(&directory, &group.writes)?;
-    if let Some(rules) = &group.devices {
-        crate::device::attach(&directory, rules)?;
-    }
-    Ok(())
+/// A group that is being made, in one hierarchy after the other.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    pub(crate) path: &'a str,
+    /// Somebody else makes it and has put a process in it already.
+    pub(crate) occupied: bool,
+    /// The directories that were not there before.
+    pub(crate) made: Vec<PathBuf>,
 }
 
-fn make_directory(group: &GroupPlan, path: &str, made: &mut Vec<PathBuf>) -> Result<()> {
-    let directory = group.mount.join(path);
-    match fs::create_dir(&directory) {
-        Ok(()) => {
-            made.push(directory);
-            Ok(())
+impl Making<'_> {
+    /// Makes the directory in one hierarchy, and its parents, and writes its limits.
+    pub(crate) fn make(&mut self, group: &GroupPlan) -> Result<()> {
+        let directory = group.mount.join(self.path);
+        if !self.make_directory(group, self.path)? && !self.occupied {
+            check_vacant(&directory)?;
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => check_vacant(&directory),
-        Err(error) if error.kind() == ErrorKind::NotFound && path.contains('/') => {
-            let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-            match make_directory(group, above, made) {
-                Err(error) if error.errno() == Some(Errno::BUSY.raw_os_error()) => {}
-                done => done?,
+        match group.version {
+            Version::V1 if group.controllers.iter().any(|name| name == "cpuset") => {
+                fill_cpuset(&group.mount, self.path)?;
             }
-            make_directory(group, path, made)
+            Version::V1 => {}
+            Version::V2 => {
+                enable_controllers(group, self.path)?;
+                check_type(&directory)?;
+            }
         }
-        Err(error) => Err(Error::new("mkdir", directory.display(), error)),
+        write_limits(&directory, &group.writes)?;
+        if let Some(rules) = &group.devices {
+            crate::device::attach(&directory, rules)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it was not there before.
+    fn make_directory(&mut self, group: &GroupPlan, path: &str) -> Result<bool> {
+        let directory = group.mount.join(path);
+        match fs::create_dir(&directory) {
+            Ok(()) => {
+                self.made.push(directory);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound && path.contains('/') => {
+                self.make_directory(group, path.rsplit_once('/').map_or("", |(above, _)| above))?;
+                self.make_directory(group, path)
+            }
+            Err(error) => Err(Error::new("mkdir", directory.display(), error)),
+        }
     }
 }
 

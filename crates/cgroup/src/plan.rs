@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{Hierarchy, Layout, Version};
 use crate::limit::{self, File, Setting};
+use crate::systemd::Scope;
 
 /// Everything that will be written to make a control group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct CgroupPlan {
     /// Where the caller may not make the group, the container does without.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dispensable: bool,
+    /// systemd makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Scope>,
 }
 
 /// The group in one hierarchy.
@@ -75,6 +79,14 @@ impl CgroupPlan {
         Self { dispensable, ..self }
     }
 
+    /// The container is in these hierarchies too.
+    pub(crate) fn track(&mut self, hierarchies: &[Hierarchy]) {
+        let known = |hierarchy: &&Hierarchy| self.groups.iter().all(|group| group.mount != hierarchy.mount);
+        let more: Vec<_> =
+            hierarchies.iter().filter(known).map(|hierarchy| new_group(hierarchy, Vec::new())).collect();
+        self.groups.extend(more);
+    }
+
     /// The group's directory in each hierarchy, with the hierarchy's name: the last component of its
     /// mount point.
     pub fn directories(&self) -> impl Iterator<Item = (&Path, Version, PathBuf)> {
@@ -109,7 +121,7 @@ pub fn plan(layout: &Layout, path: &str, resources: &Resources) -> Result<Cgroup
     if layout.privileged {
         devices(&mut groups, &rules);
     }
-    Ok(CgroupPlan { path, groups, dispensable: false })
+    Ok(CgroupPlan { path, groups, dispensable: false, scope: None })
 }
 
 /// The path from the root of a hierarchy, without slashes at its ends.
@@ -143,7 +155,8 @@ fn add(layout: &Layout, groups: &mut Vec<GroupPlan>, setting: Setting) -> Result
         .find_map(|file| layout.with(file.controller));
     let core = |file: &File| file.controller == "cgroup";
     let unified = || layout.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2);
-    let hierarchy = hierarchy.or_else(|| setting.v2.as_ref().filter(|file| core(file)).and_then(|_| unified()));
+    let hierarchy =
+        hierarchy.or_else(|| setting.v2.as_ref().filter(|file| core(file)).and_then(|_| unified()));
     let Some(hierarchy) = hierarchy else {
         return Err(PlanError::new(setting.field, "the kernel has no controller for it"));
     };
@@ -216,19 +229,14 @@ mod tests {
             hierarchies: ["cpu,cpuacct", "cpuset", "memory", "devices", "pids"].map(hierarchy).into(),
             swap_accounting: true,
             privileged: true,
-            base: String::new(),
+            ..Layout::default()
         }
     }
 
     fn v2() -> Layout {
         let controllers = ["cpuset", "cpu", "io", "memory", "pids"].map(String::from).into();
         let hierarchy = Hierarchy { mount: "/sys/fs/cgroup".into(), version: Version::V2, controllers };
-        Layout {
-            hierarchies: vec![hierarchy],
-            swap_accounting: true,
-            privileged: true,
-            base: String::new(),
-        }
+        Layout { hierarchies: vec![hierarchy], swap_accounting: true, privileged: true, ..Layout::default() }
     }
 
     fn resources() -> Resources {
@@ -310,7 +318,10 @@ mod tests {
         let memory = |memory| Resources { memory: Some(memory), ..Resources::default() };
         let cases = [
             (memory(Memory { swappiness: Some(7), ..Memory::default() }), "memory.swappiness"),
-            (memory(Memory { disable_oom_killer: Some(true), ..Memory::default() }), "memory.disableOOMKiller"),
+            (
+                memory(Memory { disable_oom_killer: Some(true), ..Memory::default() }),
+                "memory.disableOOMKiller",
+            ),
             (memory(Memory { use_hierarchy: Some(false), ..Memory::default() }), "memory.useHierarchy"),
             (memory(Memory { kernel: Some(1 << 20), ..Memory::default() }), "memory.kernel"),
             (memory(Memory { kernel_tcp: Some(1 << 20), ..Memory::default() }), "memory.kernelTCP"),
@@ -319,10 +330,12 @@ mod tests {
             assert_eq!(plan(&v2(), "a", &resources).unwrap_err().field, field);
             assert!(plan(&v1(), "a", &resources).is_ok(), "{field}");
         }
-        let unified = |name: &str| Resources { unified: [(name.into(), "1".into())].into(), ..Resources::default() };
+        let unified =
+            |name: &str| Resources { unified: [(name.into(), "1".into())].into(), ..Resources::default() };
         assert_eq!(plan(&v1(), "a", &unified("pids.max")).unwrap_err().field, "unified[pids.max]");
         assert!(plan(&v2(), "a", &unified("cgroup.max.depth")).is_ok());
-        for name in ["cgroup.procs", "pids", "../pids.max", "pids./../../x", "nosuch.max", "cgroup.kill", ""] {
+        for name in ["cgroup.procs", "pids", "../pids.max", "pids./../../x", "nosuch.max", "cgroup.kill", ""]
+        {
             assert_eq!(plan(&v2(), "a", &unified(name)).unwrap_err().field, format!("unified[{name}]"));
         }
         let always = memory(Memory { use_hierarchy: Some(true), ..Memory::default() });
@@ -367,7 +380,11 @@ mod tests {
         for size in ["2", "MB", "2mb", "../2MB", "2MB/..", "2TB", "B", "2MMB"] {
             let huge = ponton_oci::runtime::HugepageLimit { page_size: size.into(), limit: 0 };
             let resources = Resources { hugepage_limits: vec![huge], ..Resources::default() };
-            assert_eq!(plan(&v1(), "a", &resources).unwrap_err().field, "hugepageLimits[0].pageSize", "{size}");
+            assert_eq!(
+                plan(&v1(), "a", &resources).unwrap_err().field,
+                "hugepageLimits[0].pageSize",
+                "{size}"
+            );
         }
     }
 

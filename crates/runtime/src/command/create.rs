@@ -155,7 +155,7 @@ fn plan(
     host: &Host,
     preserve_fds: u32,
 ) -> Result<Plan, Failure> {
-    let unbuilt = [("--systemd-cgroup", context.systemd_cgroup), ("--no-new-keyring", args.no_new_keyring)];
+    let unbuilt = [("--no-new-keyring", args.no_new_keyring)];
     if let Some((option, _)) = unbuilt.iter().find(|(_, is_asked)| *is_asked) {
         return Err(format!("{option}: not implemented").into());
     }
@@ -172,6 +172,7 @@ fn plan(
         id: &args.id,
         bundle: Some(bundle),
         no_pivot: args.no_pivot,
+        systemd_cgroup: context.systemd_cgroup,
         process,
         ..PlanInput::default()
     };

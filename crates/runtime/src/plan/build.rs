@@ -103,7 +103,8 @@ impl Builder<'_> {
     }
 
     fn cgroup(&mut self, linux: &Linux) -> Result<CgroupPlan, PlanError> {
-        let default = format!("ponton/{}", self.input.id);
+        let (prefix, separator) = if self.input.systemd_cgroup { (":ponton", ':') } else { ("ponton", '/') };
+        let default = format!("{prefix}{separator}{}", self.input.id);
         let path = if linux.cgroups_path.is_empty() { &default } else { &linux.cgroups_path };
         let mut resources = linux.resources.clone().unwrap_or_default();
         if !self.host.can_mount {
@@ -118,14 +119,14 @@ impl Builder<'_> {
             let missing: Vec<_> = missing.collect();
             resources.devices.extend(settled.into_iter().chain(missing));
         }
-        let plan = ponton_cgroup::plan(&self.host.cgroup, path, &resources).map_err(|error| {
-            match error.field.as_str() {
-                "cgroupsPath" => PlanError::invalid("linux.cgroupsPath", error.message),
-                field => PlanError::invalid(format!("linux.resources.{field}"), error.message),
-            }
+        let plan = if self.input.systemd_cgroup { ponton_cgroup::plan_scope } else { ponton_cgroup::plan };
+        let plan = plan(&self.host.cgroup, path, &resources).map_err(|error| match error.field.as_str() {
+            "cgroupsPath" => PlanError::invalid("linux.cgroupsPath", error.message),
+            field => PlanError::invalid(format!("linux.resources.{field}"), error.message),
         })?;
         // An unprivileged caller who asks for no group and no limits needs none.
-        let plan = if linux.cgroups_path.is_empty() && !self.host.cgroup.privileged { plan.or_none() } else { plan };
+        let plan =
+            if linux.cgroups_path.is_empty() && !self.host.cgroup.privileged { plan.or_none() } else { plan };
         self.push("linux.resources", Action::Cgroup(plan.clone()));
         Ok(plan)
     }

@@ -169,6 +169,8 @@ pub struct PlanInput<'a> {
     /// The root is moved over the host's instead of pivot_root(2), which a host that runs from an
     /// initramfs has no other way for.
     pub no_pivot: bool,
+    /// systemd makes the control group, and its path is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
     /// What the spec's process does not say.
     pub process: ProcessInput<'a>,
 }
