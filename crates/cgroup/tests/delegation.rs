@@ -64,7 +64,10 @@ fn run_as_user(group: Option<&Path>) -> String {
     let output = child.wait_with_output().unwrap();
     fs::remove_file(program).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().find_map(|line| line.split_once("answer: ")).map(|(_, answer)| answer.to_owned()).unwrap_or(text)
+    text.lines()
+        .find_map(|line| line.split_once("answer: "))
+        .map(|(_, answer)| answer.to_owned())
+        .unwrap_or(text)
 }
 
 /// A group that belongs to nobody the user, with one below it.

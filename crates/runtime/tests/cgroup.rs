@@ -57,9 +57,9 @@ fn a_mebibyte_of_memory_is_enough_to_start() {
 #[test]
 fn files_of_v2_are_written_as_they_are() {
     let bundle = Bundle::new(|spec| {
-        spec["process"]["args"] = json!(["cat", "/sys/fs/cgroup/memory.high", "/sys/fs/cgroup/cgroup.max.depth"]);
-        spec["linux"]["resources"] =
-            json!({"unified": {"memory.high": "33554432", "cgroup.max.depth": "3"}});
+        spec["process"]["args"] =
+            json!(["cat", "/sys/fs/cgroup/memory.high", "/sys/fs/cgroup/cgroup.max.depth"]);
+        spec["linux"]["resources"] = json!({"unified": {"memory.high": "33554432", "cgroup.max.depth": "3"}});
     });
     let output = bundle.run();
     if is_v2() {
@@ -87,8 +87,10 @@ fn what_the_kernel_refuses_is_named_and_leaves_nothing() {
         (json!({"cpu": {"period": 1}}), "cpu.period"),
         (json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), "hugepageLimits[0]"),
         (json!({"rdma": {"nosuch0": {"hcaHandles": 1}}}), "rdma[nosuch0]"),
-        (json!({"blockIO": {"throttleReadBpsDevice": [{"major": 4095, "minor": 7, "rate": 1}]}}),
-            "blockIO.throttleReadBpsDevice[0]"),
+        (
+            json!({"blockIO": {"throttleReadBpsDevice": [{"major": 4095, "minor": 7, "rate": 1}]}}),
+            "blockIO.throttleReadBpsDevice[0]",
+        ),
     ];
     for (resources, field) in cases {
         let output = Bundle::new(|spec| spec["linux"]["resources"] = resources).run();

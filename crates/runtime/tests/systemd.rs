@@ -32,8 +32,7 @@ fn a_container_is_a_scope_of_systemd() {
         });
         spec["linux"]["cgroupsPath"] = json!("ponton-test.slice:ponton:systemd");
     });
-    let created =
-        bundle.command(&["--systemd-cgroup", "create", "--bundle", bundle.path_text(), &bundle.id]);
+    let created = bundle.command(&["--systemd-cgroup", "create", "--bundle", bundle.path_text(), &bundle.id]);
     if !systemd_runs() {
         assert!(stderr(&created).contains("ask systemd for the scope ponton-systemd.scope"), "{created:?}");
         bundle.assert_nothing_left();
