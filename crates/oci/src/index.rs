@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
-use crate::manifest::{ParseError, refuse_ambiguous};
+use crate::manifest::{Members, ParseError};
+use crate::media_type;
 
 /// An image index, OCI's or Docker's manifest list (image-spec image-index.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,10 @@ pub struct Index {
 impl Index {
     /// Parses an index, and refuses a document that could also be read as a manifest.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseError> {
-        refuse_ambiguous(bytes)?;
+        let members = Members::read(bytes)?;
+        if members.is_manifest() || members.media_type.as_deref().is_some_and(media_type::is_manifest) {
+            return Err(ParseError::Other("index"));
+        }
         let index: Self = serde_json::from_slice(bytes)?;
         match index.schema_version {
             2 => Ok(index),

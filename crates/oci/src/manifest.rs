@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
+use crate::media_type;
 
 /// Why bytes are not a manifest or index.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum ParseError {
     /// One document with both `layers` and `manifests` (CVE-2021-41190).
     #[error("ambiguous document: it is both a manifest and an index")]
     Ambiguous,
+    /// It is, or says that it is, the other of the two.
+    #[error("the document is no {0}")]
+    Other(&'static str),
     /// Only schema version 2 is known.
     #[error("unsupported schema version {0}")]
     SchemaVersion(u32),
@@ -49,7 +53,10 @@ pub struct Manifest {
 impl Manifest {
     /// Parses a manifest, and refuses a document that could also be read as an index.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseError> {
-        refuse_ambiguous(bytes)?;
+        let media_type = Members::read(bytes)?.media_type.unwrap_or_default();
+        if media_type::is_index(&media_type) {
+            return Err(ParseError::Other("manifest"));
+        }
         let manifest: Self = serde_json::from_slice(bytes)?;
         match manifest.schema_version {
             2 => Ok(manifest),
@@ -58,28 +65,40 @@ impl Manifest {
     }
 }
 
-/// Refuses a document that has both a manifest's and an index's members.
-pub(crate) fn refuse_ambiguous(bytes: &[u8]) -> Result<(), ParseError> {
-    #[derive(Deserialize)]
-    struct Members {
-        #[serde(default)]
-        config: Option<serde::de::IgnoredAny>,
-        #[serde(default)]
-        layers: Option<serde::de::IgnoredAny>,
-        #[serde(default)]
-        manifests: Option<serde::de::IgnoredAny>,
+/// What tells a manifest and an index apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Members {
+    #[serde(default)]
+    pub(crate) media_type: Option<String>,
+    #[serde(default)]
+    config: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+impl Members {
+    /// Reads them, and refuses a document that has a manifest's and an index's.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, ParseError> {
+        let members: Self = serde_json::from_slice(bytes)?;
+        if members.manifests.is_some() && members.is_manifest() {
+            return Err(ParseError::Ambiguous);
+        }
+        Ok(members)
     }
-    let members: Members = serde_json::from_slice(bytes)?;
-    if members.manifests.is_some() && (members.layers.is_some() || members.config.is_some()) {
-        return Err(ParseError::Ambiguous);
+
+    /// Whether a manifest's are there.
+    pub(crate) fn is_manifest(&self) -> bool {
+        self.config.is_some() || self.layers.is_some()
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{digest::Digest, index::Index, media_type};
+    use crate::{digest::Digest, index::Index};
 
     #[test]
     fn refuses_a_document_that_is_two_things() {
@@ -100,5 +119,25 @@ mod tests {
         let bytes = json.to_string().into_bytes();
         assert!(matches!(Manifest::from_slice(&bytes), Err(ParseError::Ambiguous)));
         assert!(matches!(Index::from_slice(&bytes), Err(ParseError::Ambiguous)));
+    }
+
+    #[test]
+    fn one_is_not_read_as_the_other() {
+        let manifest = |media_type: &str| {
+            let digest = Digest::sha256_of(b"{}");
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"{media_type}","layers":[],
+                "config":{{"mediaType":"a","digest":"{digest}","size":2}}}}"#
+            )
+        };
+        assert!(Manifest::from_slice(manifest("").as_bytes()).is_ok());
+        assert!(Index::from_slice(manifest("").as_bytes()).is_err());
+        assert!(Index::from_slice(br#"{"schemaVersion":2,"layers":[]}"#).is_err());
+        assert!(Manifest::from_slice(manifest(media_type::OCI_INDEX).as_bytes()).is_err());
+        let index =
+            |media_type: &str| format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[]}}"#);
+        assert!(Index::from_slice(index(media_type::OCI_INDEX).as_bytes()).is_ok());
+        assert!(Index::from_slice(index(media_type::DOCKER_MANIFEST).as_bytes()).is_err());
+        assert!(Manifest::from_slice(index("").as_bytes()).is_err());
     }
 }
