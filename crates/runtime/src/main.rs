@@ -44,6 +44,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Save the processes of a container (not implemented).
+    Checkpoint(command::checkpoint::Args),
     /// Create a container that waits for `start`.
     Create(command::create::Args),
     /// Remove what a container that has ended left.
@@ -62,6 +64,8 @@ enum Command {
     Pause(command::pause::Args),
     /// Print the processes of a container.
     Ps(command::ps::Args),
+    /// Start a container from a checkpoint (not implemented).
+    Restore(command::checkpoint::Args),
     /// Let the processes of a paused container go on.
     Resume(command::pause::Args),
     /// Create a container, start it, and wait for its end.
@@ -112,7 +116,7 @@ fn main() -> ExitCode {
         }
     };
     let log = Log { file: cli.log, is_json: cli.log_format == "json", debug: cli.debug };
-    let context = Context { root: cli.root, systemd_cgroup: cli.systemd_cgroup, log };
+    let context = Context { root: cli.root, systemd_cgroup: cli.systemd_cgroup, criu: cli.criu, log };
     let failed = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
     run(&context, cli.command).unwrap_or_else(|error| {
         context.log.error(&error.to_string());
@@ -142,6 +146,7 @@ const EXEC_FAILED: u8 = 255;
 
 fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Checkpoint(args) => command::checkpoint::run(context, "checkpoint", &args),
         Command::Create(args) => command::create::run(context, &args),
         Command::Delete(args) => command::delete::run(context, &args),
         Command::Events(args) => command::events::run(context, &args),
@@ -151,6 +156,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::List(args) => command::list::run(context, &args),
         Command::Pause(args) => command::pause::pause(context, &args),
         Command::Ps(args) => command::ps::run(context, &args),
+        Command::Restore(args) => command::checkpoint::run(context, "restore", &args),
         Command::Resume(args) => command::pause::resume(context, &args),
         Command::Run(args) => command::run::run(context, &args),
         Command::Spec(args) => command::spec::run(&args),

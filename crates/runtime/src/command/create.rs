@@ -142,6 +142,7 @@ fn prepare(context: &Context, args: &Args, inherited: Inherited) -> Result<Prepa
         json = serde_json::to_vec(&spec)?;
     }
     let host = Host::probe()?;
+    delete::remove_remains(&directory, &host)?;
     let plan = plan(context, args, &spec, &bundle, &host, preserved)?;
     plan.to_string().lines().for_each(|step| context.log.debug(step));
     Ok(Prepared { directory, bundle, json, spec, plan, host, notify })

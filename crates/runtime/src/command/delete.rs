@@ -27,7 +27,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     let host = Host::probe()?;
     let held = directory.lock().and_then(|lock| Ok((directory.read()?, lock)));
     let (record, lock) = match held {
-        Err(StateError::NotFound(_)) if args.force => return remove_remains(&directory, &host),
+        Err(StateError::NotFound(_)) if args.force => {
+            remove_remains(&directory, &host)?;
+            // Whoever was at work on it has made it meanwhile.
+            return if directory.path().exists() { run(context, args) } else { Ok(ExitCode::SUCCESS) };
+        }
         other => other?,
     };
     let status = directory.status(&record, &host);
@@ -43,26 +47,54 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes what a command left that was killed before it had made the container.
-fn remove_remains(directory: &Directory, host: &Host) -> Result<ExitCode, Failure> {
+/// Removes what a command left that was killed before it had made the container. One that is still
+/// at work on it is waited for.
+pub(super) fn remove_remains(directory: &Directory, host: &Host) -> Result<(), Failure> {
     if !directory.is_half_made() {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let lock = match directory.lock() {
-        Err(StateError::NotFound(_)) => return Ok(ExitCode::SUCCESS),
+        Err(StateError::NotFound(_)) => return Ok(()),
         other => other?,
     };
+    if !directory.is_half_made() {
+        return Ok(());
+    }
     // There may be no spec yet: then there is no control group either.
     if let Ok(spec) = directory.read_spec() {
         let path = spec.linux.map(|linux| linux.cgroups_path).filter(|path| !path.is_empty());
         let path = path.unwrap_or_else(|| format!("ponton/{}", directory.id()));
-        // One that is not empty belongs to somebody else.
-        let _ = Cgroup::new(&host.cgroup, &path).remove();
+        end_abandoned(&Cgroup::new(&host.cgroup, &path))?;
     }
     directory.remove()?;
     drop(lock);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
+
+/// Ends a first process that never became its program, and removes its control group.
+fn end_abandoned(cgroup: &Cgroup) -> Result<(), Failure> {
+    let mut ending = Vec::new();
+    for pid in cgroup.pids()? {
+        // A group that is shared with others has others' processes in it.
+        let is_ours =
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == OWN_NAME);
+        let process = ponton_sys::pidfd::open(pid).ok().filter(|_| is_ours);
+        if let Some(process) = process {
+            // It may have ended meanwhile.
+            let _ = ponton_sys::pidfd::send_signal(process.as_fd(), KILL);
+            ending.push(process);
+        }
+    }
+    for process in &ending {
+        wait_readable(process.as_fd(), Duration::from_secs(5))?;
+    }
+    // One that is not empty, or was not made, belongs to somebody else.
+    let _ = cgroup.remove();
+    Ok(())
+}
+
+/// The name of a process that is not its program yet, as the kernel keeps it.
+const OWN_NAME: &str = "ponton-runtime";
 
 /// Kills the container. Its processes may still be ending when this returns.
 pub(super) fn kill(record: &Record, host: &Host) -> Result<(), Failure> {

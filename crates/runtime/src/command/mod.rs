@@ -1,5 +1,6 @@
 //! The subcommands: arguments, and the call into the library.
 
+pub(crate) mod checkpoint;
 mod console;
 pub(crate) mod create;
 pub(crate) mod delete;
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// Control groups are made by systemd.
     pub(crate) systemd_cgroup: bool,
+    /// The program that makes and restores checkpoints.
+    pub(crate) criu: PathBuf,
     /// Where errors are told.
     pub(crate) log: Log,
 }
