@@ -14,7 +14,6 @@ fn a_process_that_is_not_the_program_yet_cannot_be_looked_into() {
     let script = "cd /proc/1 || exit 1
         grep -q ponton comm || exit 2
         for name in exe cwd root fd/*; do readlink $name && exit 3; done
-        : 2>/dev/null < fd/0 && exit 4
         cat maps environ mem 2>/dev/null | grep . && exit 5
         exit 0";
     let looking = Bundle::new(|spec| {
