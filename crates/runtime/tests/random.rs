@@ -331,7 +331,7 @@ fn resources(random: &mut Random) -> Value {
 /// Whether an error says which field it is about.
 fn names_a_field(told: &str) -> bool {
     const FIELDS: [&str; 9] =
-        ["process", "linux.", "mounts[", "root", "hooks.", "hostname", "domainname", "ociVersion", "exec"];
+        ["process", "linux.", "mounts[", "root", "hooks", "hostname", "domainname", "ociVersion", "exec"];
     told.lines().count() == 1 && FIELDS.iter().any(|field| told.contains(field))
 }
 

@@ -9,7 +9,7 @@ use super::mount::{Options, parse_options};
 use super::node::default_device_rules;
 use super::{
     Action, Attributes, IdMapPlan, IdMaps, MountPlan, Plan, PlanError, PlanInput, Propagation, Source, Step,
-    plan_process,
+    plan_process, version,
 };
 use crate::host::Host;
 
@@ -17,6 +17,7 @@ use crate::host::Host;
 pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
+    version::check(spec)?;
     refuse_unbuilt(spec, linux)?;
     let process = spec.process.as_ref().ok_or_else(|| PlanError::invalid("process", "is missing"))?;
     if linux.seccomp.is_some() != input.process.seccomp.is_some() {

@@ -17,6 +17,7 @@ mod namespace;
 mod node;
 mod process;
 mod show;
+mod version;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

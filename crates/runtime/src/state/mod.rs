@@ -300,8 +300,11 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, StateError> {
 /// The spec that the file `path` holds.
 pub fn parse_spec(path: &Path, json: &[u8]) -> Result<Spec, StateError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| StateError::Parse { path: path.to_owned(), message: error.to_string() })
+    let refused = |message| StateError::Parse { path: path.to_owned(), message };
+    let spec =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| refused(error.to_string()))?;
+    deserializer.end().map_err(|error| refused(error.to_string()))?;
+    Ok(spec)
 }
 
 /// When a process began, in clock ticks since boot (proc_pid_stat(5), field 22). None for one that
