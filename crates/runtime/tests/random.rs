@@ -107,12 +107,6 @@ fn configuration(random: &mut Random, usual: &Value) -> Value {
     spec["ociVersion"] = json!(random.pick(&["1.0.0", "1.0.2", "1.1.0", "1.2.0", "1.2.1"]));
     spec["root"]["readonly"] = json!(random.chance(50));
     if random.chance(20) {
-        drop(spec.as_object_mut().unwrap().remove("hostname"));
-    }
-    if random.chance(20) {
-        spec["domainname"] = json!("domain");
-    }
-    if random.chance(20) {
         spec["annotations"] = json!({"org.example.one": "1", "two": ""});
     }
     if random.chance(5) {
@@ -121,6 +115,14 @@ fn configuration(random: &mut Random, usual: &Value) -> Value {
     spec["process"] = process(random);
     mounts(random, &mut spec);
     spec["linux"] = linux(random, &usual["linux"]);
+    let namespaces = spec["linux"]["namespaces"].as_array().unwrap();
+    let has_names = namespaces.iter().any(|namespace| namespace["type"] == "uts");
+    if random.chance(20) || !has_names && random.chance(90) {
+        drop(spec.as_object_mut().unwrap().remove("hostname"));
+    }
+    if has_names && random.chance(20) {
+        spec["domainname"] = json!("domain");
+    }
     if random.chance(10) {
         let kind = random.pick(&[
             "prestart",
@@ -157,9 +159,12 @@ fn process(random: &mut Random) -> Value {
         }
     }
     if random.chance(80) {
-        for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
-            process["capabilities"][set] = json!(random.some(&CAPABILITIES, 50));
+        let bounding = random.some(&CAPABILITIES, 60);
+        for set in ["effective", "permitted", "inheritable", "ambient"] {
+            let among = if random.chance(95) { &bounding[..] } else { &CAPABILITIES };
+            process["capabilities"][set] = json!(random.some(among, 50));
         }
+        process["capabilities"]["bounding"] = json!(bounding);
     }
     if random.chance(30) {
         let soft = 64 + random.below(1000);
@@ -208,6 +213,8 @@ fn mounts(random: &mut Random, spec: &mut Value) {
             }
             2 => {
                 options.push("bind");
+                // A file has its places, or every second directory would find one in its way.
+                let place = place.trim_end_matches('/').to_owned() + ".file";
                 json!({"destination": place, "type": "none", "source": "/etc/hostname", "options": options})
             }
             _ => json!({"destination": place, "type": "tmpfs", "source": "x"}),
@@ -359,6 +366,9 @@ fn any_configuration_starts_and_goes_or_is_refused_by_the_name_of_a_field() {
                     let output = bundle.command(&["run", "--bundle", bundle.path_text(), &bundle.id]);
                     let is_started = output.status.success();
                     started.fetch_add(u64::from(is_started), std::sync::atomic::Ordering::Relaxed);
+                    if !is_started && std::env::var_os("PONTON_RANDOM_SHOW").is_some() {
+                        println!("{number}: {}", stderr(&output).trim());
+                    }
                     assert!(
                         is_started || names_a_field(&stderr(&output)),
                         "seed {seed}, number {number}: {output:?}\n{spec}"

@@ -64,6 +64,10 @@ fn opens(device: &str, rules: Value) -> bool {
         spec["process"]["args"] = json!(["sh", "-c", format!("exec 3< {device}")]);
         spec["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
         spec["linux"]["resources"]["devices"] = rules;
+        // The kernel's log asks for it.
+        for set in ["bounding", "permitted", "effective"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
+        }
     });
     bundle.run().status.success()
 }

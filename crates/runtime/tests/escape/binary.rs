@@ -15,13 +15,12 @@ use crate::fixture::{Bundle, stderr, with_host_programs};
 /// Finds a process that executes the runtime, takes its `exe`, lets it end, and writes to it as soon
 /// as the kernel lets go of a file that is executed.
 const OVERWRITE: &str = r#"
-    victim=
-    while [ -z "$victim" ]; do
-        for process in /proc/[0-9]*; do
-            case $(tr '\0' ' ' < $process/cmdline) in */proc/self/exe*' sleep 1000 ') victim=$process;; esac
+    runs_it() { case $(tr '\0' ' ' < $1/cmdline) in /proc/self/exe*' sleep 1000 ') ;; *) false;; esac; }
+    while :; do
+        for victim in /proc/[0-9]*; do
+            runs_it $victim && head -c 1 $victim/exe > /dev/null && exec 3< $victim/exe && runs_it $victim && break 2
         done
     done 2>/dev/null
-    exec 3< $victim/exe || exit
     kill -9 ${victim#/proc/}
     while :; do
         message=$( { printf overwritten 1<> /proc/self/fd/3; } 2>&1 ) && exit

@@ -27,6 +27,12 @@ fn program_outside() -> tempfile::TempDir {
     outside
 }
 
+/// The error is the runtime's, not busybox's that has no such program.
+#[track_caller]
+fn assert_not_executed(output: &Output) {
+    assert!(!output.status.success() && stderr(output).starts_with("ponton-runtime: exec"), "{output:?}");
+}
+
 #[test]
 fn no_descriptor_of_the_host_is_left_in_the_container() {
     let bundle = Bundle::script("ls /proc/self/fd");
@@ -44,7 +50,7 @@ fn no_program_is_taken_through_a_descriptor() {
         let program = format!("/proc/self/fd/{number}/file");
         let bundle = Bundle::new(|spec| spec["process"]["args"] = json!([program, "true"]));
         let output = with_leak(&bundle, outside.path(), &["run", "--bundle", bundle.path_text(), &bundle.id]);
-        assert!([Some(126), Some(127)].contains(&output.status.code()), "{number}: {output:?}");
+        assert_not_executed(&output);
         bundle.assert_nothing_left();
     }
 }
@@ -58,7 +64,7 @@ fn no_further_program_is_taken_through_a_descriptor() {
     for number in 3..40 {
         let program = format!("/proc/self/fd/{number}/file");
         let output = with_leak(&bundle, outside.path(), &["exec", &bundle.id, &program, "true"]);
-        assert!([Some(126), Some(127)].contains(&output.status.code()), "{number}: {output:?}");
+        assert_not_executed(&output);
         let directory = format!("/proc/self/fd/{number}");
         let output = with_leak(&bundle, outside.path(), &["exec", "--cwd", &directory, &bundle.id, "true"]);
         assert!(!output.status.success(), "{number}");

@@ -11,6 +11,7 @@ mod descriptors;
 mod kernel;
 mod paths;
 mod rights;
+mod terminals;
 mod windows;
 
 use std::fs;
