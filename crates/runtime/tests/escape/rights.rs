@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fixture::{Bundle, stderr, stdout, with_host_programs};
+use crate::fixture::{Bundle, stderr, stdout, with_host_programs, without_namespace};
 
 /// The command run by another program, as a caller with rights and habits of its own.
 fn through(bundle: &Bundle, wrapper: &[&str], args: &[&str]) -> std::process::Output {
@@ -127,4 +127,42 @@ fn state_is_nobody_elses_to_read() {
     }
     let file = bundle.state_root().join(&bundle.id).join("state.json");
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o077, 0);
+}
+
+/// Root in the container is nobody of the host, and has all rights there.
+fn with_user_namespace(spec: &mut Value) {
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    for field in ["uidMappings", "gidMappings"] {
+        spec["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    }
+    for set in ["bounding", "permitted", "effective"] {
+        spec["process"]["capabilities"][set] = json!(["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]);
+    }
+    let root = std::path::PathBuf::from(spec["root"]["path"].as_str().unwrap());
+    for path in [root.parent().unwrap(), &root] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn rights_in_a_user_namespace_are_over_its_own_namespaces_only() {
+    // The network namespace is made after, and so below, the user namespace; the host's is above.
+    let own = Bundle::new(|spec| {
+        with_user_namespace(spec);
+        spec["process"]["args"] = json!(["ip", "link", "set", "lo", "mtu", "65536"]);
+    });
+    assert!(own.run().status.success());
+    let of_the_host = Bundle::new(|spec| {
+        with_user_namespace(spec);
+        without_namespace(spec, "network");
+        // There is no sysfs for who does not own the network.
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
+        spec["process"]["args"] = json!(["ip", "link", "set", "lo", "mtu", "65536"]);
+    });
+    let output = of_the_host.run();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("Operation not permitted"), "{output:?}");
 }
