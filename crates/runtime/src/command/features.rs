@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         "hooks": [],
         "mountOptions": plan::mount_options(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": plan::capability_names(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "memoryPolicy": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },
         "annotations": {"io.ponton.runtime.version": env!("CARGO_PKG_VERSION")},

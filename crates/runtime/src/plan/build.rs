@@ -262,7 +262,12 @@ impl Builder<'_> {
                 // Mount points below are made in it before it becomes read-only.
                 "tmpfs" if plan.attributes.is_read_only() => {
                     let attributes = std::mem::take(&mut plan.attributes);
-                    plan.attributes.set = attributes.set & !Attributes::READ_ONLY.set;
+                    let read_only = Attributes::READ_ONLY.set;
+                    plan.attributes = Attributes {
+                        set: attributes.set & !read_only,
+                        set_recursive: attributes.set_recursive & !read_only,
+                        ..attributes
+                    };
                     late.push((cause.clone(), plan.target.clone()));
                 }
                 _ => {}
