@@ -4,7 +4,7 @@
 mod fixture;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
@@ -52,7 +52,6 @@ fn a_user_runs_a_container() {
     let expected = "uid=0(root) gid=0 1 0:0 0:0 0:0 0 65534 1 1:3 ro 0 /sys/class/net";
     let words: Vec<_> = words.into_iter().filter(|word| !word.starts_with("groups=")).collect();
     assert_eq!(words.join(" "), expected, "{output:?}");
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(fs::metadata(bundle.root().join("tmp/made")).unwrap().uid(), NOBODY);
 }
 

@@ -69,7 +69,7 @@ fn check_ranges(ranges: &[IdMapping], field: &str) -> Result<(), PlanError> {
             return invalid("a range of no ids");
         }
         // The last id of all stands for none.
-        let fits = |first: u32| u64::from(first) + u64::from(range.size) <= u64::from(u32::MAX);
+        let fits = |first: u32| first.checked_add(range.size).is_some();
         if !fits(range.container_id) || !fits(range.host_id) {
             return invalid("goes past the last id");
         }
