@@ -198,6 +198,27 @@ fn mount_and_pid_namespaces_are_joined() {
 }
 
 #[test]
+fn the_terminal_belongs_to_the_container() {
+    let bundle = owned_bundle(|spec| {
+        with_user_namespace(spec);
+        spec["process"]["terminal"] = json!(true);
+        let script = "stat -c %u:%g /dev/console && echo told > /dev/console";
+        spec["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    // A terminal for the command itself, by script(1).
+    let run = format!(
+        "{} --root {} run --bundle {} {}",
+        env!("CARGO_BIN_EXE_ponton-runtime"),
+        bundle.state_root().display(),
+        bundle.path_text(),
+        bundle.id
+    );
+    let output = bundle.finish(Command::new("script").args(["-qec", &run, "/dev/null"]));
+    bundle.assert_nothing_left();
+    assert_eq!(stdout(&output).split_whitespace().collect::<Vec<_>>(), ["0:0", "told"]);
+}
+
+#[test]
 fn clocks_have_their_offsets() {
     let bundle = owned_bundle(|spec| {
         with_user_namespace(spec);

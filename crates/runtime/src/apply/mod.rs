@@ -21,6 +21,7 @@ mod report;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
+use rustix::fs::{Gid, Uid};
 
 use crate::Error;
 use crate::open::{Opened, OpenedProcess};
@@ -56,6 +57,11 @@ pub fn start(opened: Opened, stdio: &Stdio<'_>) -> Result<Started, Error> {
 /// As [`start`], but the child stops before its program, until a byte can be read from `gate`: the
 /// container is made, and does not run yet. Returns when it has got there.
 pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>>) -> Result<Started, Error> {
+    if let Some(ids) = &opened.ids
+        && opened.plan.process().is_some_and(|process| process.terminal)
+    {
+        give_terminal(stdio, ids.root_outside());
+    }
     let console = container::clone_console(&opened.plan, stdio);
     let entry = Entry::of_container(&opened);
     let (reader, writer) = report::pipe().map_err(step("clone init (linux.namespaces)"))?;
@@ -79,6 +85,11 @@ pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>
 
 /// Starts a further process in a running container. Blocks as [`start`] does.
 pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
+    if opened.program.plan.terminal
+        && let Some(root) = opened.terminals_owner()
+    {
+        give_terminal(stdio, root);
+    }
     let entry = Entry::of_process(opened);
     let (reader, writer) = report::pipe().map_err(step("clone exec"))?;
     let cgroup = opened.cgroup.as_ref().and_then(ponton_cgroup::Opened::directory);
@@ -94,6 +105,12 @@ pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error>
     drop(writer);
     await_program(&started, reader)?;
     Ok(started)
+}
+
+/// Gives the terminal, which is ours or the host's, to the root of a user namespace: from inside it
+/// could not be taken. Who may not give it away has made the namespace of its own id.
+fn give_terminal(stdio: &Stdio<'_>, (uid, gid): (u32, u32)) {
+    let _ = rustix::fs::fchown(stdio.stdin, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
 }
 
 fn step(step: &str) -> impl Fn(sys::Error) -> Error + '_ {
