@@ -14,6 +14,7 @@ mod plan;
 mod stats;
 mod systemd;
 
+pub use dbus::read_message;
 pub use group::{Cgroup, Opened, UpdateError};
 pub use layout::{Hierarchy, Layout, Version};
 pub use plan::{CgroupPlan, PlanError, plan};

@@ -107,8 +107,8 @@ fn memory(out: &mut Vec<Setting>, memory: &Memory) -> Result<(), PlanError> {
         let v2 = file("memory", "memory.swap.max", max(alone));
         out.push(setting(
             "memory.swap",
-            File { needs_swap_accounting, optional, ..v1 },
-            File { needs_swap_accounting, optional, ..v2 },
+            File { optional, needs_swap_accounting, ..v1 },
+            File { optional, needs_swap_accounting, ..v2 },
         ));
     }
     if let Some(reservation) = memory.reservation.filter(|&reservation| reservation != 0) {
@@ -264,7 +264,7 @@ pub(crate) fn weight_from_block_io(weight: u16) -> u64 {
 
 fn huge_pages(out: &mut Vec<Setting>, field: &str, huge: &HugepageLimit) -> Result<(), PlanError> {
     // It becomes part of a file's name.
-    let digits = huge.page_size.trim_end_matches("B").trim_end_matches(['K', 'M', 'G']);
+    let digits = huge.page_size.trim_end_matches('B').trim_end_matches(['K', 'M', 'G']);
     let unit = &huge.page_size[digits.len()..];
     let number = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty();
     if !number || !["KB", "MB", "GB"].contains(&unit) {

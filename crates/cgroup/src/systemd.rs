@@ -5,6 +5,7 @@
 //! own first process is in the group; the scope ends when its last process has ended. The group is
 //! delegated to us: limits are written to its files as well, since systemd does not know them all; it
 //! is told those that it knows so that it does not take them back.
+#![allow(clippy::case_sensitive_file_extension_comparisons, reason = "names of units are no files")]
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -270,7 +271,7 @@ impl Scope {
 
     fn ask_over(&self, bus: &mut Connection, pid: u32) -> io::Result<()> {
         bus.add_match("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'")?;
-        bus.call(MANAGER, "Subscribe", "", Encoder::default())?;
+        bus.call(MANAGER, "Subscribe", "", &Encoder::default())?;
         let mut properties = self.properties.clone();
         properties.push(("PIDs".to_owned(), Value::Numbers(vec![pid])));
         let mut body = Encoder::default();
@@ -280,12 +281,12 @@ impl Scope {
         body.array(8, &[] as &[()], |_, ()| {});
         let deadline = Instant::now() + PATIENCE;
         let answer = loop {
-            match bus.call(MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body.clone()) {
+            match bus.call(MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", &body) {
                 // The scope of a container of this name that has just ended is still being let go.
                 Err(error) if error.to_string().contains(".UnitExists") && Instant::now() < deadline => {
                     let mut unit = Encoder::default();
                     unit.text(&self.name);
-                    let _ = bus.call(MANAGER, "ResetFailedUnit", "s", unit);
+                    let _ = bus.call(MANAGER, "ResetFailedUnit", "s", &unit);
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 answer => break answer?,
@@ -326,7 +327,7 @@ pub(crate) fn update(layout: &Layout, scope: &str, resources: &Resources) -> Res
         // For this run, not for ever.
         body.boolean(true);
         body.properties(&limits);
-        bus.call(MANAGER, "SetUnitProperties", "sba(sv)", body).map(drop)
+        bus.call(MANAGER, "SetUnitProperties", "sba(sv)", &body).map(drop)
     };
     if limits.is_empty() {
         return Ok(());
