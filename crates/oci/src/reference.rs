@@ -113,6 +113,8 @@ impl Reference {
         }
         match self.repository.strip_prefix(OFFICIAL_PREFIX) {
             Some(name) if !name.contains('/') => name.to_owned(),
+            // Shortened, `docker.io/quay.io/app` would be an image of another registry.
+            _ if split_registry(&self.repository) != (DEFAULT_REGISTRY, &self.repository) => self.name(),
             _ => self.repository.clone(),
         }
     }
@@ -253,6 +255,7 @@ mod tests {
             ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("index.docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("me/app", "docker.io/me/app:latest", "me/app:latest"),
+            ("docker.io/quay.io/app", "docker.io/quay.io/app:latest", "docker.io/quay.io/app:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("localhost:5000/a/b:t", "localhost:5000/a/b:t", "localhost:5000/a/b:t"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
