@@ -17,6 +17,7 @@ project=$(realpath "$(dirname "$0")/..")
 image=$project/.cache/images/busybox.tar
 work=$(mktemp -d /tmp/ponton-drop-in.XXXXXX)
 ip link set lo up
+mkfifo "$work/nobody"
 
 # --- the engines ------------------------------------------------------------------------------------
 
@@ -62,8 +63,8 @@ step() { # step NAME COMMAND...: one block of the transcript
 	echo "exit $?"
 }
 
-# A command on a terminal of its own.
-terminal() { SHELL=/bin/bash script -qec "$*" /dev/null; }
+# A command on a terminal of its own, at which nobody types: the end of input would end it early.
+terminal() { SHELL=/bin/bash script -qec "$*" /dev/null <>"$work/nobody"; }
 
 until_says() { # until_says TEXT COMMAND...: once the command says so
 	local text=$1

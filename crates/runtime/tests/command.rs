@@ -1,4 +1,5 @@
 //! The command line, as the engines use it: each step beside runc's where that says what is right.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 mod fixture;
 
@@ -346,7 +347,8 @@ fn of_many_that_make_one_container_one_does() {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         })
         .collect();
-    let made = children.iter_mut().filter_map(|child| child.wait().ok().filter(|status| status.success()));
+    let made =
+        children.iter_mut().filter_map(|child| child.wait().ok().filter(std::process::ExitStatus::success));
     assert_eq!(made.count(), 1);
     assert_eq!(bundle.state()["status"], "created");
     // And of many that start, pause, resume and delete it at once, each sees it whole or not at all.

@@ -108,10 +108,10 @@ pub(super) fn kill(record: &Record, host: &Host) -> Result<(), Failure> {
         Err(StateError::WrongStatus { .. }) | Ok(()) => {}
         Err(error) => return Err(error.into()),
     }
-    if let Some(cgroup) = &cgroup {
-        if cgroup.is_frozen()? {
-            cgroup.thaw()?;
-        }
+    if let Some(cgroup) = &cgroup
+        && cgroup.is_frozen()?
+    {
+        cgroup.thaw()?;
     }
     Ok(())
 }
