@@ -27,6 +27,14 @@ pub enum Error {
         /// As Docker says it, `unable to find user x: no matching entries in passwd file`.
         message: String,
     },
+    /// A hook failed.
+    #[error("{hook}: {message}")]
+    Hook {
+        /// Which, `hooks.createRuntime[0] /usr/bin/hook`.
+        hook: String,
+        /// How it ended, and what it wrote.
+        message: String,
+    },
     /// The kernel refused a step of the plan.
     #[error("{step}: {source}")]
     Step {
@@ -43,7 +51,7 @@ impl Error {
         match self {
             Self::CommandNotFound { .. } => 127,
             Self::CommandNotExecutable { .. } => 126,
-            Self::Plan(_) | Self::NotFound { .. } | Self::Step { .. } => 125,
+            Self::Plan(_) | Self::NotFound { .. } | Self::Hook { .. } | Self::Step { .. } => 125,
         }
     }
 

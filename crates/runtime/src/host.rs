@@ -25,7 +25,9 @@ pub struct Host {
     pub can_mknod: bool,
     /// Whether we may map any ids into a user namespace (`CAP_SETUID`, `CAP_SETGID`).
     pub can_map_ids: bool,
-    /// Whether SELinux is there, so that mounts can have labels.
+    /// Whether AppArmor is there, so that programs can have profiles.
+    pub has_apparmor: bool,
+    /// Whether SELinux is there, so that processes and mounts can have labels.
     pub has_selinux: bool,
 }
 
@@ -56,6 +58,8 @@ impl Host {
                 && namespace.st_ino == INITIAL_USER_NAMESPACE,
             can_map_ids: capabilities.contains(CapabilitySet::SETUID | CapabilitySet::SETGID),
             has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+            has_apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|enabled| enabled.starts_with(b"Y")),
         })
     }
 }

@@ -9,11 +9,14 @@
 
 pub mod apply;
 mod error;
+pub mod hook;
 pub mod host;
 pub mod init;
+mod netdevice;
 pub mod open;
 pub mod plan;
 pub mod protect;
+pub mod rdt;
 pub mod seccomp;
 pub mod shim;
 pub mod state;

@@ -29,6 +29,14 @@ impl Log {
         }
     }
 
+    /// Tells what went wrong and does not end the command.
+    pub(crate) fn warning(&self, message: &str) {
+        match (&self.file, self.is_json) {
+            (None, false) => eprintln!("ponton-runtime: warning: {message}"),
+            _ => self.write("warning", message),
+        }
+    }
+
     /// Tells what is done, if that is wanted.
     pub(crate) fn debug(&self, message: &str) {
         if self.debug {

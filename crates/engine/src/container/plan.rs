@@ -122,12 +122,7 @@ fn process_input<'a>(
     policy: Option<&'a Seccomp>,
     program: Option<&'a std::path::Path>,
 ) -> ProcessInput<'a> {
-    ProcessInput {
-        user: Some(user),
-        seccomp: program,
-        seccomp_flags: policy.map_or(&[], |policy| policy.flags.as_slice()),
-        ..ProcessInput::default()
-    }
+    ProcessInput { user: Some(user), seccomp: program, policy, ..ProcessInput::default() }
 }
 
 /// The runtime's words for a snapshot's mounts.

@@ -170,6 +170,11 @@ pub struct IntelRdt {
     pub mem_bw_schema: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub enable_monitoring: bool,
+    /// The older name of a part of `enable_monitoring`, as the next.
+    #[serde(rename = "enableCMT", skip_serializing_if = "std::ops::Not::not")]
+    pub enable_cmt: bool,
+    #[serde(rename = "enableMBM", skip_serializing_if = "std::ops::Not::not")]
+    pub enable_mbm: bool,
 }
 
 /// NUMA memory policy (set_mempolicy(2)).

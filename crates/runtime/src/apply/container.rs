@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use ponton_oci::runtime::{NamespaceType, TimeOffset};
+use ponton_oci::runtime::{NamespaceType, Status, TimeOffset};
 use ponton_sys as sys;
 use ponton_sys::namespace::{self, Kinds};
 use ponton_sys::path::Root;
@@ -13,11 +14,13 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::entry::Go;
+use super::label::Label;
+use super::program::Before;
 use super::report::Writer;
-use super::{Stdio, mount, node, program};
-use crate::Error;
+use super::{Gate, Stdio, affinity, mount, node, program};
 use crate::open::{Identity, Opened, OpenedProcess, Program, Ready, finish_identity};
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, AffinityPlan, HookKind, MountPlan, Plan, ProcessPlan, Source, Step};
+use crate::{Error, hook};
 
 /// The child's own state between steps.
 pub(super) struct Child<'a> {
@@ -26,8 +29,9 @@ pub(super) struct Child<'a> {
     /// The terminal as a detached mount, where it could be copied before the clone.
     console: Option<OwnedFd>,
     root: Option<Root>,
-    report: &'a Writer,
-    gate: Option<std::os::fd::BorrowedFd<'a>>,
+    report: &'a Writer<'a>,
+    gate: Option<Gate<'a>>,
+    label: Option<Label>,
     /// Where the ids of its user namespace are being mapped.
     go: Option<&'a Go>,
     /// Who the program is, where that could not be looked up before the clone.
@@ -35,17 +39,18 @@ pub(super) struct Child<'a> {
 }
 
 /// Applies all steps; comes back only with an error.
-pub(super) fn run(
-    opened: &Opened,
-    stdio: &Stdio<'_>,
+pub(super) fn run<'a>(
+    opened: &'a Opened,
+    stdio: &'a Stdio<'a>,
     console: Option<OwnedFd>,
-    report: &Writer,
-    gate: Option<std::os::fd::BorrowedFd<'_>>,
-    go: Option<&Go>,
+    report: &'a Writer<'a>,
+    gate: Option<Gate<'a>>,
+    go: Option<&'a Go>,
 ) -> Error {
-    let mut child = Child { opened, stdio, console, root: None, report, gate, go, identity: None };
-    for (step, ready) in opened.plan.steps.iter().zip(&opened.ready) {
-        if let Err(error) = child.apply(step, ready) {
+    let mut child =
+        Child { opened, stdio, console, root: None, report, gate, label: None, go, identity: None };
+    for (number, (step, ready)) in opened.plan.steps.iter().zip(&opened.ready).enumerate() {
+        if let Err(error) = child.apply(number, step, ready) {
             return error;
         }
     }
@@ -58,12 +63,20 @@ fn nothing_to_execute(what: &str) -> Error {
 }
 
 /// The first process of an exec: into the container's namespaces, then the program.
-pub(super) fn run_further(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &Writer) -> Error {
+pub(super) fn run_further<'a>(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &'a Writer<'a>) -> Error {
+    let plan = &opened.program.plan;
+    let mut label = None;
     let entered = (|| {
-        begin(stdio, opened.program.plan.terminal, opened.program.plan.oom_score_adj)?;
+        label = begin(stdio, plan)?;
         if let Some(cgroup) = &opened.cgroup {
             cgroup.join()?;
         }
+        match &plan.affinity {
+            Some(AffinityPlan { r#final: Some(cpus), .. }) => affinity::set(cpus)?,
+            Some(AffinityPlan { initial: Some(_), .. }) => affinity::widen()?,
+            _ => {}
+        }
+        program::schedule(plan)?;
         if opened.kinds.contains(Kinds::USER) {
             // The go-between has joined everything.
             return become_root((0, 0));
@@ -74,7 +87,8 @@ pub(super) fn run_further(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &Wr
     if let Err(source) = entered {
         return Error::Step { step: "enter the container".into(), source };
     }
-    match program::execute(&opened.program, None, report, None) {
+    let before = Before { identity: None, report, gate: None, hooks: None, label };
+    match program::execute(&opened.program, &before) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -90,22 +104,29 @@ fn become_root((uid, gid): (u32, u32)) -> Result<(), sys::Error> {
 
 /// What every new process starts with: default signals, a session and a keyring of its own, and its
 /// standard streams. It needs nothing but the host's own `/proc`.
-fn begin(stdio: &Stdio<'_>, terminal: bool, oom_score_adj: Option<i32>) -> Result<(), sys::Error> {
+fn begin(stdio: &Stdio<'_>, plan: &ProcessPlan) -> Result<Option<Label>, sys::Error> {
     rustix::process::umask(Mode::empty());
     sys::process::reset_signals()?;
-    if let Some(value) = oom_score_adj {
+    if let Some(value) = plan.oom_score_adj {
         let path = "/proc/self/oom_score_adj";
         std::fs::write(path, value.to_string()).map_err(sys::Error::of(format!("write {value} to"), path))?;
     }
     rustix::process::setsid().map_err(sys::Error::of("setsid", "init"))?;
     sys::process::set_stdio([stdio.stdin, stdio.stdout, stdio.stderr])?;
-    if terminal {
+    if plan.terminal {
         rustix::process::ioctl_tiocsctty(stdio.stdin).map_err(sys::Error::of("TIOCSCTTY", "terminal"))?;
+    }
+    if let Some((rows, columns)) = plan.console_size {
+        sys::pty::set_size(stdio.stdin, rows, columns).map_err(sys::Error::of("TIOCSWINSZ", "terminal"))?;
+    }
+    let label = Label::open(plan)?;
+    if plan.no_new_keyring {
+        return Ok(label);
     }
     match sys::process::join_new_session_keyring(c"_ponton") {
         // A kernel without keyrings, or a policy that forbids them, leaves nothing to be shared.
         Err(error) if !is_any(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => Err(error),
-        _ => Ok(()),
+        _ => Ok(label),
     }
 }
 
@@ -121,18 +142,30 @@ pub(super) fn clone_console(plan: &Plan, stdio: &Stdio<'_>) -> Option<OwnedFd> {
 }
 
 impl Child<'_> {
-    fn apply(&mut self, step: &Step, ready: &Ready) -> Result<(), Error> {
+    fn apply(&mut self, number: usize, step: &Step, ready: &Ready) -> Result<(), Error> {
         match (&step.action, ready) {
             (Action::Exec(_), Ready::Exec(program)) => return self.execute(program),
+            (Action::Hooks { kind: HookKind::CreateContainer, hooks }, _) => {
+                let state = self.opened.plan.state(Status::Creating, Some(std::process::id()));
+                let directory = self.root.as_ref().map(AsFd::as_fd);
+                return hook::run(HookKind::CreateContainer, hooks, &state, directory);
+            }
             // With all mounts in place, and the host's /proc not yet gone.
             (Action::Pivot | Action::MoveRoot, _) => self.look_up_user()?,
             _ => {}
         }
-        self.apply_to_kernel(step, ready).map_err(|source| Error::Step { step: step.name(), source })
+        self.apply_to_kernel(number, step, ready).map_err(|source| Error::Step { step: step.name(), source })
     }
 
-    fn execute(&self, program: &Program) -> Result<(), Error> {
-        match program::execute(program, self.identity.as_ref(), self.report, self.gate)? {}
+    fn execute(&mut self, program: &Program) -> Result<(), Error> {
+        let before = Before {
+            identity: self.identity.as_ref(),
+            report: self.report,
+            gate: self.gate,
+            hooks: Some(&self.opened.plan),
+            label: self.label.take(),
+        };
+        match program::execute(program, &before)? {}
     }
 
     fn look_up_user(&mut self) -> Result<(), Error> {
@@ -146,11 +179,14 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn apply_to_kernel(&mut self, step: &Step, ready: &Ready) -> Result<(), sys::Error> {
+    fn apply_to_kernel(&mut self, number: usize, step: &Step, ready: &Ready) -> Result<(), sys::Error> {
         match (&step.action, ready) {
+            (action, _) if action.is_of_parent() => self.report.wait_for_step(number),
+            // Run by the program's step, behind its gate.
+            (Action::Hooks { .. }, _) => Ok(()),
             (Action::Clone { new, clocks, .. }, Ready::Clone { join, .. }) => self.enter(new, join, clocks),
             (Action::Rootfs(plan), Ready::Mount(source)) => {
-                let mount = mount::attach_root(plan, source)?;
+                let mount = mount::attach_root(plan, source, self.root_place(plan))?;
                 self.root = Some(Root::from_fd(mount));
                 Ok(())
             }
@@ -182,18 +218,30 @@ impl Child<'_> {
             .ok_or_else(|| sys::Error::new("open", "the root before it is mounted", Errno::NOENT))
     }
 
+    /// What the root file system is attached over: its own path, where hooks look for it, else `/`.
+    fn root_place<'p>(&self, root: &'p MountPlan) -> &'p Path {
+        let kinds = [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer];
+        let has_hooks = kinds.iter().any(|kind| !self.opened.plan.hooks(*kind).is_empty());
+        match &root.source {
+            Source::Bind { path, .. } if has_hooks => path,
+            _ => Path::new("/"),
+        }
+    }
+
     fn enter(
-        &self,
+        &mut self,
         new: &[NamespaceType],
         join: &[(Kinds, OwnedFd)],
         clocks: &BTreeMap<String, TimeOffset>,
     ) -> Result<(), sys::Error> {
         let process = self.opened.plan.process();
-        let terminal = process.is_some_and(|process| process.terminal);
-        begin(self.stdio, terminal, process.and_then(|process| process.oom_score_adj))?;
+        if let Some(plan) = process {
+            self.label = begin(self.stdio, plan)?;
+        }
         if let Some(guard) = &self.opened.cgroup {
             guard.opened.join()?;
         }
+        process.map_or(Ok(()), program::schedule)?;
         if !self.opened.needs_go_between() {
             join.iter().try_for_each(|(kinds, fd)| namespace::join(fd.as_fd(), *kinds))?;
         }

@@ -4,28 +4,36 @@
 //!   parent                                   child
 //!     clone3(PIDFD | INTO_CGROUP | NEW*) ──►
 //!     read report (blocks)                     join cgroup v1, namespaces
-//!                                              mounts, devices, masks, pivot, names
-//!                                              user, capabilities, seccomp
+//!                                              mounts, devices
+//!     network devices, classes, hooks   ◄─►    wait
+//!                                              names, masks, pivot
+//!     tell the seccomp agent            ◄─►    user, capabilities, seccomp
 //!     end of file: it runs              ◄──    execve closes the report's pipe
 //!     or a Failure: reap, tell          ◄──    write Failure, exit
 //! ```
 
+mod affinity;
 mod container;
 mod copy_up;
 mod entry;
+mod label;
 mod mount;
 mod node;
+mod parent;
 mod program;
 mod report;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
+use ponton_oci::runtime::Status;
 use ponton_sys as sys;
 use rustix::fs::{Gid, Uid};
 
 use crate::Error;
 use crate::open::{Opened, OpenedProcess};
 use entry::{Entry, Side};
+
+pub use report::await_program;
 
 /// The standard streams of the new process. With a terminal all three are its peer side.
 #[derive(Clone, Copy, Debug)]
@@ -47,53 +55,86 @@ pub struct Started {
     pub pidfd: OwnedFd,
 }
 
+/// Where a container stops before its program.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate<'a> {
+    /// It goes on when a byte can be read here.
+    pub wait: BorrowedFd<'a>,
+    /// It tells here, to [`await_program`], if it then cannot execute its program.
+    pub report: BorrowedFd<'a>,
+}
+
 /// Starts the container. Blocks until its program is executed, or has failed to be.
 ///
-/// The calling process must have one thread. On an error nothing is left behind.
+/// The calling process must have one thread. On an error nothing is left behind, and the hooks for
+/// the end have been run.
 pub fn start(opened: Opened, stdio: &Stdio<'_>) -> Result<Started, Error> {
     create(opened, stdio, None)
 }
 
-/// As [`start`], but the child stops before its program, until a byte can be read from `gate`: the
-/// container is made, and does not run yet. Returns when it has got there.
-pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<BorrowedFd<'_>>) -> Result<Started, Error> {
+/// As [`start`], but the child stops before its program, at `gate`: the container is made, and does
+/// not run yet. Returns when it has got there.
+pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Started, Error> {
+    let created = try_create(&opened, stdio, gate);
+    match &created {
+        Ok(_) => {
+            if let Some(guard) = &mut opened.cgroup {
+                guard.keep = true;
+            }
+        }
+        Err(_) => {
+            let Opened { plan, ready, cgroup, .. } = opened;
+            parent::take_back(&plan.steps, &ready);
+            drop((ready, cgroup));
+            parent::undone(&plan);
+        }
+    }
+    created
+}
+
+fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Started, Error> {
     if let Some(ids) = &opened.ids
         && opened.plan.process().is_some_and(|process| process.terminal)
     {
         give_terminal(stdio, ids.root_outside());
     }
     let console = container::clone_console(&opened.plan, stdio);
-    let entry = Entry::of_container(&opened);
-    let (reader, writer) = report::pipe().map_err(step("clone init (linux.namespaces)"))?;
+    let entry = Entry::of_container(opened);
+    let (reader, writer) = report::pair().map_err(step("clone init (linux.namespaces)"))?;
     let cgroup = opened.cgroup.as_ref().and_then(|guard| guard.opened.directory());
     let started = match entry.make(cgroup, &writer)? {
         Side::Parent(started) => started,
         Side::Failed => return Err(reader.failure_of_go_between(writer)),
         Side::Child(go) => {
             drop(reader);
-            let error = container::run(&opened, stdio, console, &writer, gate, go.as_ref());
+            let error = container::run(opened, stdio, console, &writer, gate, go.as_ref());
             writer.fail_and_exit(&error)
         }
     };
     drop(writer);
-    await_program(&started, reader)?;
-    if let Some(guard) = &mut opened.cgroup {
-        guard.keep = true;
-    }
+    let seccomp = opened.plan.process().and_then(|process| process.seccomp.as_ref());
+    parent::attend(&started, &reader, Some(opened), seccomp, Status::Creating)?;
     Ok(started)
 }
 
 /// Starts a further process in a running container. Blocks as [`start`] does.
 pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
+    const STEP: &str = "clone exec";
     if opened.program.plan.terminal
         && let Some(root) = opened.terminals_owner()
     {
         give_terminal(stdio, root);
     }
     let entry = Entry::of_process(opened);
-    let (reader, writer) = report::pipe().map_err(step("clone exec"))?;
+    let (reader, writer) = report::pair().map_err(step(STEP))?;
     let cgroup = opened.cgroup.as_ref().and_then(ponton_cgroup::Opened::directory);
-    let started = match entry.make(cgroup, &writer)? {
+    let affinity = opened.process().affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
+    let own = affinity.map(affinity::narrow).transpose().map_err(step(STEP))?;
+    let made = entry.make(cgroup, &writer);
+    if let (Some(own), false) = (own, matches!(made, Ok(Side::Child(_)))) {
+        affinity::restore(&own).map_err(step(STEP))?;
+    }
+    let started = match made? {
         Side::Parent(started) => started,
         Side::Failed => return Err(reader.failure_of_go_between(writer)),
         Side::Child(_) => {
@@ -103,7 +144,7 @@ pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error>
         }
     };
     drop(writer);
-    await_program(&started, reader)?;
+    parent::attend(&started, &reader, None, opened.process().seccomp.as_ref(), Status::Running)?;
     Ok(started)
 }
 
@@ -115,12 +156,4 @@ fn give_terminal(stdio: &Stdio<'_>, (uid, gid): (u32, u32)) {
 
 fn step(step: &str) -> impl Fn(sys::Error) -> Error + '_ {
     move |source| Error::Step { step: step.to_owned(), source }
-}
-
-/// Waits until the child executes its program, or stands before its gate; one that failed is reaped.
-fn await_program(started: &Started, reader: report::Reader) -> Result<(), Error> {
-    let Some(error) = reader.failure() else { return Ok(()) };
-    // The child is ending; nothing can be done about one that cannot be reaped.
-    let _ = sys::pidfd::wait(started.pidfd.as_fd());
-    Err(error)
 }

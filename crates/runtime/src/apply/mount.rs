@@ -18,16 +18,21 @@ use super::copy_up::copy_up;
 use crate::open::{Detached, Masks, MountSource, clone_source, make};
 use crate::plan::{Attributes, MountPlan, Propagation, Source};
 
-/// Attaches the root file system over the host's root, and gives a descriptor of it.
-pub(super) fn attach_root(plan: &MountPlan, source: &MountSource) -> Result<OwnedFd, sys::Error> {
+/// Attaches the root file system over a directory of the host, and gives a descriptor of it.
+pub(super) fn attach_root(
+    plan: &MountPlan,
+    source: &MountSource,
+    over: &Path,
+) -> Result<OwnedFd, sys::Error> {
     let mount = match source {
         MountSource::Detached(detached) => {
             detached.mount.try_clone().map_err(sys::Error::of("dup", "the root"))?
         }
         MountSource::InChild => make(plan)?.mount,
     };
-    let over = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(sys::Error::of("open", "/"))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let over =
+        rustix::fs::open(over, flags, Mode::empty()).map_err(sys::Error::of("open", over.display()))?;
     sys::mount::attach(&mount, &over)?;
     Ok(mount)
 }

@@ -1,26 +1,38 @@
 //! The last step: the child gives its rights away and becomes the program.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
+use ponton_oci::runtime::Status;
 use ponton_sys as sys;
+use ponton_sys::task::Scheduling;
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets as KernelSets};
 
+use super::Gate;
+use super::label::Label;
 use super::report::Writer;
-use crate::Error;
 use crate::open::{Identity, Program};
-use crate::plan::CapabilitySets;
+use crate::plan::{
+    CapabilitySets, HookKind, IoPriorityPlan, MemoryPolicyPlan, Plan, ProcessPlan, SchedulerPlan,
+};
+use crate::{Error, hook};
+
+/// What stands between the child and its program.
+pub(super) struct Before<'b, 'a> {
+    /// Who the program is, where that could not be looked up before the clone.
+    pub(super) identity: Option<&'b Identity>,
+    pub(super) report: &'b Writer<'a>,
+    pub(super) gate: Option<Gate<'a>>,
+    /// The plan with the hooks of the start.
+    pub(super) hooks: Option<&'b Plan>,
+    pub(super) label: Option<Label>,
+}
 
 /// Becomes the program; comes back only with an error.
-pub(super) fn execute(
-    program: &Program,
-    looked_up: Option<&Identity>,
-    report: &Writer,
-    gate: Option<BorrowedFd<'_>>,
-) -> Result<Infallible, Error> {
-    let Some(identity) = program.identity.as_ref().or(looked_up) else {
+pub(super) fn execute(program: &Program, before: &Before<'_, '_>) -> Result<Infallible, Error> {
+    let Some(identity) = program.identity.as_ref().or(before.identity) else {
         let message = "the user cannot be looked up before the root is mounted".to_owned();
         return Err(Error::NotFound { message });
     };
@@ -31,22 +43,21 @@ pub(super) fn execute(
         sys::process::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(step)?;
     }
     own_stdio(identity.uid).map_err(failed)?;
+    if let Some(label) = &before.label {
+        let step = |source| Error::Step { step: "set the label (process)".into(), source };
+        label.set().map_err(step)?;
+    }
     // Before a path of the container is walked: no name below /proc/self/fd leads out of it. Nothing
     // that owns a descriptor may be dropped from here on.
-    let kept = [Some(report.as_fd()), gate];
-    let kept: Vec<_> = kept.into_iter().flatten().collect();
+    let gate = before.gate.map(|gate| [gate.wait, gate.report]);
+    let kept: Vec<_> = [before.report.as_fd()].into_iter().chain(gate.into_iter().flatten()).collect();
     sys::process::close_all_but(plan.preserve_fds.saturating_add(3), &kept).map_err(failed)?;
-    let error = become_program(program, identity, report, gate);
-    report.fail_and_exit(&error)
+    let error = become_program(program, identity, before);
+    before.report.fail_and_exit(&error)
 }
 
 /// What is left to do when the process has only its standard streams, and a way to tell of failure.
-fn become_program(
-    program: &Program,
-    identity: &Identity,
-    report: &Writer,
-    gate: Option<BorrowedFd<'_>>,
-) -> Error {
+fn become_program(program: &Program, identity: &Identity, before: &Before<'_, '_>) -> Error {
     let steps = || -> Result<Infallible, Error> {
         let plan = &program.plan;
         let failed = |source| Error::Step { step: "exec (process)".into(), source };
@@ -56,22 +67,26 @@ fn become_program(
 
         // A filter needs a privilege that is about to go, unless no_new_privs is there instead.
         if !plan.no_new_privileges {
-            load_filter(program)?;
+            load_filter(program, before.report)?;
         }
         let capabilities = plan.capabilities.unwrap_or_default();
         become_user(identity.uid, identity.gid, &identity.additional_gids, &capabilities).map_err(failed)?;
         // Some directories only their owner may enter, and root not (NFS, FUSE).
         entered.or_else(|_| enter_directory(&plan.cwd))?;
-        if let Some(gate) = gate {
+        if let Some(gate) = before.gate {
             look_for(program)?;
-            report.ready();
-            rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut [0; 1]))
+            before.report.ready(gate.report);
+            rustix::io::retry_on_intr(|| rustix::io::read(gate.wait, &mut [0; 1]))
                 .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;
+        }
+        if let Some(plan) = before.hooks {
+            let state = plan.state(Status::Created, Some(std::process::id()));
+            hook::run(HookKind::StartContainer, plan.hooks(HookKind::StartContainer), &state, None)?;
         }
         if plan.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|errno| failed(sys::Error::new("prctl", "PR_SET_NO_NEW_PRIVS", errno)))?;
-            load_filter(program)?;
+            load_filter(program, before.report)?;
         }
         Err(try_candidates(program, &identity.env))
     };
@@ -81,10 +96,47 @@ fn become_program(
     }
 }
 
-fn load_filter(program: &Program) -> Result<(), Error> {
-    let Some((filter, flags)) = &program.filter else { return Ok(()) };
+/// How the kernel runs the process, from its start in the container's control group on.
+pub(super) fn schedule(plan: &ProcessPlan) -> Result<(), sys::Error> {
+    if let Some(scheduler) = plan.scheduler {
+        sys::task::set_scheduling(scheduler.into()).map_err(of_field("process.scheduler"))?;
+    }
+    if let Some(IoPriorityPlan { class, level }) = plan.io_priority {
+        sys::task::set_io_priority(class, level).map_err(of_field("process.ioPriority"))?;
+    }
+    if let Some(domain) = plan.personality {
+        sys::task::set_personality(domain).map_err(of_field("linux.personality"))?;
+    }
+    if let Some(MemoryPolicyPlan { mode, nodes }) = &plan.memory_policy {
+        sys::task::set_memory_policy(*mode, nodes).map_err(of_field("linux.memoryPolicy"))?;
+    }
+    Ok(())
+}
+
+fn of_field(field: &'static str) -> impl FnOnce(sys::Error) -> sys::Error {
+    move |error| sys::Error { operation: format!("{field}: {}", error.operation).into(), ..error }
+}
+
+impl From<SchedulerPlan> for Scheduling {
+    fn from(plan: SchedulerPlan) -> Self {
+        let SchedulerPlan { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns } = plan;
+        let mut scheduling = Self::default();
+        (scheduling.policy, scheduling.flags) = (policy, flags);
+        (scheduling.nice, scheduling.priority) = (nice, priority);
+        (scheduling.runtime_ns, scheduling.deadline_ns, scheduling.period_ns) =
+            (runtime_ns, deadline_ns, period_ns);
+        scheduling
+    }
+}
+
+fn load_filter(program: &Program, report: &Writer<'_>) -> Result<(), Error> {
+    let (Some(filter), Some(plan)) = (&program.filter, &program.plan.seccomp) else { return Ok(()) };
     let step = |source| Error::Step { step: "seccomp load (linux.seccomp)".into(), source };
-    filter.load(*flags).map_err(step)
+    if plan.listener.is_none() {
+        return filter.load(plan.flags).map_err(step);
+    }
+    let listener = filter.load_with_listener(plan.flags).map_err(step)?;
+    report.hand_over_listener(listener.as_fd()).map_err(step)
 }
 
 /// Gives the standard streams to the user, so that `/dev/stdout` can be opened by name.

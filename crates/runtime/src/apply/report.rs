@@ -1,75 +1,156 @@
-//! How the child tells that it could not become its program.
+//! What the child and its parent tell each other until the program is executed.
+//!
+//! ```text
+//!   child ──► parent   Step(n)       it waits until the parent has done step n of the plan
+//!   child ──► parent   Listener+fd   its seccomp filter notifies on this descriptor; it waits
+//!   child ◄── parent   go on
+//!   child ──► parent   Ready         it stands before its gate
+//!   child ──► parent   a failure     then it ends
+//!   child ──► parent   end of file   it executes its program
+//! ```
 
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
+use ponton_sys::socket;
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 
 use crate::Error;
 
 /// The parent's end.
 pub(super) struct Reader(OwnedFd);
-/// The child's end; execve closes it.
-pub(super) struct Writer(OwnedFd);
 
-/// The child stands before its gate.
+/// The child's end; execve closes it.
+pub(super) struct Writer<'a> {
+    socket: OwnedFd,
+    /// From the gate on, failures are for whoever opens it.
+    behind_gate: Cell<Option<BorrowedFd<'a>>>,
+}
+
+/// What the child tells.
+pub(super) enum Message {
+    /// It waits until its parent has done this step.
+    Step(usize),
+    /// It waits until somebody listens here.
+    Listener(OwnedFd),
+    /// It stands before its gate.
+    Ready,
+    /// It is ending.
+    Failure(Error),
+    /// It executes its program, or was killed.
+    End,
+}
+
+const STEP: u8 = b'P';
+const LISTENER: u8 = b'L';
 const READY: u8 = b'R';
-/// What the kernel writes in one piece (pipe(7), `PIPE_BUF`).
+/// The longest message.
 const REPORT_MAX: usize = 4096;
 
-pub(super) fn pipe() -> Result<(Reader, Writer), sys::Error> {
-    let (reader, writer) =
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(sys::Error::of("pipe2", "report"))?;
-    Ok((Reader(reader), Writer(writer)))
+pub(super) fn pair<'a>() -> Result<(Reader, Writer<'a>), sys::Error> {
+    let (reader, socket) = socket::seqpacket_pair().map_err(sys::Error::of("socketpair", "report"))?;
+    Ok((Reader(reader), Writer { socket, behind_gate: Cell::new(None) }))
 }
 
 impl Reader {
-    /// Blocks until the child has executed its program, stands before its gate, or has failed.
-    pub(super) fn failure(self) -> Option<Error> {
-        let mut report = Vec::new();
+    /// Blocks until the child tells something.
+    pub(super) fn receive(&self) -> Message {
         let mut buffer = [0; REPORT_MAX];
-        loop {
-            match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer)) {
-                Ok(0) | Err(_) => break,
-                Ok(length) => report.extend_from_slice(&buffer[..length]),
+        let received = loop {
+            match socket::recv_with_fds(&self.0, &mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => break other,
             }
-            if report == [READY] {
-                return None;
+        };
+        // An end that cannot be read is the end.
+        let Ok((length, mut fds)) = received else { return Message::End };
+        match (&buffer[..length], fds.pop()) {
+            ([], _) => Message::End,
+            ([READY], _) => Message::Ready,
+            ([LISTENER], Some(listener)) => Message::Listener(listener),
+            ([STEP, number @ ..], _) if number.len() == 4 => {
+                Message::Step(number.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+            }
+            (report, _) => Message::Failure(decode(report)),
+        }
+    }
+
+    /// Why the go-between has no child.
+    pub(super) fn failure_of_go_between(self, writer: Writer<'_>) -> Error {
+        drop(writer);
+        match self.receive() {
+            Message::Failure(error) => error,
+            _ => Error::Step {
+                step: "clone".to_owned(),
+                source: sys::Error::new("clone3", "the go-between ended", Errno::CHILD),
+            },
+        }
+    }
+
+    /// Lets the child go on.
+    pub(super) fn go_on(&self) {
+        // The child may be gone: the next message tells.
+        let _ = socket::send_with_fds(&self.0, b"G", &[]);
+    }
+}
+
+impl AsFd for Writer<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// Waits until the parent has done a step.
+    pub(super) fn wait_for_step(&self, number: usize) -> Result<(), sys::Error> {
+        let mut message = vec![STEP];
+        message.extend((number as u32).to_le_bytes());
+        self.ask(&message, &[])
+    }
+
+    /// Waits until the parent has handed the listener to whoever listens.
+    pub(super) fn hand_over_listener(&self, listener: BorrowedFd<'_>) -> Result<(), sys::Error> {
+        self.ask(&[LISTENER], &[listener])
+    }
+
+    fn ask(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), sys::Error> {
+        let failed = |error| sys::Error::new("ask", "the parent process", error);
+        socket::send_with_fds(&self.socket, message, fds).map_err(failed)?;
+        loop {
+            match socket::recv_with_fds(&self.socket, &mut [0; 8]) {
+                Ok((0, _)) => return Err(failed(Errno::PIPE.into())),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
             }
         }
-        (!report.is_empty()).then(|| decode(&report))
     }
-}
 
-impl AsFd for Writer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Reader {
-    /// Why the go-between has no child.
-    pub(super) fn failure_of_go_between(self, writer: Writer) -> Error {
-        drop(writer);
-        self.failure().unwrap_or_else(|| Error::Step {
-            step: "clone".to_owned(),
-            source: sys::Error::new("clone3", "the go-between ended", Errno::CHILD),
-        })
-    }
-}
-
-impl Writer {
-    pub(super) fn ready(&self) {
+    /// Stands before the gate; what fails from here on is told to `behind_gate`.
+    pub(super) fn ready(&self, behind_gate: BorrowedFd<'a>) {
         // The parent may be gone: nobody to tell.
-        let _ = rustix::io::write(&self.0, &[READY]);
+        let _ = rustix::io::write(&self.socket, &[READY]);
+        self.behind_gate.set(Some(behind_gate));
     }
 
     pub(super) fn fail_and_exit(&self, error: &Error) -> ! {
-        // The parent may be gone: nobody to tell.
-        let _ = rustix::io::write(&self.0, &encode(error));
+        let to = self.behind_gate.get().unwrap_or(self.socket.as_fd());
+        // The reader may be gone: nobody to tell.
+        let _ = rustix::io::write(to, &encode(error));
         sys::process::exit_now(error.exit_code())
     }
+}
+
+/// Reads, from the end of a pipe whose other end the child has behind its gate, why it did not
+/// execute its program. Blocks until it has, or could not.
+pub fn await_program(report: OwnedFd) -> Result<(), Error> {
+    let mut text = Vec::new();
+    // What cannot be read was not told.
+    let _ = File::from(report).take(REPORT_MAX as u64).read_to_end(&mut text);
+    if text.is_empty() { Ok(()) } else { Err(decode(&text)) }
 }
 
 /// Class, errno, then the texts, each ended by a null byte.
@@ -79,6 +160,7 @@ fn encode(error: &Error) -> Vec<u8> {
         Error::CommandNotExecutable { message } => (b'X', 0, vec![message.clone()]),
         Error::NotFound { message } => (b'U', 0, vec![message.clone()]),
         Error::Plan(error) => (b'U', 0, vec![error.to_string()]),
+        Error::Hook { hook, message } => (b'H', 0, vec![hook.clone(), message.clone()]),
         Error::Step { step, source } => {
             let errno = source.errno().unwrap_or(Errno::IO.raw_os_error());
             (b'S', errno, vec![step.clone(), source.operation.to_string(), source.object.clone()])
@@ -103,6 +185,10 @@ fn decode(report: &[u8]) -> Error {
         Some(b'N') => Error::CommandNotFound { message: text() },
         Some(b'X') => Error::CommandNotExecutable { message: text() },
         Some(b'U') => Error::NotFound { message: text() },
+        Some(b'H') => {
+            let (hook, message) = (text(), text());
+            Error::Hook { hook, message }
+        }
         _ => {
             let (step, operation, object) = (text(), text(), text());
             let source = sys::Error::new(operation, object, std::io::Error::from_raw_os_error(errno));
@@ -124,6 +210,8 @@ mod tests {
         assert!(matches!(told, Error::Step { source, .. } if source.errno() == Some(2)));
         let error = Error::CommandNotFound { message: "exec: \"x\": …".into() };
         assert_eq!(decode(&encode(&error)).exit_code(), 127);
+        let error = Error::Hook { hook: "hooks.createContainer[0] /h".into(), message: "exit".into() };
+        assert_eq!(decode(&encode(&error)).to_string(), error.to_string());
     }
 
     #[test]
@@ -132,5 +220,20 @@ mod tests {
         let report = encode(&Error::Step { step: "s".repeat(10_000), source });
         assert!(report.len() <= REPORT_MAX);
         assert!(matches!(decode(&report), Error::Step { source, .. } if source.errno() == Some(36)));
+    }
+
+    #[test]
+    fn the_child_is_asked_step_by_step() {
+        let (reader, writer) = pair().unwrap();
+        reader.go_on();
+        writer.wait_for_step(0x0102).unwrap();
+        assert!(matches!(reader.receive(), Message::Step(0x0102)));
+        reader.go_on();
+        writer.hand_over_listener(rustix::stdio::stdin()).unwrap();
+        assert!(matches!(reader.receive(), Message::Listener(_)));
+        writer.ready(rustix::stdio::stderr());
+        assert!(matches!(reader.receive(), Message::Ready));
+        drop(writer);
+        assert!(matches!(reader.receive(), Message::End));
     }
 }

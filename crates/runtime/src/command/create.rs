@@ -4,18 +4,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ponton_oci::runtime::Spec;
-use ponton_runtime::apply::{self, Started};
+use ponton_oci::runtime::{Spec, Status};
+use ponton_runtime::apply::{self, Gate, Started};
 use ponton_runtime::host::Host;
 use ponton_runtime::open::{self, Descriptors};
 use ponton_runtime::plan::{self, Plan, PlanInput, ProcessInput};
-use ponton_runtime::state::{self, Directory, Lock, Record};
+use ponton_runtime::state::{self, Directory, Later, Lock, Record};
 use ponton_runtime::{Error, seccomp};
 
 use super::console::Wanted;
 use super::inherit::Inherited;
 use super::notify::Notify;
-use super::{Context, Failure, delete, write_pid_file};
+use super::{Context, Failure, delete, warn, write_pid_file};
 
 #[derive(clap::Args)]
 #[group(skip)]
@@ -102,11 +102,15 @@ pub(super) fn make(context: &Context, args: &Args, until: Until) -> Result<Optio
         detach: until != Until::Foreground,
     };
     wanted.check()?;
+    warn(context, prepared.plan.process().into_iter().flat_map(|process| process.warnings.clone()));
     let lock = prepared.directory.create()?;
     let directory = prepared.directory.clone();
     match build(prepared, wanted, args.pid_file.as_deref(), until == Until::Created) {
         Ok(made) => {
             drop(lock);
+            if until != Until::Created {
+                warn(context, made.directory.read_later()?.started(&made.record.state(Status::Running)));
+            }
             Ok(Some(made))
         }
         Err(error) => Err(undo(&directory, lock, error)),
@@ -156,17 +160,12 @@ fn plan(
     host: &Host,
     preserve_fds: u32,
 ) -> Result<Plan, Failure> {
-    let unbuilt = [("--no-new-keyring", args.no_new_keyring)];
-    if let Some((option, _)) = unbuilt.iter().find(|(_, is_asked)| *is_asked) {
-        return Err(format!("{option}: not implemented").into());
-    }
     let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let filter = policy.map(|policy| seccomp::cache(&state::filters(&context.root), policy)).transpose()?;
     let process = ProcessInput {
-        user: None,
         seccomp: filter.as_deref(),
-        seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
         preserve_fds,
+        no_new_keyring: args.no_new_keyring,
         ..ProcessInput::default()
     };
     let input = PlanInput {
@@ -188,6 +187,8 @@ fn build(
 ) -> Result<Made, Failure> {
     let Prepared { directory, bundle, json, spec, plan, host, notify } = prepared;
     directory.write_spec(&json)?;
+    let later = Later::of(&plan);
+    directory.write_later(&later)?;
     let gate = gated.then(|| directory.make_gate()).transpose()?;
     if let Some(notify) = &notify {
         notify.listen()?;
@@ -196,7 +197,7 @@ fn build(
     let own_pid_namespace = plan.own_pid_namespace();
     let opened = open::open(plan, Descriptors::default(), &host)?;
     let console = wanted.open(|| opened.terminal())?;
-    let gate = gate.as_ref().map(AsFd::as_fd);
+    let gate = gate.as_ref().map(|(wait, report)| Gate { wait: wait.as_fd(), report: report.as_fd() });
     let started = console.stdio(|stdio| apply::create(opened, stdio, gate))?;
     let mut record = Record {
         id: directory.id().to_owned(),

@@ -11,7 +11,7 @@ use ponton_runtime::state::{self, Directory, Record, StateError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{Context, Failure};
+use super::{Context, Failure, warn};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +42,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
         }
         kill_and_wait(&record, &host)?;
     }
-    clean_up(&directory, &record, &host)?;
+    clean_up(context, &directory, &record, &host)?;
     drop(lock);
     Ok(ExitCode::SUCCESS)
 }
@@ -144,9 +144,17 @@ fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<(), Failure> {
 }
 
 /// Removes what a container that has ended left: its control group and its directory.
-pub(super) fn clean_up(directory: &Directory, record: &Record, host: &Host) -> Result<(), Failure> {
+pub(super) fn clean_up(
+    context: &Context,
+    directory: &Directory,
+    record: &Record,
+    host: &Host,
+) -> Result<(), Failure> {
     remove_cgroup(record, host)?;
-    Ok(directory.remove()?)
+    let later = directory.read_later()?;
+    directory.remove()?;
+    warn(context, later.stopped(&record.state(Status::Stopped)));
+    Ok(())
 }
 
 /// Removes the control group of a container that has ended.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ponton_cgroup::Cgroup;
-use ponton_oci::runtime::{Capabilities, Process, Seccomp, Status, User};
+use ponton_oci::runtime::{Capabilities, Linux, Process, Status, User};
 use ponton_runtime::host::Host;
 use ponton_runtime::open::{self, Target};
 use ponton_runtime::plan::{ProcessInput, ProcessPlan, plan_process};
@@ -15,7 +15,7 @@ use ponton_sys::{pidfd, signal};
 
 use super::console::Wanted;
 use super::inherit::Inherited;
-use super::{Context, Failure, foreground, write_pid_file};
+use super::{Context, Failure, foreground, warn, write_pid_file};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -101,26 +101,33 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
         detach: args.detach,
     };
     wanted.check()?;
-    let policy = spec.linux.and_then(|linux| linux.seccomp);
+    let linux = spec.linux.unwrap_or_default();
     let name = args.user.as_deref().filter(|user| args.process.is_none() && !is_numbers(user));
-    let input = ProcessInput { user: name, preserve_fds: inherited.count, ..ProcessInput::default() };
-    let plan = plan(context, &process, policy.as_ref(), &host, input)?;
+    let state = record.state(status);
+    let input = ProcessInput {
+        user: name,
+        preserve_fds: inherited.count,
+        state: Some(&state),
+        ..ProcessInput::default()
+    };
+    let plan = plan(context, &process, &linux, &host, input)?;
+    warn(context, &plan.warnings);
     start(args, &record, &host, plan, wanted)
 }
 
 fn plan(
     context: &Context,
     process: &Process,
-    policy: Option<&Seccomp>,
+    linux: &Linux,
     host: &Host,
     input: ProcessInput<'_>,
 ) -> Result<ProcessPlan, Failure> {
-    let filter = policy.map(|policy| seccomp::cache(&state::filters(&context.root), policy)).transpose()?;
-    let input = ProcessInput {
-        seccomp: filter.as_deref(),
-        seccomp_flags: policy.map_or(&[], |policy| &policy.flags),
-        ..input
-    };
+    let filter = linux
+        .seccomp
+        .as_ref()
+        .map(|policy| seccomp::cache(&state::filters(&context.root), policy))
+        .transpose()?;
+    let input = ProcessInput { seccomp: filter.as_deref(), ..input.with_linux(linux) };
     Ok(plan_process(process, host, &input).map_err(Error::from)?)
 }
 

@@ -53,6 +53,13 @@ impl Context {
     }
 }
 
+/// Tells what went wrong and does not end the command.
+fn warn<T: std::fmt::Display>(context: &Context, warnings: impl IntoIterator<Item = T>) {
+    for warning in warnings {
+        context.log.warning(&warning.to_string());
+    }
+}
+
 /// Gives the container our own standard streams.
 fn own_stdio<T>(with: impl FnOnce(&Stdio<'_>) -> T) -> T {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     let Made { directory, record, started, master, notify } = made;
     let exit = foreground::attend(&started, master, notify.as_ref(), &signals)?;
     if !args.keep {
-        delete::clean_up(&directory, &record, &Host::probe()?)?;
+        delete::clean_up(context, &directory, &record, &Host::probe()?)?;
     }
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
 }

@@ -7,7 +7,7 @@ use ponton_runtime::host::Host;
 use ponton_runtime::state::StateError;
 
 use super::notify::Notify;
-use super::{Context, Failure};
+use super::{Context, Failure, warn};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -28,6 +28,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
         notify.listen()?;
     }
     directory.open_gate()?;
+    warn(context, directory.read_later()?.started(&record.state(Status::Running)));
     drop(lock);
     notify.map_or(Ok(()), |notify| notify.wait_until_ready(&record))?;
     Ok(ExitCode::SUCCESS)

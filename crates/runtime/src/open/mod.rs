@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::host::Host;
 use crate::plan::{Action, DeviceNode, IdMaps, Join, Plan, PlanError, ProcessPlan, Step};
+use crate::rdt::Resctrl;
 use mount::Makes;
 
 pub(crate) use mount::{Detached, MountSource, clone_source, make};
@@ -72,6 +73,8 @@ pub(crate) enum Ready {
     Devices(Vec<Option<OwnedFd>>),
     /// Where the host has procfs and sysfs, of which the container must see nothing.
     HostMounts(Vec<CString>),
+    /// Where classes of cache and memory bandwidth are.
+    Rdt(Resctrl),
     /// The program.
     Exec(Box<Program>),
 }
@@ -159,7 +162,10 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
                 let root = root.map(Root::from_fd);
                 Ready::Exec(Box::new(Program::new(process, root.as_ref())?))
             }
+            Action::Rdt(_) => Ready::Rdt(Resctrl::mounted().map_err(failed)?),
             Action::Attributes { .. }
+            | Action::NetDevices { .. }
+            | Action::Hooks { .. }
             | Action::Console
             | Action::ReadOnly { .. }
             | Action::Pivot

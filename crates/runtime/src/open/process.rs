@@ -18,7 +18,7 @@ pub(crate) struct Program {
     pub(crate) args: CStrings,
     /// The files that are tried, in order.
     pub(crate) candidates: Vec<CString>,
-    pub(crate) filter: Option<(Filter, u32)>,
+    pub(crate) filter: Option<Filter>,
     /// Who it is; none where the root could not be read before the clone.
     pub(crate) identity: Option<Identity>,
 }
@@ -64,12 +64,11 @@ fn candidates(plan: &ProcessPlan) -> Result<Vec<CString>, Error> {
     directories.map(|directory| c_string(&format!("{directory}/{name}"))).collect()
 }
 
-fn read_filter(seccomp: &SeccompPlan) -> Result<(Filter, u32), Error> {
+fn read_filter(seccomp: &SeccompPlan) -> Result<Filter, Error> {
     let path = seccomp.path.display();
     let bytes = std::fs::read(&seccomp.path)
         .map_err(|error| step("seccomp load", sys::Error::new("read", &path, error)))?;
-    let filter = Filter::from_bytes(&bytes).map_err(|error| step(&format!("seccomp load {path}"), error))?;
-    Ok((filter, seccomp.flags))
+    Filter::from_bytes(&bytes).map_err(|error| step(&format!("seccomp load {path}"), error))
 }
 
 /// Looks the user up in the container's files, and adds `HOME` where it is missing.

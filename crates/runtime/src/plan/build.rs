@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::{CgroupPlan, Version};
-use ponton_oci::runtime::{Hooks, Linux, Mount, NamespaceType, Spec};
+use ponton_oci::runtime::{Linux, Mount, NamespaceType, Spec, State, Status, VERSION};
 
 use super::mount::{Options, parse_options};
 use super::node::default_device_rules;
 use super::{
-    Action, Attributes, IdMapPlan, IdMaps, MountPlan, Plan, PlanError, PlanInput, Propagation, Source, Step,
-    plan_process, version,
+    Action, Attributes, HookKind, IdMapPlan, IdMaps, MountPlan, Plan, PlanError, PlanInput, ProcessInput,
+    Propagation, Source, Step, device, hook, plan_process, version,
 };
 use crate::host::Host;
 
@@ -18,7 +18,6 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
     version::check(spec)?;
-    refuse_unbuilt(spec, linux)?;
     let process = spec.process.as_ref().ok_or_else(|| PlanError::invalid("process", "is missing"))?;
     if linux.seccomp.is_some() != input.process.seccomp.is_some() {
         return Err(PlanError::invalid("linux.seccomp", "is given with its compiled filter, or not at all"));
@@ -44,26 +43,20 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
     if process.terminal && !binds(spec, "/dev/console") {
         builder.push("process.terminal", Action::Console);
     }
+    // With all mounts in place, and the host's root not yet gone.
+    builder.devices_of_parent(linux)?;
+    builder.hooks(spec, &[HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer])?;
     // Before /proc/sys becomes read-only.
     builder.identity(spec, linux)?;
     builder.finish_root(spec, linux)?;
-    let process = plan_process(process, host, &input.process)?;
+    builder.hooks(spec, &[HookKind::StartContainer])?;
+    let state = builder.state(spec);
+    let known = ProcessInput { state: Some(&state), ..input.process.with_linux(linux) };
+    let process = plan_process(process, host, &known)?;
     builder.push("process", Action::Exec(process));
-    Ok(Plan { id: input.id.to_owned(), steps: builder.steps })
-}
-
-fn refuse_unbuilt(spec: &Spec, linux: &Linux) -> Result<(), PlanError> {
-    let unbuilt = [
-        ("hooks", spec.hooks.as_ref().is_some_and(|hooks| *hooks != Hooks::default())),
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        ("linux.personality", linux.personality.is_some()),
-    ];
-    match unbuilt.into_iter().find(|(_, is_asked)| *is_asked) {
-        Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
-        None => Ok(()),
-    }
+    builder.hooks(spec, &[HookKind::Poststart, HookKind::Poststop])?;
+    let State { id, bundle, annotations, .. } = state;
+    Ok(Plan { id, bundle, annotations, steps: builder.steps })
 }
 
 /// Whether the user mounts something of the host at this path.
@@ -101,6 +94,40 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     pub(super) fn push(&mut self, cause: impl Into<String>, action: Action) {
         self.steps.push(Step { action, cause: cause.into() });
+    }
+
+    /// The container's state as far as it is known.
+    fn state(&self, spec: &Spec) -> State {
+        State {
+            oci_version: VERSION.to_owned(),
+            id: self.input.id.to_owned(),
+            status: Status::Creating,
+            pid: None,
+            bundle: self.input.bundle.map(|path| path.display().to_string()).unwrap_or_default(),
+            annotations: spec.annotations.clone(),
+        }
+    }
+
+    fn devices_of_parent(&mut self, linux: &Linux) -> Result<(), PlanError> {
+        let devices = device::net_devices(linux)?;
+        if !devices.is_empty() {
+            self.push("linux.netDevices", Action::NetDevices { devices });
+        }
+        if let Some(spec) = &linux.intel_rdt {
+            self.push("linux.intelRdt", Action::Rdt(device::rdt(spec, self.input.id)?));
+        }
+        Ok(())
+    }
+
+    fn hooks(&mut self, spec: &Spec, kinds: &[HookKind]) -> Result<(), PlanError> {
+        let Some(all) = &spec.hooks else { return Ok(()) };
+        for &kind in kinds {
+            let hooks = hook::check(all, kind)?;
+            if !hooks.is_empty() {
+                self.push(format!("hooks.{kind}"), Action::Hooks { kind, hooks });
+            }
+        }
+        Ok(())
     }
 
     fn cgroup(&mut self, linux: &Linux) -> Result<CgroupPlan, PlanError> {

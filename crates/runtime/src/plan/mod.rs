@@ -12,10 +12,13 @@
 //! ```
 
 mod build;
+mod device;
+mod hook;
 mod mount;
 mod namespace;
 mod node;
 mod process;
+mod schedule;
 mod show;
 mod version;
 
@@ -23,15 +26,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ponton_cgroup::CgroupPlan;
-use ponton_oci::runtime::{DeviceType, NamespaceType, TimeOffset};
+use ponton_oci::runtime::{DeviceType, Hook, NamespaceType, State, Status, TimeOffset, VERSION};
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
+pub use device::{NetDevicePlan, RdtPlan};
+pub use hook::HookKind;
 pub use mount::{Attributes, IdMapPlan, MountPlan, Propagation, RootMount, Source, mount_options};
 pub use namespace::IdMaps;
 pub use process::{
-    CapabilitySets, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan, capability_names,
-    plan_process,
+    CapabilitySets, ListenerPlan, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan,
+    capability_names, plan_process,
+};
+pub use schedule::{
+    AffinityPlan, IoPriorityPlan, MemoryPolicyPlan, SchedulerPlan, memory_flags, memory_modes,
 };
 
 /// Everything that will be done to start a container.
@@ -39,7 +47,13 @@ pub use process::{
 pub struct Plan {
     /// The container's id.
     pub id: String,
-    /// What is done, in order; the last one executes the program.
+    /// The directory of its bundle; empty where there is none.
+    #[serde(default)]
+    pub bundle: String,
+    /// The annotations of its spec.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// What is done, in order. Behind the one that executes the program are only hooks.
     pub steps: Vec<Step>,
 }
 
@@ -124,8 +138,33 @@ pub enum Action {
         /// Name with dots or slashes, to value.
         values: BTreeMap<String, String>,
     },
+    /// Move network devices of the host into the container.
+    NetDevices {
+        /// The devices.
+        devices: Vec<NetDevicePlan>,
+    },
+    /// Put the container in a class of cache and memory bandwidth.
+    Rdt(RdtPlan),
+    /// Run programs.
+    Hooks {
+        /// When and where.
+        kind: HookKind,
+        /// The programs.
+        hooks: Vec<Hook>,
+    },
     /// Become the container's program.
     Exec(ProcessPlan),
+}
+
+impl Action {
+    /// Whether the child waits while its parent does this.
+    pub(crate) fn is_of_parent(&self) -> bool {
+        match self {
+            Self::NetDevices { .. } | Self::Rdt(_) => true,
+            Self::Hooks { kind, .. } => matches!(kind, HookKind::Prestart | HookKind::CreateRuntime),
+            _ => false,
+        }
+    }
 }
 
 /// A namespace that is joined.
@@ -198,6 +237,37 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// The hooks of a kind.
+    pub fn hooks(&self, kind: HookKind) -> &[Hook] {
+        self.steps
+            .iter()
+            .find_map(|step| match &step.action {
+                Action::Hooks { kind: other, hooks } if *other == kind => Some(hooks.as_slice()),
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+
+    /// The class of cache and memory bandwidth.
+    pub fn rdt(&self) -> Option<&RdtPlan> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Rdt(plan) => Some(plan),
+            _ => None,
+        })
+    }
+
+    /// The container's state, as hooks and listeners are told it.
+    pub fn state(&self, status: Status, pid: Option<u32>) -> State {
+        State {
+            oci_version: VERSION.to_owned(),
+            id: self.id.clone(),
+            status,
+            pid: pid.map(|pid| pid as i32),
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+
     /// The path of the container's control group below each hierarchy's root, if it has one.
     pub fn cgroup(&self) -> Option<&str> {
         self.steps.iter().find_map(|step| match &step.action {

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::{Capabilities, Process, Rlimit, Seccomp, User};
+use ponton_oci::runtime::{
+    Action, Capabilities, ConsoleSize, Linux, MemoryPolicy, Personality, Process, Rlimit, Seccomp, State,
+    User,
+};
 use serde::{Deserialize, Serialize};
 
-use super::PlanError;
+use super::schedule::{AffinityPlan, IoPriorityPlan, MemoryPolicyPlan, SchedulerPlan};
+use super::{PlanError, schedule};
 use crate::host::Host;
 
 /// A process, ready to be executed in a container.
@@ -14,6 +18,8 @@ use crate::host::Host;
 pub struct ProcessPlan {
     /// It gets a terminal as its controlling terminal.
     pub terminal: bool,
+    /// The size that its terminal is given, rows and columns.
+    pub console_size: Option<(u16, u16)>,
     /// Program and arguments; the program is looked up in the `PATH` of `env`, in the container.
     pub args: Vec<String>,
     /// The environment; `HOME` is added from the container's passwd file where it is missing.
@@ -34,6 +40,24 @@ pub struct ProcessPlan {
     pub seccomp: Option<SeccompPlan>,
     /// How many descriptors it inherits from the runtime, from 3 on.
     pub preserve_fds: u32,
+    /// The AppArmor profile that its program runs under.
+    pub apparmor_profile: Option<String>,
+    /// The SELinux label that its program runs under.
+    pub selinux_label: Option<String>,
+    /// How it is scheduled.
+    pub scheduler: Option<SchedulerPlan>,
+    /// Its I/O priority.
+    pub io_priority: Option<IoPriorityPlan>,
+    /// Its CPUs, if it is started in a running container.
+    pub affinity: Option<AffinityPlan>,
+    /// From which nodes its memory is taken.
+    pub memory_policy: Option<MemoryPolicyPlan>,
+    /// Its execution domain (personality(2)).
+    pub personality: Option<u64>,
+    /// It stays in the session keyring of the caller.
+    pub no_new_keyring: bool,
+    /// What the spec asks for and cannot be had, which is told and passed over.
+    pub warnings: Vec<String>,
 }
 
 /// The user that a process runs as.
@@ -89,6 +113,20 @@ pub struct SeccompPlan {
     pub path: PathBuf,
     /// Flags of seccomp(2), `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Who is told of system calls, if the filter notifies somebody.
+    #[serde(default)]
+    pub listener: Option<ListenerPlan>,
+}
+
+/// A seccomp agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPlan {
+    /// Its `SOCK_STREAM` socket.
+    pub path: PathBuf,
+    /// What it is told beside the state; empty is nothing.
+    pub metadata: String,
+    /// The container's state but for its process.
+    pub state: State,
 }
 
 /// What a spec's process does not say.
@@ -98,10 +136,31 @@ pub struct ProcessInput<'a> {
     pub user: Option<&'a str>,
     /// The file of the compiled seccomp filter; to be given where the spec has a policy.
     pub seccomp: Option<&'a Path>,
-    /// Flags of the policy, `SECCOMP_FILTER_FLAG_LOG`.
-    pub seccomp_flags: &'a [String],
     /// How many of the caller's descriptors it inherits, from 3 on.
     pub preserve_fds: u32,
+    /// The policy that it was compiled from.
+    pub policy: Option<&'a Seccomp>,
+    /// The execution domain.
+    pub personality: Option<&'a Personality>,
+    /// The memory policy.
+    pub memory_policy: Option<&'a MemoryPolicy>,
+    /// The container's state as far as it is known; to be given where the policy notifies somebody.
+    pub state: Option<&'a State>,
+    /// It stays in the session keyring of the caller.
+    pub no_new_keyring: bool,
+}
+
+impl<'a> ProcessInput<'a> {
+    /// With what the container's spec says for all of its processes.
+    #[must_use]
+    pub fn with_linux(self, linux: &'a Linux) -> Self {
+        Self {
+            policy: linux.seccomp.as_ref(),
+            personality: linux.personality.as_ref(),
+            memory_policy: linux.memory_policy.as_ref(),
+            ..self
+        }
+    }
 }
 
 /// Computes what has to be done for `process`.
@@ -110,7 +169,6 @@ pub fn plan_process(
     host: &Host,
     input: &ProcessInput<'_>,
 ) -> Result<ProcessPlan, PlanError> {
-    refuse_unbuilt(process)?;
     let nul = |text: &String| text.contains('\0');
     if process.args.is_empty() {
         return Err(PlanError::invalid("process.args", "there is no program to run"));
@@ -132,8 +190,12 @@ pub fn plan_process(
     }
     let user = &process.user;
     check_ids(user)?;
+    let mut warnings = Vec::new();
+    let capabilities = process.capabilities.as_ref().map(|sets| capabilities(sets, host, &mut warnings));
+    let console_size = process.console_size.filter(|_| process.terminal).map(console_size).transpose()?;
     Ok(ProcessPlan {
         terminal: process.terminal,
+        console_size,
         args: process.args.clone(),
         env: process.env.clone(),
         cwd: process.cwd.clone(),
@@ -144,11 +206,20 @@ pub fn plan_process(
             additional_gids: user.additional_gids.clone(),
             umask: user.umask,
         },
-        capabilities: process.capabilities.as_ref().map(|sets| capabilities(sets, host)).transpose()?,
-        rlimits: process.rlimits.iter().enumerate().map(rlimit).collect::<Result<_, _>>()?,
+        capabilities,
+        rlimits: rlimits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        seccomp: input.seccomp.map(|path| seccomp_plan(path, input.seccomp_flags)).transpose()?,
+        seccomp: input.seccomp.map(|path| seccomp_plan(path, input)).transpose()?,
+        apparmor_profile: apparmor_profile(&process.apparmor_profile, host)?,
+        selinux_label: selinux_label(&process.selinux_label, host)?,
+        scheduler: process.scheduler.as_ref().map(schedule::scheduler).transpose()?,
+        io_priority: process.io_priority.as_ref().map(schedule::io_priority).transpose()?,
+        affinity: process.exec_cpu_affinity.as_ref().map(schedule::affinity).transpose()?,
+        memory_policy: input.memory_policy.map(schedule::memory_policy).transpose()?,
+        personality: input.personality.map(schedule::personality).transpose()?,
+        no_new_keyring: input.no_new_keyring,
+        warnings,
         preserve_fds: input.preserve_fds,
     })
 }
@@ -170,55 +241,118 @@ pub fn capability_names() -> Vec<String> {
     CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect()
 }
 
-fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
-    let unconfined = |profile: &str| profile.is_empty() || profile == "unconfined";
-    let unbuilt = [
-        ("process.apparmorProfile", !unconfined(&process.apparmor_profile)),
-        ("process.selinuxLabel", !process.selinux_label.is_empty()),
-        ("process.scheduler", process.scheduler.is_some()),
-        ("process.ioPriority", process.io_priority.is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
-    ];
-    match unbuilt.into_iter().find(|(_, is_asked)| *is_asked) {
-        Some((field, _)) => Err(PlanError::not_implemented(field, "this field")),
-        None => Ok(()),
+fn console_size(size: ConsoleSize) -> Result<(u16, u16), PlanError> {
+    match (u16::try_from(size.height), u16::try_from(size.width)) {
+        (Ok(rows), Ok(columns)) => Ok((rows, columns)),
+        _ => {
+            let message = format!("{}x{} is no size of a terminal", size.width, size.height);
+            Err(PlanError::invalid("process.consoleSize", message))
+        }
     }
 }
 
-fn seccomp_plan(path: &Path, flags: &[String]) -> Result<SeccompPlan, PlanError> {
-    let policy = Seccomp { flags: flags.to_vec(), ..Seccomp::default() };
-    let flags = crate::seccomp::flags(&policy)
-        .map_err(|error| PlanError::invalid("linux.seccomp.flags", error.to_string()))?;
-    Ok(SeccompPlan { path: path.to_owned(), flags })
+/// None where nothing has to be done: a process is unconfined on a host without AppArmor.
+fn apparmor_profile(profile: &str, host: &Host) -> Result<Option<String>, PlanError> {
+    const FIELD: &str = "process.apparmorProfile";
+    if profile.is_empty() || (profile == "unconfined" && !host.has_apparmor) {
+        return Ok(None);
+    }
+    if profile.contains(['\0', '\n']) {
+        return Err(PlanError::invalid(FIELD, format!("{profile:?} is no name of a profile")));
+    }
+    if !host.has_apparmor {
+        return Err(PlanError::invalid(FIELD, format!("{profile:?}: AppArmor is not enabled on this host")));
+    }
+    Ok(Some(profile.to_owned()))
 }
 
-fn capabilities(sets: &Capabilities, host: &Host) -> Result<CapabilitySets, PlanError> {
-    let set = |field: &str, names: &[String]| {
+fn selinux_label(label: &str, host: &Host) -> Result<Option<String>, PlanError> {
+    const FIELD: &str = "process.selinuxLabel";
+    if label.is_empty() {
+        return Ok(None);
+    }
+    if label.contains(['\0', '\n']) {
+        return Err(PlanError::invalid(FIELD, format!("{label:?} is no label")));
+    }
+    if !host.has_selinux {
+        return Err(PlanError::invalid(FIELD, format!("{label:?}: SELinux is not enabled on this host")));
+    }
+    Ok(Some(label.to_owned()))
+}
+
+fn seccomp_plan(path: &Path, input: &ProcessInput<'_>) -> Result<SeccompPlan, PlanError> {
+    let path = path.to_owned();
+    let Some(policy) = input.policy else { return Ok(SeccompPlan { path, flags: 0, listener: None }) };
+    let mut flags = crate::seccomp::flags(policy)
+        .map_err(|error| PlanError::invalid("linux.seccomp.flags", error.to_string()))?;
+    if policy.listener_path.is_empty() && !policy.listener_metadata.is_empty() {
+        return Err(PlanError::invalid("linux.seccomp.listenerMetadata", "needs a listenerPath"));
+    }
+    let listener = listener(policy, input.state)?;
+    // What these are about is not there: a second thread with a listener, and none without.
+    flags &= if listener.is_some() { !crate::seccomp::TSYNC } else { !crate::seccomp::WAIT_KILLABLE_RECV };
+    Ok(SeccompPlan { path, flags, listener })
+}
+
+/// Who is told, if the policy notifies at all.
+fn listener(policy: &Seccomp, state: Option<&State>) -> Result<Option<ListenerPlan>, PlanError> {
+    if policy.default_action == Action::Notify {
+        let message = "SCMP_ACT_NOTIFY cannot be for all system calls";
+        return Err(PlanError::invalid("linux.seccomp.defaultAction", message));
+    }
+    let mut is_used = false;
+    for (index, rule) in policy.syscalls.iter().enumerate() {
+        if rule.action != Action::Notify {
+            continue;
+        }
+        is_used = true;
+        // By these the listener itself is handed over, when the filter is in force already.
+        if let Some(name) = rule.names.iter().find(|name| ["sendmsg", "recvmsg"].contains(&name.as_str())) {
+            let message = format!("SCMP_ACT_NOTIFY cannot be for {name}");
+            return Err(PlanError::invalid(format!("linux.seccomp.syscalls[{index}]"), message));
+        }
+    }
+    if !is_used {
+        return Ok(None);
+    }
+    const FIELD: &str = "linux.seccomp.listenerPath";
+    if !policy.listener_path.starts_with('/') || policy.listener_path.contains('\0') {
+        let message = format!("SCMP_ACT_NOTIFY needs an absolute path, not {:?}", policy.listener_path);
+        return Err(PlanError::invalid(FIELD, message));
+    }
+    let state = state.ok_or_else(|| PlanError::invalid(FIELD, "the container's state is not known"))?;
+    Ok(Some(ListenerPlan {
+        path: PathBuf::from(&policy.listener_path),
+        metadata: policy.listener_metadata.clone(),
+        state: state.clone(),
+    }))
+}
+
+/// The sets as bits. Names that nobody knows are warned of and passed over (config.md, "Linux
+/// Process").
+fn capabilities(sets: &Capabilities, host: &Host, warnings: &mut Vec<String>) -> CapabilitySets {
+    let mut set = |field: &str, names: &[String]| {
         let mut bits = 0;
         for name in names {
-            let number = CAPABILITIES.iter().position(|known| name.strip_prefix("CAP_") == Some(known));
-            let Some(number) = number else {
-                let field = format!("process.capabilities.{field}");
-                return Err(PlanError::invalid(field, format!("unknown capability {name:?}")));
-            };
-            // One that the kernel does not know yet cannot be given, nor misused.
-            if number <= usize::from(host.last_capability) {
-                bits |= 1 << number;
+            match CAPABILITIES.iter().position(|known| name.strip_prefix("CAP_") == Some(known)) {
+                // One that the kernel does not know yet cannot be given, nor misused.
+                Some(number) if number <= usize::from(host.last_capability) => bits |= 1 << number,
+                _ => warnings.push(format!("process.capabilities.{field}: unknown capability {name:?}")),
             }
         }
-        Ok(bits)
+        bits
     };
     let mut out = CapabilitySets {
-        bounding: set("bounding", &sets.bounding)?,
-        effective: set("effective", &sets.effective)?,
-        permitted: set("permitted", &sets.permitted)?,
-        inheritable: set("inheritable", &sets.inheritable)?,
-        ambient: set("ambient", &sets.ambient)?,
+        bounding: set("bounding", &sets.bounding),
+        effective: set("effective", &sets.effective),
+        permitted: set("permitted", &sets.permitted),
+        inheritable: set("inheritable", &sets.inheritable),
+        ambient: set("ambient", &sets.ambient),
     };
     // The kernel takes only these combinations (capabilities(7)).
     out.effective &= out.permitted;
     out.ambient &= out.permitted & out.inheritable;
-    Ok(out)
+    out
 }
 
 /// The names of capabilities by number, without `CAP_` (linux/capability.h).
@@ -265,6 +399,19 @@ pub(super) const CAPABILITIES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
+
+fn rlimits(limits: &[Rlimit]) -> Result<Vec<RlimitPlan>, PlanError> {
+    let mut plans: Vec<RlimitPlan> = Vec::with_capacity(limits.len());
+    for (index, limit) in limits.iter().enumerate() {
+        let plan = rlimit((index, limit))?;
+        if plans.iter().any(|other| other.resource == plan.resource) {
+            let message = format!("a second {}", plan.name);
+            return Err(PlanError::invalid(format!("process.rlimits[{index}]"), message));
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
 
 fn rlimit((index, limit): (usize, &Rlimit)) -> Result<RlimitPlan, PlanError> {
     let field = || format!("process.rlimits[{index}]");

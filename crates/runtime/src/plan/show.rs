@@ -88,6 +88,15 @@ fn rows(step: &Step) -> Vec<Row> {
             let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
             vec![row("sysctl", "set", values.join(" "), "")]
         }
+        Action::NetDevices { devices } => devices
+            .iter()
+            .map(|device| row("netdev", "move", format!("{} -> {}", device.host, device.name), ""))
+            .collect(),
+        Action::Rdt(plan) => vec![row("resctrl", "join", &plan.class, plan.schemata.join(" "))],
+        Action::Hooks { kind, hooks } => {
+            let paths: Vec<_> = hooks.iter().map(|hook| hook.path.as_str()).collect();
+            vec![row("hooks", kind.name(), paths.join(" "), "")]
+        }
         Action::Exec(process) => process_rows(process),
     };
     for row in &mut rows {

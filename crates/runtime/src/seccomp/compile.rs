@@ -86,6 +86,9 @@ pub fn compile(policy: &Seccomp, native: Arch) -> Result<Vec<u8>, Error> {
 
 /// The kernel's return value of an action.
 fn verdict(action: Action, errno: Option<u32>) -> Result<u32, Error> {
+    if let (Some(errno), false) = (errno, matches!(action, Action::Errno | Action::Trace)) {
+        return Err(Error::ErrorNumberUnused { action, errno });
+    }
     let data = errno.unwrap_or(EPERM);
     if data > 0xffff {
         return Err(Error::ErrorNumber(data));

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ponton_oci::Digest;
-use ponton_oci::runtime::{Arch, Seccomp};
+use ponton_oci::runtime::{Action, Arch, Seccomp};
 
 pub use arch::native;
 pub use compile::compile;
@@ -39,6 +39,11 @@ const COMPILER_VERSION: u32 = 1;
 const INSTRUCTION_SIZE: usize = 8;
 /// The kernel takes no longer program (`BPF_MAXINSNS`).
 const INSTRUCTIONS_MAX: usize = 4096;
+
+/// The filter is for all threads; the kernel takes it beside a listener only with yet another flag.
+pub(crate) const TSYNC: u32 = 1;
+/// A notified call is interrupted by fatal signals only; the kernel takes it with a listener only.
+pub(crate) const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// Why a policy cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,14 @@ pub enum Error {
     /// The error number does not fit.
     #[error("seccomp: error number {0} is not in 0 to 65535")]
     ErrorNumber(u32),
+    /// An error number where no error is returned.
+    #[error("seccomp: {action:?} does not return an error number, but {errno} is given")]
+    ErrorNumberUnused {
+        /// What is done instead.
+        action: Action,
+        /// The number.
+        errno: u32,
+    },
     /// The flag is not one of the specification's.
     #[error("seccomp: unknown flag {0:?}")]
     Flag(String),
@@ -79,10 +92,10 @@ pub enum Error {
 pub fn flags(policy: &Seccomp) -> Result<u32, Error> {
     policy.flags.iter().try_fold(0, |flags, name| {
         let flag = match name.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1,
+            "SECCOMP_FILTER_FLAG_TSYNC" => TSYNC,
             "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 1 << 5,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => WAIT_KILLABLE_RECV,
             _ => return Err(Error::Flag(name.clone())),
         };
         Ok(flags | flag)

@@ -5,9 +5,12 @@
 //!   <root>/<id>/config.json    the spec, as it was when the container was made
 //!   <root>/<id>/state.json     the Record; until it is there, the container is being made
 //!   <root>/<id>/gate           a fifo: there until the container is started
+//!   <root>/<id>/report         a fifo: why it could not be started then
+//!   <root>/<id>/later.json     what is to be done at its start and its end, if anything
 //!   <root>/seccomp/<key>.bpf   compiled filters
 //! ```
 
+mod later;
 mod lock;
 mod record;
 
@@ -21,12 +24,13 @@ use std::time::Duration;
 use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::{Spec, Status};
 use ponton_sys as sys;
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::host::Host;
-use crate::{Error, seccomp};
+use crate::{Error, apply, seccomp};
 
+pub use later::Later;
 pub use lock::Lock;
 pub use record::{Record, Summary};
 
@@ -235,24 +239,42 @@ impl Directory {
         parse_spec(&path, &read_file(&path)?)
     }
 
-    /// Makes the gate that a created container waits at, and opens it.
-    pub fn make_gate(&self) -> Result<OwnedFd, StateError> {
-        let path = self.gate();
-        let failed = |errno| sys::Error::new("mkfifo", path.display(), errno);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
-            .map_err(failed)?;
-        let gate = OpenOptions::new().read(true).write(true).open(&path);
-        Ok(gate.map_err(sys::Error::of("open", path.display()))?.into())
+    fn report(&self) -> PathBuf {
+        self.path().join("report")
     }
 
-    /// Lets a created container go.
+    /// Makes the gate that a created container waits at, and the pipe on which it then tells why it
+    /// cannot execute its program; opens both.
+    pub fn make_gate(&self) -> Result<(OwnedFd, OwnedFd), StateError> {
+        let gate = make_fifo(&self.gate(), OFlags::RDWR)?;
+        // A fifo without a reader is not opened for writing.
+        let reader = make_fifo(&self.report(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let report = open_fifo(&self.report(), OFlags::WRONLY)?;
+        drop(reader);
+        Ok((gate, report))
+    }
+
+    /// Lets a created container go. Blocks until it executes its program, or cannot.
     pub fn open_gate(&self) -> Result<(), StateError> {
         let path = self.gate();
-        let failed = |error| sys::Error::new("open", path.display(), error);
-        let mut gate = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-        gate.write_all(b"0").map_err(failed)?;
+        let report = open_fifo(&self.report(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        rustix::io::ioctl_fionbio(&report, false).map_err(sys::Error::of("fcntl", "report"))?;
+        let gate = open_fifo(&path, OFlags::RDWR)?;
+        let failed = |error| sys::Error::new("write", path.display(), error);
+        rustix::io::write(&gate, b"0").map_err(|errno| failed(errno.into()))?;
         // The child reads what is in the fifo as long as it has it open.
-        Ok(fs::remove_file(&path).map_err(failed)?)
+        fs::remove_file(&path).map_err(failed)?;
+        Ok(apply::await_program(report)?)
+    }
+
+    /// Keeps what is to be done later, if anything.
+    pub fn write_later(&self, later: &Later) -> Result<(), StateError> {
+        later.write(&self.path())
+    }
+
+    /// What is to be done later.
+    pub fn read_later(&self) -> Result<Later, StateError> {
+        Later::read(&self.path())
     }
 
     /// The container's status, by its process, its gate and its control group.
@@ -282,6 +304,17 @@ impl Directory {
         ids.sort();
         Ok(ids)
     }
+}
+
+fn make_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd, StateError> {
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .map_err(sys::Error::of("mkfifo", path.display()))?;
+    open_fifo(path, flags)
+}
+
+fn open_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd, StateError> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| sys::Error::new("open", path.display(), errno).into())
 }
 
 /// The directory of compiled filters, which therefore is no container's.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ponton_oci::runtime::{Namespace, NamespaceType, Status, VERSION};
+use ponton_oci::runtime::{Namespace, NamespaceType, State, Status, VERSION};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -89,6 +89,18 @@ impl Record {
             let (name, file) = kernel_names(namespace.r#type);
             let path = Path::new("/proc").join(self.pid.to_string()).join("ns").join(file);
             self.namespace_paths.insert(name.to_owned(), path);
+        }
+    }
+
+    /// Its state, as hooks and listeners are told it (runtime.md, "State").
+    pub fn state(&self, status: Status) -> State {
+        State {
+            oci_version: VERSION.to_owned(),
+            id: self.id.clone(),
+            status,
+            pid: (status != Status::Stopped).then_some(self.pid as i32),
+            bundle: self.bundle.display().to_string(),
+            annotations: self.annotations.clone(),
         }
     }
 

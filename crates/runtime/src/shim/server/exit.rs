@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use ponton_cgroup::Cgroup;
+use ponton_oci::runtime::{State, Status as ContainerStatus};
 use ponton_sys::event::Interest;
 use ponton_sys::pidfd;
 use rustix::process::{WaitOptions, WaitStatus};
 
 use super::{Server, Source, now_ns};
+use crate::hook;
+use crate::plan::HookKind;
 use crate::shim::protocol::{Event, Exit};
 
 /// From this kernel on a pidfd keeps the exit status of a process that somebody else reaped.
@@ -63,6 +66,10 @@ impl Server {
             if is_first { self.end_container(&process.container.clone()) } else { (None, false) };
         self.drain_outputs(key);
         self.close_input(key);
+        if is_first {
+            let id = self.processes.get(&key).map(|process| process.container.clone());
+            self.run_last_hooks(&id.unwrap_or_default());
+        }
         self.record_exit(key, exit_code, oom_killed);
         if let Some(cgroup) = cgroup {
             self.removals.add(cgroup, Instant::now());
@@ -89,6 +96,20 @@ impl Server {
             self.process_ended(exec, None);
         }
         (cgroup, oom_killed)
+    }
+
+    /// Takes back what the container had of the host, and has its hooks for the end run.
+    fn run_last_hooks(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Some(state) = container.state.take() else { return };
+        let later = std::mem::take(&mut container.later);
+        let state = State { status: ContainerStatus::Stopped, pid: None, ..state };
+        if let Err(error) = later.leave() {
+            eprintln!("shim: container {id}: {error}");
+        }
+        if let Err(error) = hook::run_apart(HookKind::Poststop, &later.poststop, &state) {
+            eprintln!("shim: run the poststop hooks of container {id}: {error}");
+        }
     }
 
     /// Writes the record, lets everything of the process go, and tells the daemons.

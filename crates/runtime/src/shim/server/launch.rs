@@ -124,7 +124,7 @@ impl From<crate::Error> for Failure {
             crate::Error::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
             crate::Error::NotFound { .. } => FailureKind::NotFound,
             crate::Error::Plan(_) => FailureKind::Invalid,
-            crate::Error::Step { .. } => FailureKind::StartFailed,
+            crate::Error::Hook { .. } | crate::Error::Step { .. } => FailureKind::StartFailed,
         };
         let step = error.step().map(str::to_owned);
         let message = match &error {

@@ -29,6 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ponton_oci::runtime::State;
 use ponton_sys::event::{Epoll, Interest, Ready, Signals};
 use ponton_sys::socket;
 use rustix::process::{Resource, Rlimit, Signal};
@@ -42,6 +43,7 @@ use self::request::Parked;
 use crate::host::Host;
 use crate::shim::packet;
 use crate::shim::protocol::{Body, Event, INLINE_MAX, Request, ToShim};
+use crate::state::Later;
 
 /// How long a shim that has nothing to do and no daemon stays.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -174,6 +176,10 @@ struct Container {
     own_pid_namespace: bool,
     /// Reserved host ports, until it has ended.
     ports: Vec<OwnedFd>,
+    /// What is to be done at its end; nothing for one that was taken over from a dead shim.
+    later: Later,
+    /// Its state, as hooks are told it.
+    state: Option<State>,
 }
 
 struct Server {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use ponton_oci::runtime::{State, Status as ContainerStatus};
 use ponton_sys::event::Interest;
 use ponton_sys::pty;
 
@@ -13,13 +14,16 @@ use super::launch::{self, Launched, Streams, failure};
 use super::process::{Input, Output, Process};
 use super::record::is_valid_id;
 use super::{Container, Server, Source, now_ns};
+use crate::hook;
 use crate::open::Target;
+use crate::plan::HookKind;
 use crate::shim::log::Log;
 use crate::shim::packet;
 use crate::shim::protocol::{
     Adopt, AttachSpec, Body, Exec, ExecStatus, Failure, FailureKind, FdRole, Reply, Request, Size, Start,
     Status, Stdio, ToShim, VERSION,
 };
+use crate::state::Later;
 
 type Answer = Result<(Reply, Fds), Failure>;
 
@@ -126,6 +130,8 @@ impl Server {
             target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let cgroup = plan.cgroup().map(str::to_owned);
         let own_pid_namespace = plan.own_pid_namespace();
+        let later = Later::of(&plan);
+        let state = (later != Later::default()).then(|| plan.state(ContainerStatus::Running, None));
         let Launched { started, streams, root } =
             launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
         let mut process = new_process(&id, None, started.pid, stdio, streams);
@@ -133,8 +139,22 @@ impl Server {
         process.log = log;
         let reply = Reply::Started { pid: process.pid, started_at_ns: process.started_at_ns };
         let ports = std::mem::take(&mut fds.ports);
-        let container =
-            Container { process: 0, execs: BTreeMap::new(), log: target, cgroup, own_pid_namespace, ports };
+        if let Some(state) = &state {
+            let state = State { pid: Some(process.pid as i32), ..state.clone() };
+            if let Err(error) = hook::run_apart(HookKind::Poststart, &later.poststart, &state) {
+                eprintln!("shim: run the poststart hooks of container {id}: {error}");
+            }
+        }
+        let container = Container {
+            process: 0,
+            execs: BTreeMap::new(),
+            log: target,
+            cgroup,
+            own_pid_namespace,
+            ports,
+            later,
+            state,
+        };
         let dups = self.add_container(&id, container, process);
         fds.process = self.find_key(&id, None)?;
         self.add_clients(fds, &attach);
@@ -253,6 +273,8 @@ impl Server {
             cgroup: status.cgroup,
             own_pid_namespace: status.own_pid_namespace,
             ports,
+            later: Later::default(),
+            state: None,
         };
         self.add_container(&id, container, process)?;
         Ok((Reply::Adopted, Fds::new()))
