@@ -51,6 +51,8 @@ podman_start() {
 podman_stop() {
 	podman_ rm -af -t 0 >/dev/null 2>&1
 	podman_ system reset -f >/dev/null 2>&1
+	# podman leaves the groups that it makes around its containers' own.
+	find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null
 }
 
 # --- the steps --------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ podman_update() { podman_ --runtime "$2" update --memory 96m --pids-limit 60 "$1
 podman_steps() { # podman_steps RUNTIME
 	local path=runc
 	[ "$1" = ponton ] && path=$runtime
-	steps "podman_ --runtime $path" "--ulimit nofile=1000:1000 --ulimit nproc=1000:1000" "$1" "--network none" podman_update podman_health
+	steps "podman_ --runtime $path" "--ulimit nofile=1000:1000 --ulimit nproc=1000:1000" "$1" "--network none --cgroup-parent /$(basename "$work")" podman_update podman_health
 }
 
 # --- the comparison ---------------------------------------------------------------------------------
