@@ -79,7 +79,7 @@ for mode in "${modes[@]}"; do
 		-drive file=.cache/vm/rootfs.ext4,if=virtio,format=raw,snapshot=on \
 		-drive file="$work/tests.ext4",if=virtio,format=raw,snapshot=on \
 		-append "console=ttyS0 quiet panic=-1 apparmor=1 security=apparmor ${flags[$mode]}" </dev/null |
-		tr -d '\r' | tee "$work/log" || echo "the machine was ended after its time"
+		sed -u 's|\r||' | tee "$work/log" || echo "the machine was ended after its time"
 	grep -q '^ponton-vm: 0 failed$' "$work/log" || failed=1
 done
 exit $failed
