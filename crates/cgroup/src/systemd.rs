@@ -49,7 +49,9 @@ pub fn plan_scope(layout: &Layout, path: &str, resources: &Resources) -> Result<
         return Err(invalid(format!("{scope:?} is not the name of a scope")));
     }
     let above = expand_slice(slice).ok_or_else(|| invalid(format!("{slice:?} is not a slice")))?;
-    let group = format!("/{}/{above}/{scope}", layout.manager);
+    let parts = [layout.manager.as_str(), &above, &scope];
+    let group =
+        parts.into_iter().filter(|part| !part.is_empty()).fold(String::new(), |path, part| path + "/" + part);
     let mut plan = crate::plan(layout, &group, resources)?;
     plan.track(&layout.tracking);
     plan.scope = Some(Scope {
