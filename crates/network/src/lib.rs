@@ -6,9 +6,10 @@
 //! firewall it touches only its own table.
 //!
 //! What changes on the host with the first container on `bridge`: the bridge, the table `ip ponton`,
-//! and `net.ipv4.ip_forward=1`. A host whose own firewall drops what it forwards (Docker's daemon sets
-//! the policy of iptables' FORWARD so) must accept packets from and to the bridge itself; ports reached
-//! from the host's own addresses need no such rule. Ports are published on IPv4 addresses.
+//! and `net.ipv4.ip_forward=1`; bridge and table go again with [`Network::leave`]. A host whose own
+//! firewall drops what it forwards (Docker's daemon sets the policy of iptables' FORWARD so) must accept
+//! packets from and to the bridge itself; ports reached from the host's own addresses need no such rule.
+//! Ports are published on IPv4 addresses.
 //!
 //! A new namespace has `net.ipv4.ip_unprivileged_port_start=0`, `net.ipv4.ping_group_range` open to
 //! all groups, and IPv6 off.
