@@ -142,7 +142,7 @@ mod tests {
             then(stream);
             done.send(()).unwrap();
         });
-        let chunk = || Ok(Bytes::from_static(&[0; 64 << 10]));
+        let chunk = || Ok(Bytes::from(vec![0; 64 << 10]));
         let second = async move {
             // The first is written now.
             tokio::task::yield_now().await;

@@ -261,7 +261,9 @@ impl Shared {
         let spare: Vec<_> = spare.collect();
         drop(state);
         drop(dead);
-        spare.into_iter().for_each(|sandbox| self.discard(sandbox));
+        for sandbox in spare {
+            self.discard(sandbox);
+        }
     }
 
     /// Removes the table of rules.
