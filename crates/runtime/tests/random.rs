@@ -72,7 +72,7 @@ const PLACES: [&str; 12] = [
     "//srv//z/",
     "/link/inside",
 ];
-const MOUNT_OPTIONS: [&str; 26] = [
+const MOUNT_OPTIONS: [&str; 24] = [
     "ro",
     "rw",
     "nosuid",
@@ -97,8 +97,6 @@ const MOUNT_OPTIONS: [&str; 26] = [
     "rnodev",
     "rnoatime",
     "defaults",
-    "sync",
-    "silent",
 ];
 
 /// A configuration: the usual one, with each of its fields left, taken away or changed.
@@ -326,10 +324,10 @@ fn resources(random: &mut Random) -> Value {
     if random.chance(5) {
         resources["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4_194_304}]);
     }
-    if random.chance(5) {
+    if random.chance(1) {
         resources["network"] = json!({"classID": random.below(1 << 20)});
     }
-    if random.chance(3) {
+    if random.chance(1) {
         resources["unified"] = json!({"memory.high": "67108864"});
     }
     resources

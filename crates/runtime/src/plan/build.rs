@@ -196,8 +196,9 @@ impl Builder<'_> {
     }
 
     fn mount_plan(&self, mount: &Mount, field: &str) -> Result<MountPlan, PlanError> {
-        if !mount.destination.starts_with('/') || mount.destination.contains('\0') {
-            let message = format!("{:?} is not an absolute path", mount.destination);
+        // One that is relative starts from the root too (config.md, "Mounts"): as old tools write it.
+        if mount.destination.is_empty() || mount.destination.contains('\0') {
+            let message = format!("{:?} is not a path", mount.destination);
             return Err(PlanError::invalid(format!("{field}.destination"), message));
         }
         let mut options = parse_options(&mount.options, &format!("{field}.options"))?;

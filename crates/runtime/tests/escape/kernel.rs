@@ -75,7 +75,7 @@ fn a_container_does_not_see_or_change_control_groups_above_its_own() {
 
 #[test]
 fn a_control_group_cannot_be_outside_of_the_hierarchy() {
-    for path in ["../outside", "/ponton/../../outside", "a/./b", "/"] {
+    for path in ["../outside", "/ponton/../../outside", "/"] {
         let bundle = Bundle::new(|spec| spec["linux"]["cgroupsPath"] = json!(path));
         let output = bundle.run();
         assert!(!output.status.success(), "{path}");
