@@ -241,7 +241,8 @@ fn linux(random: &mut Random, usual: &Value) -> Value {
         }
     }
     if random.chance(5) {
-        namespaces.push(json!({"type": random.pick(&kinds), "path": "/proc/self/ns/uts"}));
+        namespaces
+            .push(json!({"type": random.pick(&["pid", "ipc", "network"]), "path": "/proc/self/ns/uts"}));
     }
     linux["namespaces"] = json!(namespaces);
     linux["resources"] = resources(random);
@@ -257,7 +258,7 @@ fn linux(random: &mut Random, usual: &Value) -> Value {
     }
     if random.chance(20) {
         let rule = json!({
-            "names": random.some(&["reboot", "swapon", "keyctl", "nosuch", "mount"], 60),
+            "names": random.some(&["reboot", "swapon", "keyctl", "nosuch", "mount"], 80),
             "action": random.pick(&["SCMP_ACT_ERRNO", "SCMP_ACT_TRAP", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_LOG"]),
         });
         linux["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});

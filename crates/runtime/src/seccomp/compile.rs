@@ -52,6 +52,9 @@ const ENOSYS: u32 = 38;
 ///   so that programs fall back to older ones.
 pub fn compile(policy: &Seccomp, native: Arch) -> Result<Vec<u8>, Error> {
     let default = verdict(policy.default_action, policy.default_errno_ret)?;
+    if let Some(index) = policy.syscalls.iter().position(|rule| rule.names.is_empty()) {
+        return Err(Error::NoNames(index));
+    }
     let Some(native_audit) = arch::audit_arch(native) else {
         return Err(Error::UnsupportedArch(native));
     };

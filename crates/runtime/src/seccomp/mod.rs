@@ -49,21 +49,24 @@ pub(crate) const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Only x86_64 and aarch64 (each with its 32-bit relatives) are known.
-    #[error("seccomp: architecture {0:?} is not supported")]
+    #[error("linux.seccomp: architecture {0:?} is not supported")]
     UnsupportedArch(Arch),
     /// System calls have the arguments 0 to 5.
-    #[error("seccomp: {syscall}: argument index {index} is not in 0 to 5")]
+    #[error("linux.seccomp: {syscall}: argument index {index} is not in 0 to 5")]
     ArgumentIndex {
         /// The system call of the rule.
         syscall: String,
         /// What the rule says.
         index: u32,
     },
+    /// A rule is for some system call.
+    #[error("linux.seccomp.syscalls[{0}].names: there is none")]
+    NoNames(usize),
     /// The error number does not fit.
-    #[error("seccomp: error number {0} is not in 0 to 65535")]
+    #[error("linux.seccomp: error number {0} is not in 0 to 65535")]
     ErrorNumber(u32),
     /// An error number where no error is returned.
-    #[error("seccomp: {action:?} does not return an error number, but {errno} is given")]
+    #[error("linux.seccomp: {action:?} does not return an error number, but {errno} is given")]
     ErrorNumberUnused {
         /// What is done instead.
         action: Action,
@@ -71,13 +74,13 @@ pub enum Error {
         errno: u32,
     },
     /// The flag is not one of the specification's.
-    #[error("seccomp: unknown flag {0:?}")]
+    #[error("linux.seccomp: unknown flag {0:?}")]
     Flag(String),
     /// The kernel takes no more than 4096 instructions.
-    #[error("seccomp: the policy needs {0} instructions, the kernel takes {INSTRUCTIONS_MAX}")]
+    #[error("linux.seccomp: the policy needs {0} instructions, the kernel takes {INSTRUCTIONS_MAX}")]
     TooLong(usize),
     /// The compiled program could not be kept.
-    #[error("seccomp: {operation} {path}")]
+    #[error("linux.seccomp: {operation} {path}")]
     Io {
         /// What was attempted.
         operation: &'static str,
