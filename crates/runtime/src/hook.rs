@@ -39,7 +39,7 @@ pub(crate) fn run(
     state: &State,
     directory: Option<BorrowedFd<'_>>,
 ) -> Result<(), Error> {
-    run_each(kind, hooks, state, directory, |error| Err(error))
+    run_each(kind, hooks, state, directory, Err)
 }
 
 /// Runs the hooks of a kind one after another, in the directory of the bundle. Those that fail are

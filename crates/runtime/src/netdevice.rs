@@ -119,7 +119,7 @@ fn indexes(socket: &mut Socket) -> io::Result<Vec<u32>> {
 struct Address {
     family: u8,
     prefix: u8,
-    address: Vec<u8>,
+    peer: Vec<u8>,
     local: Option<Vec<u8>>,
     broadcast: Option<Vec<u8>>,
 }
@@ -136,15 +136,15 @@ impl Address {
             && flags & IFA_F_PERMANENT != 0
             && matches!(family, AF_INET | AF_INET6);
         let (local, broadcast) = (find(IFA_LOCAL), find(IFA_BROADCAST));
-        let address = find(IFA_ADDRESS).or_else(|| local.clone());
-        is_wanted.then_some(Self { family, prefix, address: address?, local, broadcast })
+        let peer = find(IFA_ADDRESS).or_else(|| local.clone());
+        is_wanted.then_some(Self { family, prefix, peer: peer?, local, broadcast })
     }
 
     fn message(&self, index: u32) -> Message {
         let mut header = [self.family, self.prefix, 0, RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         let mut message =
-            Message::new(RTM_NEWADDR, CREATE | EXCLUSIVE, &header).attribute(IFA_ADDRESS, &self.address);
+            Message::new(RTM_NEWADDR, CREATE | EXCLUSIVE, &header).attribute(IFA_ADDRESS, &self.peer);
         for (kind, value) in [(IFA_LOCAL, &self.local), (IFA_BROADCAST, &self.broadcast)] {
             if let Some(value) = value {
                 message = message.attribute(kind, value);

@@ -33,7 +33,7 @@ impl Resctrl {
     /// The host's; an error where it is not mounted.
     pub fn mounted() -> Result<Self, Error> {
         let of = rustix::fs::statfs(MOUNT);
-        let is_there = of.is_ok_and(|of| of.f_type as i64 == RDTGROUP_MAGIC);
+        let is_there = of.is_ok_and(|of| of.f_type == RDTGROUP_MAGIC);
         let errno = Errno::OPNOTSUPP;
         let missing = || Error::new("find", format!("a resctrl file system at {MOUNT}"), errno);
         is_there.then(|| Self { root: PathBuf::from(MOUNT) }).ok_or_else(missing)
@@ -43,7 +43,7 @@ impl Resctrl {
     /// new is left.
     pub(crate) fn join(&self, plan: &RdtPlan, pid: u32) -> Result<(), Error> {
         let class = self.root.join(&plan.class);
-        let is_new = self.make(plan, &class)?;
+        let is_new = make(plan, &class)?;
         let join = || {
             if is_new || plan.is_own {
                 plan.schemata.iter().try_for_each(|line| write_line(&class.join("schemata"), line))?;
@@ -65,19 +65,6 @@ impl Resctrl {
         })
     }
 
-    /// Whether the class was made now.
-    fn make(&self, plan: &RdtPlan, class: &Path) -> Result<bool, Error> {
-        if plan.must_exist {
-            let failed = Error::of("find class", class.display());
-            return fs::metadata(class).map(|_| false).map_err(failed);
-        }
-        match fs::create_dir(class) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !plan.is_own => Ok(false),
-            Err(error) => Err(Error::new("mkdir", class.display(), error)),
-        }
-    }
-
     /// Removes what was made for the container: its monitoring group, and the class if it is its own.
     pub(crate) fn leave(&self, plan: &RdtPlan) -> Result<(), Error> {
         let class = self.root.join(&plan.class);
@@ -85,6 +72,19 @@ impl Resctrl {
             remove(&class.join("mon_groups").join(name))?;
         }
         if plan.is_own { remove(&class) } else { Ok(()) }
+    }
+}
+
+/// Makes a class where it is missing; whether it was made now.
+fn make(plan: &RdtPlan, class: &Path) -> Result<bool, Error> {
+    if plan.must_exist {
+        let failed = Error::of("find class", class.display());
+        return fs::metadata(class).map(|_| false).map_err(failed);
+    }
+    match fs::create_dir(class) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !plan.is_own => Ok(false),
+        Err(error) => Err(Error::new("mkdir", class.display(), error)),
     }
 }
 

@@ -69,6 +69,7 @@ pub struct Step {
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a plan has a few dozen steps")]
 pub enum Action {
     /// Make the container's control group and set its limits.
     Cgroup(CgroupPlan),

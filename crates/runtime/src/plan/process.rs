@@ -296,6 +296,7 @@ fn seccomp_plan(path: &Path, input: &ProcessInput<'_>) -> Result<SeccompPlan, Pl
 
 /// Who is told, if the policy notifies at all.
 fn listener(policy: &Seccomp, state: Option<&State>) -> Result<Option<ListenerPlan>, PlanError> {
+    const FIELD: &str = "linux.seccomp.listenerPath";
     if policy.default_action == Action::Notify {
         let message = "SCMP_ACT_NOTIFY cannot be for all system calls";
         return Err(PlanError::invalid("linux.seccomp.defaultAction", message));
@@ -315,7 +316,6 @@ fn listener(policy: &Seccomp, state: Option<&State>) -> Result<Option<ListenerPl
     if !is_used {
         return Ok(None);
     }
-    const FIELD: &str = "linux.seccomp.listenerPath";
     if !policy.listener_path.starts_with('/') || policy.listener_path.contains('\0') {
         let message = format!("SCMP_ACT_NOTIFY needs an absolute path, not {:?}", policy.listener_path);
         return Err(PlanError::invalid(FIELD, message));

@@ -205,16 +205,8 @@ impl Directory {
         let (path, temporary) = (self.record(), self.path().join(".state.json"));
         let failed = |error| sys::Error::new("write", path.display(), error);
         let json = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
-        self.write_file(&temporary, &json)?;
+        write_file(&temporary, &json)?;
         Ok(fs::rename(&temporary, &path).map_err(failed)?)
-    }
-
-    fn write_file(&self, path: &Path, content: &[u8]) -> Result<(), sys::Error> {
-        let failed = |error| sys::Error::new("write", path.display(), error);
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-        file.write_all(content).map_err(failed)
     }
 
     /// Reads the record.
@@ -230,7 +222,7 @@ impl Directory {
 
     /// Keeps the spec: changes to the bundle's after this don't count (runtime.md, "Lifecycle").
     pub fn write_spec(&self, json: &[u8]) -> Result<(), StateError> {
-        Ok(self.write_file(&self.path().join("config.json"), json)?)
+        Ok(write_file(&self.path().join("config.json"), json)?)
     }
 
     /// The spec that the container was made from.
@@ -304,6 +296,13 @@ impl Directory {
         ids.sort();
         Ok(ids)
     }
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<(), sys::Error> {
+    let failed = |error| sys::Error::new("write", path.display(), error);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(content).map_err(failed)
 }
 
 fn make_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd, StateError> {
