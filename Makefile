@@ -5,7 +5,7 @@
 #   make test       all tests (root: real namespaces, cgroups, mounts, networks)
 #   make test-vm    the runtime's and the engine's tests in an emulated machine: cgroup v2 and v1, AppArmor, systemd
 #   make lint       rustfmt, clippy, the floors of the house, cargo deny where it is installed
-#   make bench      side by side with Debian's dockerd; prints a table of ratios
+#   make bench      side by side with dockerd, runc, crun and youki; prints tables of ratios
 #   make fuzz       the fuzz targets, a minute each (needs cargo-fuzz and a nightly toolchain)
 #   make install    binaries, completions: PREFIX=/usr/local, DESTDIR=
 
@@ -59,7 +59,10 @@ lint:
 
 bench: build
 	@scripts/install-deps.sh test
+	@scripts/install-deps.sh bench
 	@scripts/make-images.sh busybox big
+	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton-runtime --example bare
+	@scripts/make-youki.sh
 	cargo run --locked -q --release -p ponton-xtask -- bench $(BIN)
 
 fuzz:

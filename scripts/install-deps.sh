@@ -4,6 +4,7 @@
 #   install-deps.sh demo         what `make demo` makes its image of and fetches pages with
 #   install-deps.sh test         the peers that the tests compare with, and the clients
 #   install-deps.sh vm           what `make test-vm` makes its machine with
+#   install-deps.sh bench        the runtimes that the bench compares with
 # Nothing is done for what is there already.
 set -euo pipefail
 
@@ -46,8 +47,14 @@ for set in "$@"; do
 		need jq jq
 		need busybox-static busybox
 		;;
+	bench)
+		need runc runc
+		need crun crun
+		need pkg-config pkg-config
+		[ -e /usr/include/seccomp.h ] || packages+=(libseccomp-dev)
+		;;
 	*)
-		echo "install-deps.sh: unknown set '$set' (build, demo, test, vm)" >&2
+		echo "install-deps.sh: unknown set '$set' (build, demo, test, vm, bench)" >&2
 		exit 2
 		;;
 	esac

@@ -1,7 +1,9 @@
-//! `make bench`: Ponton beside Debian's dockerd, in one run, as ratios of medians.
+//! `make bench`: Ponton beside Debian's dockerd, and its runtime beside others, in one run, as ratios of medians.
 //!
 //! Both engines run in network namespaces and directories of their own, on the same disk, one after the other for each
 //! measurement, so that what else the machine does falls on both alike. No test depends on these figures.
+
+mod runtime;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -43,6 +45,14 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
         daemon::binaries().canonicalize().expect("binaries"),
         "set PONTON_BIN_DIR to measure others"
     );
+    if wanted("runtime") {
+        runtime::leave_hybrid_layout();
+        eprintln!("bench: runtime");
+        runtime::run(&binaries);
+    }
+    if only == ["runtime"] {
+        return ExitCode::SUCCESS;
+    }
     let mut rows = Vec::new();
     {
         let peer = Peer::dockerd().expect("dockerd is installed");
