@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use ponton_testkit::{Api, Daemon, Peer, daemon, image, leak, wait};
+use ponton_testkit::{Daemon, Peer, daemon, image, leak, wait};
 use serde_json::json;
 
 /// One line of the table.
@@ -29,7 +29,6 @@ type Client<'a> = Box<dyn Fn(&[&str]) -> Command + Sync + 'a>;
 
 /// One engine, and the client that is measured with it.
 struct Engine<'a> {
-    api: Api,
     client: Client<'a>,
     memory: Box<dyn Fn() -> u64 + Sync + 'a>,
     /// Where it puts what is to be deleted in the background, if it does.
@@ -88,13 +87,11 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
         let peer = Peer::dockerd().expect("dockerd is installed");
         let ponton = Daemon::start();
         let theirs = Engine {
-            api: peer.api(),
             client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
             memory: Box::new(|| leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"]))),
             trash: None,
         };
         let ours = Engine {
-            api: ponton.api(),
             client: Box::new(|args| client(&binaries.join("ponton"), &ponton.host(), args)),
             memory: Box::new(|| {
                 leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"]))
