@@ -28,6 +28,8 @@ for set in "$@"; do
 		need busybox-static busybox
 		need docker.io dockerd
 		need podman podman
+		need strace strace
+		need uidmap newuidmap
 		need runc runc
 		need docker-compose docker-compose
 		need iproute2 ip
