@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::host::Host;
-use crate::plan::{Action, DeviceNode, IdMaps, Join, Plan, PlanError, ProcessPlan, Step};
+use crate::plan::{Action, DeviceNode, IdMaps, Join, Plan, PlanError, ProcessPlan, Step, sysctl_namespace};
 use crate::rdt::Resctrl;
 use mount::Makes;
 
@@ -146,7 +146,7 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
                 }
                 Ready::Nothing
             }
-            Action::Clone { join, .. } => open_namespaces(step, join, &mut netns)?,
+            Action::Clone { join, .. } => open_namespaces(&plan, step, join, &mut netns)?,
             Action::Rootfs(plan) | Action::Mount(plan) => {
                 Ready::Mount(mount::open(plan, makes, host).map_err(failed)?)
             }
@@ -184,7 +184,12 @@ fn rootfs(ready: &[Ready]) -> Option<BorrowedFd<'_>> {
     })?
 }
 
-fn open_namespaces(step: &Step, join: &[Join], netns: &mut Option<OwnedFd>) -> Result<Ready, Error> {
+fn open_namespaces(
+    plan: &Plan,
+    step: &Step,
+    join: &[Join],
+    netns: &mut Option<OwnedFd>,
+) -> Result<Ready, Error> {
     let (mut others, mut pid) = (Vec::new(), None);
     for Join { r#type, path } in join {
         let fd = match path {
@@ -195,12 +200,35 @@ fn open_namespaces(step: &Step, join: &[Join], netns: &mut Option<OwnedFd>) -> R
                 PlanError::invalid("linux.namespaces", format!("no descriptor came for the {type} namespace"))
             })?,
         };
+        if path.is_some() && changes(plan, *r#type) {
+            refuse_own(*r#type, &fd).map_err(|source| Error::Step { step: step.name(), source })?;
+        }
         match kinds(*r#type) {
             Kinds::PROCESS_ID => pid = Some(fd),
             kind => others.push((kind, fd)),
         }
     }
     Ok(Ready::Clone { join: others, pid })
+}
+
+/// Whether the plan sets names or kernel parameters of the namespace of this kind.
+fn changes(plan: &Plan, r#type: NamespaceType) -> bool {
+    plan.steps.iter().any(|step| match &step.action {
+        Action::Hostname { .. } => r#type == NamespaceType::Uts,
+        Action::Sysctl { values } => values.keys().any(|name| sysctl_namespace(name) == Some(r#type)),
+        _ => false,
+    })
+}
+
+/// A namespace that is changed must not be the one that the runtime is in, which is the host's.
+fn refuse_own(r#type: NamespaceType, joined: &OwnedFd) -> Result<(), sys::Error> {
+    let own = sys::namespace::own(r#type.file_name())?;
+    let failed = |error| sys::Error::new("fstat", format!("{type} namespace"), error);
+    if sys::path::is_same_file(joined, &own).map_err(failed)? {
+        let object = format!("the {type} namespace of the host, whose names or parameters would be set");
+        return Err(sys::Error::new("join", object, Errno::PERM));
+    }
+    Ok(())
 }
 
 /// The kernel's bit for a kind of namespace.

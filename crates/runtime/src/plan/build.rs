@@ -402,7 +402,7 @@ impl Builder<'_> {
 const UNLABELLED: [&str; 5] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue"];
 
 /// The namespace that a kernel parameter belongs to; none for those of the whole host.
-fn sysctl_namespace(name: &str) -> Option<NamespaceType> {
+pub(crate) fn sysctl_namespace(name: &str) -> Option<NamespaceType> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",

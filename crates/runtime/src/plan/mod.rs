@@ -30,6 +30,7 @@ use ponton_oci::runtime::{DeviceType, Hook, NamespaceType, State, Status, TimeOf
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
+pub(crate) use build::sysctl_namespace;
 pub use device::{NetDevicePlan, RdtPlan};
 pub use hook::HookKind;
 pub use mount::{Attributes, IdMapPlan, MountPlan, Propagation, RootMount, Source, mount_options};

@@ -62,6 +62,32 @@ fn kernel_parameters_of_the_host_are_refused() {
 }
 
 #[test]
+fn the_hosts_names_and_parameters_are_not_set_through_a_joined_namespace() {
+    let asked: [(&str, &str, fn(&mut Value)); 3] = [
+        ("uts", "uts", |_| {}),
+        ("network", "net", |spec| spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"})),
+        ("ipc", "ipc", |spec| spec["linux"]["sysctl"] = json!({"kernel.msgmax": "4096"})),
+    ];
+    for (kind, file, change) in asked {
+        let bundle = Bundle::new(|spec| {
+            change(spec);
+            for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+                if namespace["type"] == kind {
+                    namespace["path"] = json!(format!("/proc/self/ns/{file}"));
+                }
+            }
+        });
+        // The runtime is in namespaces that nobody misses.
+        let run = bundle.prepare(&["run", "--bundle", bundle.path_text(), &bundle.id]);
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "--net", "--ipc"]).arg(run.get_program()).args(run.get_args());
+        let output = bundle.finish(&mut command);
+        assert!(!output.status.success(), "{kind}");
+        assert!(stderr(&output).contains("linux.namespaces"), "{kind}: {output:?}");
+    }
+}
+
+#[test]
 fn a_container_does_not_see_or_change_control_groups_above_its_own() {
     let script = "cat /proc/self/cgroup | grep -v ':/$'
         find /sys/fs/cgroup -name release_agent
