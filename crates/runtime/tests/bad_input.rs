@@ -25,7 +25,7 @@ const CASES: &[Case] = &[
     ("linux.resources.pids.limit", |spec| spec["linux"]["resources"]["pids"] = json!({"limit": "many"})),
     ("linux.resources.memory.limit", |spec| spec["linux"]["resources"]["memory"] = json!({"limit": 1.5})),
     ("hooks.poststop[0].timeout", |spec| {
-        spec["hooks"] = json!({"poststop": [{"path": "/x", "timeout": "1s"}]})
+        spec["hooks"] = json!({"poststop": [{"path": "/x", "timeout": "1s"}]});
     }),
     // Versions.
     ("ociVersion", |spec| spec["ociVersion"] = json!("2.0.0")),
@@ -45,7 +45,7 @@ const CASES: &[Case] = &[
     ("process.env", |spec| spec["process"]["env"] = json!(["A=\0"])),
     ("process.oomScoreAdj", |spec| spec["process"]["oomScoreAdj"] = json!(5000)),
     ("process.rlimits[0]", |spec| {
-        spec["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}])
+        spec["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]);
     }),
     ("mounts[7].destination", |spec| mount(spec, "", "tmpfs", "tmpfs", &[])),
     ("mounts[7].destination", |spec| mount(spec, "/a\0b", "tmpfs", "tmpfs", &[])),
@@ -62,12 +62,12 @@ const CASES: &[Case] = &[
     }),
     ("linux.sysctl[vm.swappiness]", |spec| spec["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
     ("linux.seccomp", |spec| {
-        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]})
+        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]});
     }),
     ("linux.resources.memory.limit", |spec| spec["linux"]["resources"]["memory"] = json!({"limit": -2})),
     ("linux.resources", |spec| spec["linux"]["resources"]["cpu"] = json!({"cpus": "99999"})),
     ("linux.resources", |spec| {
-        spec["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "3MB", "limit": 1}])
+        spec["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "3MB", "limit": 1}]);
     }),
     // Combinations that cannot be.
     ("linux.uidMappings", |spec| {
@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
         spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     }),
     ("linux.timeOffsets", |spec| {
-        spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1, "nanosecs": 0}})
+        spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1, "nanosecs": 0}});
     }),
     ("linux.namespaces", |spec| without_namespace(spec, "mount")),
     ("linux.namespaces[6]", |spec| {

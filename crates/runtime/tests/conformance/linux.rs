@@ -244,7 +244,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "an unknown type is an error",
         check: || {
             refused("linux.namespaces[0].type", |spec| {
-                spec["linux"]["namespaces"][0]["type"] = json!("moon")
+                spec["linux"]["namespaces"][0]["type"] = json!("moon");
             });
         },
     },
@@ -310,7 +310,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "without a time namespace it is an error",
         check: || {
             refused("linux.timeOffsets", |spec| {
-                spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})
+                spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}});
             });
         },
     },
@@ -324,7 +324,7 @@ pub(crate) const ALL: &[Statement] = &[
                     json!({
                         "path": "/dev/made", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 3, "gid": 4,
                     }),
-                )
+                );
             });
             assert_eq!(text, "1:5:640:3:4:character special file");
         },
@@ -344,7 +344,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "a fifo",
         check: || {
             let text = inside("stat -c %F /dev/made", |spec| {
-                with_device(spec, json!({"path": "/dev/made", "type": "p"}))
+                with_device(spec, json!({"path": "/dev/made", "type": "p"}));
             });
             assert_eq!(text, "fifo");
         },
@@ -393,11 +393,11 @@ pub(crate) const ALL: &[Statement] = &[
         says: "type, major and minor are required",
         check: || {
             refused("linux.devices[0].type", |spec| {
-                with_device(spec, json!({"path": "/dev/x", "major": 1, "minor": 1}))
+                with_device(spec, json!({"path": "/dev/x", "major": 1, "minor": 1}));
             });
             refused("linux.devices[0]", |spec| with_device(spec, json!({"path": "/dev/x", "type": "z"})));
             refused("linux.devices[0].path", |spec| {
-                with_device(spec, json!({"type": "c", "major": 1, "minor": 1}))
+                with_device(spec, json!({"type": "c", "major": 1, "minor": 1}));
             });
         },
     },
@@ -738,7 +738,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "an unknown word is an error",
         check: || {
             refused("linux.rootfsPropagation", |spec| {
-                spec["linux"]["rootfsPropagation"] = json!("sometimes")
+                spec["linux"]["rootfsPropagation"] = json!("sometimes");
             });
         },
     },
@@ -837,7 +837,7 @@ pub(crate) const ALL: &[Statement] = &[
                 skip("this host has resctrl");
             }
             refused("linux.intelRdt", |spec| {
-                spec["linux"]["intelRdt"] = json!({"closID": "x", "schemata": ["L3:0=f"]})
+                spec["linux"]["intelRdt"] = json!({"closID": "x", "schemata": ["L3:0=f"]});
             });
         },
     },

@@ -7,6 +7,11 @@
 //! Each [`Statement`] is one sentence of the specification (1.2) or one field of config.json whose
 //! effect is seen from inside of a container. The last line printed has the counts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test program")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "rows read best with values in them"
+)]
 
 #[path = "../fixture/mod.rs"]
 mod fixture;

@@ -79,7 +79,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "destination may be relative, from the root",
         check: || {
             inside("grep -q ' /srv/relative ' /proc/self/mountinfo", |spec| {
-                mount(spec, "srv/relative", "tmpfs", "tmpfs", &[])
+                mount(spec, "srv/relative", "tmpfs", "tmpfs", &[]);
             });
         },
     },
@@ -212,7 +212,7 @@ pub(crate) const ALL: &[Statement] = &[
         check: || {
             for option in ["defaults", "sync", "async", "dirsync", "silent", "loud", "nomand", "noiversion"] {
                 inside("grep -q ' /srv ' /proc/self/mountinfo", move |spec| {
-                    mount(spec, "/srv", "tmpfs", "tmpfs", &[option])
+                    mount(spec, "/srv", "tmpfs", "tmpfs", &[option]);
                 });
             }
         },

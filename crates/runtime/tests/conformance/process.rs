@@ -354,7 +354,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "scheduler: an unknown policy is an error",
         check: || {
             refused("process.scheduler", |spec| {
-                spec["process"]["scheduler"] = json!({"policy": "SCHED_NOSUCH"})
+                spec["process"]["scheduler"] = json!({"policy": "SCHED_NOSUCH"});
             });
         },
     },
@@ -382,7 +382,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "execCPUAffinity.final: CPUs of a further process",
         check: || {
             let bundle = crate::running(|spec| {
-                spec["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"})
+                spec["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"});
             });
             let output =
                 bundle.command(&["exec", &bundle.id, "grep", "Cpus_allowed_list", "/proc/self/status"]);
@@ -405,7 +405,7 @@ pub(crate) const ALL: &[Statement] = &[
                 skip("this kernel has SELinux");
             }
             refused("process.selinuxLabel", |spec| {
-                spec["process"]["selinuxLabel"] = json!("system_u:system_r:x:s0")
+                spec["process"]["selinuxLabel"] = json!("system_u:system_r:x:s0");
             });
         },
     },
@@ -422,7 +422,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "additionalGids",
         check: || {
             let change = |spec: &mut Value| {
-                spec["process"]["user"] = json!({"uid": 5, "gid": 6, "additionalGids": [9, 8]})
+                spec["process"]["user"] = json!({"uid": 5, "gid": 6, "additionalGids": [9, 8]});
             };
             assert_eq!(inside("grep Groups: /proc/self/status", change).trim_end(), "Groups:\t8 9");
         },
@@ -513,7 +513,7 @@ pub(crate) const ALL: &[Statement] = &[
                 ("linux.namespaces[0].type", |spec| spec["linux"]["namespaces"][0]["type"] = json!("nosuch")),
                 ("root.readonly", |spec| spec["root"]["readonly"] = json!(1)),
                 ("linux.resources.memory.limit", |spec| {
-                    spec["linux"]["resources"]["memory"] = json!({"limit": "1m"})
+                    spec["linux"]["resources"]["memory"] = json!({"limit": "1m"});
                 }),
             ];
             for (field, change) in wrong {

@@ -2,6 +2,7 @@
 //!
 //! `docs/security.md` says for each test which defence it is for; each was seen to fail without it.
 #![allow(clippy::unwrap_used, reason = "a test program")]
+#![allow(clippy::type_complexity, reason = "rows read best with values in them")]
 
 #[path = "../fixture/mod.rs"]
 mod fixture;
