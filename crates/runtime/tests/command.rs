@@ -274,7 +274,7 @@ fn on_terminal(bundle: &Bundle, args: &[&str]) -> (Child, File) {
 fn read_until(terminal: &mut File, expected: &str) -> String {
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
     while !text.contains(expected) {
-        let length = terminal.read(&mut buffer).unwrap();
+        let length = terminal.read(&mut buffer).unwrap_or_else(|error| panic!("{error} after {text:?}"));
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
     }
     text
@@ -388,6 +388,25 @@ fn a_command_that_is_killed_leaves_nothing_in_the_way() {
         assert_ok(&bundle.command(&["delete", "--force", &bundle.id]));
         bundle.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_container_ends_with_the_command_that_makes_it() {
+    let bundle = sleeper();
+    // The command stops at the file of the process id, which nobody reads, with the container made.
+    let (pid_file, hidden) = (bundle.path().join("pid"), bundle.path().join(".pid"));
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &hidden, fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let pid_file = pid_file.to_str().unwrap();
+    let create = ["create", "--bundle", bundle.path_text(), "--pid-file", pid_file, &bundle.id];
+    let mut child = bundle.prepare(&create).stdin(Stdio::null()).spawn().unwrap();
+    until("a record", || bundle.state_root().join(&bundle.id).join("state.json").exists().then_some(()));
+    assert_eq!(bundle.state()["status"], "created");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the end", || (bundle.state()["status"] == "stopped").then_some(()));
+    assert_ok(&bundle.command(&["delete", &bundle.id]));
+    bundle.assert_nothing_left();
 }
 
 #[test]

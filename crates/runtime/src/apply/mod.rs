@@ -32,6 +32,7 @@ use rustix::fs::{Gid, Uid};
 use crate::Error;
 use crate::open::{Opened, OpenedProcess};
 use entry::{Entry, Side};
+use report::Reader;
 
 pub use report::await_program;
 
@@ -55,6 +56,22 @@ pub struct Started {
     pub pidfd: OwnedFd,
 }
 
+/// A container whose first process executes its program, or waits for [`keep`](Self::keep) before it
+/// goes to its gate. It ends if this is dropped instead.
+pub struct Created {
+    /// The first process.
+    pub started: Started,
+    report: Reader,
+}
+
+impl Created {
+    /// Lets it wait at its gate: whoever looks for the container finds it.
+    pub fn keep(self) -> Started {
+        self.report.go_on();
+        self.started
+    }
+}
+
 /// Where a container stops before its program.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate<'a> {
@@ -69,12 +86,12 @@ pub struct Gate<'a> {
 /// The calling process must have one thread. On an error nothing is left behind, and the hooks for
 /// the end have been run.
 pub fn start(opened: Opened, stdio: &Stdio<'_>) -> Result<Started, Error> {
-    create(opened, stdio, None)
+    Ok(create(opened, stdio, None)?.started)
 }
 
 /// As [`start`], but the child stops before its program, at `gate`: the container is made, and does
 /// not run yet. Returns when it has got there.
-pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Started, Error> {
+pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Created, Error> {
     let created = try_create(&opened, stdio, gate);
     match &created {
         Ok(_) => {
@@ -92,7 +109,7 @@ pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> 
     created
 }
 
-fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Started, Error> {
+fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Created, Error> {
     if let Some(ids) = &opened.ids
         && opened.plan.process().is_some_and(|process| process.terminal)
     {
@@ -114,7 +131,7 @@ fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Res
     drop(writer);
     let seccomp = opened.plan.process().and_then(|process| process.seccomp.as_ref());
     parent::attend(&started, &reader, Some(opened), seccomp, Status::Creating)?;
-    Ok(started)
+    Ok(Created { started, report: reader })
 }
 
 /// Starts a further process in a running container. Blocks as [`start`] does.

@@ -75,7 +75,7 @@ fn become_program(program: &Program, identity: &Identity, before: &Before<'_, '_
         entered.or_else(|_| enter_directory(&plan.cwd))?;
         if let Some(gate) = before.gate {
             look_for(program)?;
-            before.report.ready(gate.report);
+            before.report.ready(gate.report).map_err(failed)?;
             rustix::io::retry_on_intr(|| rustix::io::read(gate.wait, &mut [0; 1]))
                 .map_err(|errno| failed(sys::Error::new("read", "the gate", errno)))?;
         }

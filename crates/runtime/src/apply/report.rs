@@ -4,7 +4,8 @@
 //!   child ──► parent   Step(n)       it waits until the parent has done step n of the plan
 //!   child ──► parent   Listener+fd   its seccomp filter notifies on this descriptor; it waits
 //!   child ◄── parent   go on
-//!   child ──► parent   Ready         it stands before its gate
+//!   child ──► parent   Ready         it stands before its gate; it waits until it is on record
+//!   child ◄── parent   go on
 //!   child ──► parent   a failure     then it ends
 //!   child ──► parent   end of file   it executes its program
 //! ```
@@ -129,11 +130,19 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Stands before the gate; what fails from here on is told to `behind_gate`.
-    pub(super) fn ready(&self, behind_gate: BorrowedFd<'a>) {
-        // The parent may be gone: nobody to tell.
-        let _ = rustix::io::write(&self.socket, &[READY]);
-        self.behind_gate.set(Some(behind_gate));
+    /// Stands before the gate, and waits until the parent has kept its record: nobody would find one
+    /// whose parent was killed before. What fails from here on is told to `behind_gate`.
+    pub(super) fn ready(&self, behind_gate: BorrowedFd<'a>) -> Result<(), sys::Error> {
+        let failed = |errno| sys::Error::new("wait", "for the parent process", errno);
+        rustix::io::write(&self.socket, &[READY]).map_err(failed)?;
+        // By read(2), as at the gate: a filter may be loaded already.
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut [0; 1])).map_err(failed)? {
+            0 => Err(failed(Errno::PIPE)),
+            _ => {
+                self.behind_gate.set(Some(behind_gate));
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn fail_and_exit(&self, error: &Error) -> ! {
@@ -231,9 +240,18 @@ mod tests {
         reader.go_on();
         writer.hand_over_listener(rustix::stdio::stdin()).unwrap();
         assert!(matches!(reader.receive(), Message::Listener(_)));
-        writer.ready(rustix::stdio::stderr());
+        reader.go_on();
+        writer.ready(rustix::stdio::stderr()).unwrap();
         assert!(matches!(reader.receive(), Message::Ready));
         drop(writer);
         assert!(matches!(reader.receive(), Message::End));
+    }
+
+    #[test]
+    fn a_child_without_a_parent_does_not_wait_at_its_gate() {
+        let (reader, writer) = pair().unwrap();
+        rustix::net::shutdown(&reader.0, rustix::net::Shutdown::Write).unwrap();
+        assert!(writer.ready(rustix::stdio::stderr()).is_err());
+        assert!(writer.behind_gate.get().is_none());
     }
 }

@@ -67,9 +67,12 @@ impl Wanted<'_> {
             None => pty::open(),
         };
         let terminal = terminal.map_err(|error| format!("open a terminal: {error}"))?;
-        if let Some(size) = self.size {
-            let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
-            pty::set_size(&terminal.master, side(size.height), side(size.width))?;
+        let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
+        let size = self.size.map(|size| (side(size.height), side(size.width)));
+        // One that stays is as large as our own before the program looks at it.
+        let own = || pty::size(std::io::stdin()).ok().filter(|_| socket.is_none());
+        if let Some((rows, columns)) = own().or(size) {
+            pty::set_size(&terminal.master, rows, columns)?;
         }
         Ok(match socket {
             Some(socket) => Console::Sent(terminal, socket),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ponton_oci::runtime::{Spec, Status};
-use ponton_runtime::apply::{self, Gate, Started};
+use ponton_runtime::apply::{self, Created, Gate, Started};
 use ponton_runtime::host::Host;
 use ponton_runtime::open::{self, Descriptors};
 use ponton_runtime::plan::{self, Plan, PlanInput, ProcessInput};
@@ -198,11 +198,11 @@ fn build(
     let opened = open::open(plan, Descriptors::default(), &host)?;
     let console = wanted.open(|| opened.terminal())?;
     let gate = gate.as_ref().map(|(wait, report)| Gate { wait: wait.as_fd(), report: report.as_fd() });
-    let started = console.stdio(|stdio| apply::create(opened, stdio, gate))?;
+    let created = console.stdio(|stdio| apply::create(opened, stdio, gate))?;
     let mut record = Record {
         id: directory.id().to_owned(),
-        pid: started.pid,
-        pid_started_ticks: state::started_ticks(started.pid).unwrap_or(0),
+        pid: created.started.pid,
+        pid_started_ticks: state::started_ticks(created.started.pid).unwrap_or(0),
         created: jiff::Timestamp::now().to_string(),
         rootfs: bundle.join(spec.root.map(|root| root.path).unwrap_or_default()),
         bundle,
@@ -217,18 +217,19 @@ fn build(
         directory.write(&record)?;
         let master = console.finish()?;
         if let Some(path) = pid_file {
-            write_pid_file(path, started.pid)?;
+            write_pid_file(path, record.pid)?;
         }
         Ok(master)
     })();
     match told {
-        Ok(master) => Ok(Made { directory, record, started, master, notify }),
-        Err(error) => Err(kill_again(&record, &started, &host, error)),
+        Ok(master) => Ok(Made { directory, record, started: created.keep(), master, notify }),
+        Err(error) => Err(kill_again(&record, created, &host, error)),
     }
 }
 
 /// Ends a container that was made, but that nobody could be told of.
-fn kill_again(record: &Record, started: &Started, host: &Host, error: Failure) -> Failure {
+fn kill_again(record: &Record, created: Created, host: &Host, error: Failure) -> Failure {
+    let started = created.started;
     let ended = delete::kill(record, host).and_then(|()| {
         ponton_sys::pidfd::wait(started.pidfd.as_fd())?;
         delete::remove_cgroup(record, host)

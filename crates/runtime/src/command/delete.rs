@@ -157,6 +157,19 @@ pub(super) fn clean_up(
     Ok(())
 }
 
+/// Waits until a process of the group has ended.
+fn wait_for_one(cgroup: &Cgroup, deadline: Instant) -> Result<(), Failure> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match cgroup.pids()?.into_iter().find_map(|pid| ponton_sys::pidfd::open(pid).ok()) {
+        Some(process) => wait_readable(process.as_fd(), left),
+        // The last one is leaving, and is no longer shown.
+        None => {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+    }
+}
+
 /// Removes the control group of a container that has ended.
 pub(super) fn remove_cgroup(record: &Record, host: &Host) -> Result<(), Failure> {
     let Some(path) = &record.cgroup else { return Ok(()) };
@@ -169,7 +182,7 @@ pub(super) fn remove_cgroup(record: &Record, host: &Host) -> Result<(), Failure>
                     cgroup.kill_all()?;
                 }
                 // Processes that were killed with their pid namespace are still going.
-                std::thread::sleep(Duration::from_millis(2));
+                wait_for_one(&cgroup, deadline)?;
             }
             other => return Ok(other?),
         }
