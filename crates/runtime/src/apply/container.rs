@@ -18,7 +18,7 @@ use super::label::Label;
 use super::program::Before;
 use super::report::Writer;
 use super::{Gate, Stdio, affinity, mount, node, program};
-use crate::open::{Identity, Opened, OpenedProcess, Program, Ready, finish_identity};
+use crate::open::{Detached, Identity, MountSource, Opened, OpenedProcess, Program, Ready, finish_identity};
 use crate::plan::{Action, AffinityPlan, HookKind, MountPlan, Plan, ProcessPlan, Source, Step};
 use crate::{Error, hook};
 
@@ -34,6 +34,8 @@ pub(super) struct Child<'a> {
     label: Option<Label>,
     /// Where the ids of its user namespace are being mapped.
     go: Option<&'a Go>,
+    /// What the parent has copied from its mount namespace, in the order of the steps.
+    copies: std::vec::IntoIter<OwnedFd>,
     /// Who the program is, where that could not be looked up before the clone.
     identity: Option<Identity>,
 }
@@ -47,8 +49,8 @@ pub(super) fn run<'a>(
     gate: Option<Gate<'a>>,
     go: Option<&'a Go>,
 ) -> Error {
-    let mut child =
-        Child { opened, stdio, console, root: None, report, gate, label: None, go, identity: None };
+    let (root, label, identity, copies) = (None, None, None, Vec::new().into_iter());
+    let mut child = Child { opened, stdio, console, root, report, gate, label, go, copies, identity };
     for (number, (step, ready)) in opened.plan.steps.iter().zip(&opened.ready).enumerate() {
         if let Err(error) = child.apply(number, step, ready) {
             return error;
@@ -186,11 +188,16 @@ impl Child<'_> {
             (Action::Hooks { .. }, _) => Ok(()),
             (Action::Clone { new, clocks, .. }, Ready::Clone { join, .. }) => self.enter(new, join, clocks),
             (Action::Rootfs(plan), Ready::Mount(source)) => {
+                let copy = self.take_copy(source)?;
+                let source = copy.as_ref().unwrap_or(source);
                 let mount = mount::attach_root(plan, source, self.root_place(plan))?;
                 self.root = Some(Root::from_fd(mount));
                 Ok(())
             }
-            (Action::Mount(plan), Ready::Mount(source)) => mount::attach(self.root()?, plan, source),
+            (Action::Mount(plan), Ready::Mount(source)) => {
+                let copy = self.take_copy(source)?;
+                mount::attach(self.root()?, plan, copy.as_ref().unwrap_or(source))
+            }
             (Action::Attributes { target, attributes, propagation }, _) => {
                 mount::change(self.root()?, target, attributes, *propagation)
             }
@@ -210,6 +217,17 @@ impl Child<'_> {
             (Action::Cgroup(_), _) => Ok(()),
             (_, _) => Err(sys::Error::new("apply", "a step that was not opened", Errno::INVAL)),
         }
+    }
+
+    /// The mount that the parent has copied for a step, if it is one of those.
+    fn take_copy(&mut self, source: &MountSource) -> Result<Option<MountSource>, sys::Error> {
+        if !matches!(source, MountSource::Copied) {
+            return Ok(None);
+        }
+        let copy = self.copies.next();
+        let copy =
+            copy.ok_or_else(|| sys::Error::new("open_tree", "a copy that did not come", Errno::BADF))?;
+        Detached::of(copy).map(|detached| Some(MountSource::Detached(detached)))
     }
 
     fn root(&self) -> Result<&Root, sys::Error> {
@@ -253,7 +271,7 @@ impl Child<'_> {
             }
         }
         if let Some(go) = self.go {
-            go.wait()?;
+            self.copies = go.wait()?.into_iter();
         }
         if self.opened.plan.in_user_namespace() {
             become_root(self.opened.ids.as_ref().map_or((0, 0), |ids| ids.root))?;

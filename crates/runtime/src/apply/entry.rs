@@ -10,6 +10,7 @@
 //!     clone3 ───────────────►    setns: the host's, user, its own
 //!     read pid           ◄──     clone3(SIBLING | NEW*) ─────────►  wait
 //!     uid_map, gid_map           exit
+//!     copy bind sources
 //!     go ────────────────────────────────────────────────────────►  become root in it
 //! ```
 
@@ -19,11 +20,13 @@ use ponton_oci::runtime::NamespaceType;
 use ponton_sys as sys;
 use ponton_sys::clone::{Clone, SIBLING, clone3};
 use ponton_sys::namespace::{self, Kinds};
+use ponton_sys::socket;
 use ponton_sys::user_namespace;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::DumpableBehavior;
 
+use super::bind::Binds;
 use super::{Started, report};
 use crate::Error;
 use crate::open::{Ids, Opened, OpenedProcess, Ready, kinds};
@@ -40,6 +43,8 @@ pub(super) struct Entry<'a> {
     pid: Option<BorrowedFd<'a>>,
     /// What ids mean in the user namespace that is made.
     ids: Option<&'a Ids>,
+    /// What is copied from the mount namespace that is made.
+    binds: Binds<'a>,
     /// Nobody in a namespace that is joined may see or trace us, nor the child until its execve. A
     /// caller without privileges has to leave `/proc` to itself until the ids are mapped.
     hidden: bool,
@@ -47,7 +52,7 @@ pub(super) struct Entry<'a> {
 
 /// Which side of an entry runs.
 pub(super) enum Side {
-    /// The caller; here is its child.
+    /// The caller; here is its child. One that could not be made ready finds out, and tells.
     Parent(Started),
     /// The caller; the go-between has failed, and its report says why.
     Failed,
@@ -55,17 +60,24 @@ pub(super) enum Side {
     Child(Option<Go>),
 }
 
-/// The child's end: it may go on when the ids of its user namespace are mapped.
+/// The child's end: it may go on when the ids of its user namespace are mapped, and what it binds is
+/// copied.
 pub(super) struct Go(OwnedFd);
 
 impl Go {
-    /// Blocks until the ids are mapped.
-    pub(super) fn wait(&self) -> Result<(), sys::Error> {
-        let failed = |errno| sys::Error::new("wait", "for the ids to be mapped", errno);
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0; 1])) {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(failed(Errno::CANCELED)),
-            Err(errno) => Err(failed(errno)),
+    /// Blocks until the child may go on; gives the copies in the order of the steps.
+    pub(super) fn wait(&self) -> Result<Vec<OwnedFd>, sys::Error> {
+        let failed = |error| sys::Error::new("wait", "for the ids to be mapped", error);
+        let mut copies = Vec::new();
+        loop {
+            match socket::recv_with_fds(&self.0, &mut [0; 8]) {
+                Ok((0, _)) => return Err(failed(Errno::CANCELED.into())),
+                // What comes without a descriptor is the end.
+                Ok((_, fds)) if fds.is_empty() => return Ok(copies),
+                Ok((_, fds)) => copies.extend(fds),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
 }
@@ -91,7 +103,15 @@ impl<'a> Entry<'a> {
         }
         let (ids, hidden) = (opened.ids.as_ref(), opened.privileged);
         let made = u64::from(made.bits());
-        Self { step: "clone init (linux.namespaces)", made, joined, pid, ids, hidden }
+        Self {
+            step: "clone init (linux.namespaces)",
+            made,
+            joined,
+            pid,
+            ids,
+            binds: Binds::of(opened),
+            hidden,
+        }
     }
 
     /// Of a further process of a container.
@@ -102,7 +122,8 @@ impl<'a> Entry<'a> {
         } else {
             (Vec::new(), opened.kinds.contains(Kinds::PROCESS_ID).then_some(target))
         };
-        Self { step: "clone exec", made: 0, joined, pid, ids: None, hidden: opened.privileged }
+        let (ids, binds) = (None, Binds::default());
+        Self { step: "clone exec", made: 0, joined, pid, ids, binds, hidden: opened.privileged }
     }
 
     /// Makes the process; a failure of the go-between is written to `report`.
@@ -116,8 +137,9 @@ impl<'a> Entry<'a> {
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
                 .map_err(|errno| failed(sys::Error::new("prctl", "PR_SET_DUMPABLE", errno)))?;
         }
-        let go = self.ids.map(|_| rustix::pipe::pipe_with(PipeFlags::CLOEXEC)).transpose();
-        let go = go.map_err(|errno| failed(sys::Error::new("pipe2", "go", errno)))?;
+        let waits = self.ids.is_some() || !self.binds.is_empty();
+        let go = waits.then(socket::seqpacket_pair).transpose();
+        let go = go.map_err(|error| failed(sys::Error::new("socketpair", "go", error)))?;
         let cloned = if self.joined.is_empty() {
             self.clone_directly(cgroup).map(Some)
         } else {
@@ -128,14 +150,27 @@ impl<'a> Entry<'a> {
             Some(Clone::Child) => Ok(Side::Child(go.map(|(waiting, _)| Go(waiting)))),
             Some(Clone::Parent { pid, pidfd }) => {
                 let started = Started { pid, pidfd };
-                if let (Some(ids), Some((_, go))) = (self.ids, go) {
-                    map_ids(&started, ids, &go).map_err(|source| Error::Step {
-                        step: "map ids (linux.uidMappings, linux.gidMappings)".to_owned(),
-                        source,
-                    })?;
+                if let Some((_, go)) = go {
+                    self.make_ready(&started, &go, report);
                 }
                 Ok(Side::Parent(started))
             }
+        }
+    }
+
+    /// Does what the child waits for. A failure is told as its own: the end of `go` ends it.
+    fn make_ready(&self, child: &Started, go: &OwnedFd, report: &report::Writer) {
+        let map = |ids: &Ids| user_namespace::write_maps(child.pid, ids.writer, &ids.uids, &ids.gids);
+        if let Err(source) = self.ids.map_or(Ok(()), map) {
+            let step = "map ids (linux.uidMappings, linux.gidMappings)".to_owned();
+            return report.tell(&Error::Step { step, source });
+        }
+        match self.binds.copy(child.pidfd.as_fd(), go, report) {
+            // Without a listener the child is gone, which shows.
+            Ok(true) => drop(socket::send_with_fds(go, b"G", &[])),
+            // It has told itself.
+            Ok(false) => {}
+            Err(source) => report.tell(&Error::Step { step: self.step.to_owned(), source }),
         }
     }
 
@@ -197,15 +232,4 @@ impl<'a> Entry<'a> {
         }
         rest.into_iter().try_for_each(|(kinds, fd)| namespace::join(fd, kinds))
     }
-}
-
-/// Maps the ids of a child, and lets it go on; one whose ids cannot be mapped is ended.
-fn map_ids(child: &Started, ids: &Ids, go: &OwnedFd) -> Result<(), sys::Error> {
-    let mapped = user_namespace::write_maps(child.pid, ids.writer, &ids.uids, &ids.gids)
-        .and_then(|()| rustix::io::write(go, &[0]).map_err(sys::Error::of("write", "go")));
-    if mapped.is_err() {
-        sys::pidfd::send_signal(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw())?;
-        sys::pidfd::wait(child.pidfd.as_fd())?;
-    }
-    mapped.map(drop)
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod affinity;
+mod bind;
 mod container;
 mod copy_up;
 mod entry;

@@ -29,6 +29,7 @@ pub(super) fn attach_root(
             detached.mount.try_clone().map_err(sys::Error::of("dup", "the root"))?
         }
         MountSource::InChild => make(plan)?.mount,
+        MountSource::Copied => return Err(not_copied(plan)),
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let over =
@@ -49,6 +50,7 @@ pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Res
             made = make_here(plan)?;
             &made
         }
+        MountSource::Copied => return Err(not_copied(plan)),
     };
     if !is_directory {
         return sys::mount::attach(mount, root.create_file_all(&plan.target, 0o644)?);
@@ -67,6 +69,10 @@ pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Res
         copy_up(&target, mount)?;
     }
     sys::mount::attach(mount, &target)
+}
+
+fn not_copied(plan: &MountPlan) -> sys::Error {
+    sys::Error::new("mount", format!("{}: it was not copied", plan.target), Errno::BADF)
 }
 
 /// A tmpfs has the mode of the directory that it covers, unless it is given one.

@@ -145,10 +145,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(super) fn fail_and_exit(&self, error: &Error) -> ! {
+    /// Tells a failure.
+    pub(super) fn tell(&self, error: &Error) {
         let to = self.behind_gate.get().unwrap_or(self.socket.as_fd());
         // The reader may be gone: nobody to tell.
         let _ = rustix::io::write(to, &encode(error));
+    }
+
+    /// Tells a failure and ends.
+    pub(super) fn fail_and_exit(&self, error: &Error) -> ! {
+        self.tell(error);
         sys::process::exit_now(error.exit_code())
     }
 }

@@ -24,7 +24,7 @@ use crate::plan::{Action, DeviceNode, IdMaps, Join, Plan, PlanError, ProcessPlan
 use crate::rdt::Resctrl;
 use mount::Makes;
 
-pub(crate) use mount::{Detached, MountSource, clone_source, make};
+pub(crate) use mount::{Detached, MountSource, clone_source, make, make_mapped};
 pub(crate) use process::{Identity, Program, finish_identity};
 
 /// Descriptors that come with a plan.
@@ -43,6 +43,8 @@ pub struct Opened {
     pub(crate) cgroup: Option<CgroupGuard>,
     /// What ids mean in the user namespace that is made.
     pub(crate) ids: Option<Ids>,
+    /// Who writes maps of ids.
+    pub(crate) writer: user_namespace::Writer,
     /// Whether we may mount ourselves ([`Host::can_mount`]).
     pub(crate) privileged: bool,
 }
@@ -129,7 +131,12 @@ pub struct Target<'a> {
 /// Opens everything that `plan` names.
 pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened, Error> {
     let ids = plan.ids().map(|ids| Ids::new(ids, host));
-    let makes = Makes { file_systems: host.can_mount && !plan.in_user_namespace(), binds: host.can_mount };
+    let in_user_namespace = plan.in_user_namespace();
+    let makes = Makes {
+        file_systems: host.can_mount && !in_user_namespace,
+        binds: host.can_mount,
+        copies: in_user_namespace && plan.own_mount_namespace(),
+    };
     let mut netns = descriptors.netns;
     let mut cgroup = None;
     let mut ready = Vec::with_capacity(plan.steps.len());
@@ -173,7 +180,7 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
             | Action::Sysctl { .. } => Ready::Nothing,
         });
     }
-    Ok(Opened { plan, ready, cgroup, ids, privileged: host.can_mount })
+    Ok(Opened { plan, ready, cgroup, ids, writer: writer(host), privileged: host.can_mount })
 }
 
 /// The detached root file system.

@@ -22,6 +22,10 @@ pub(crate) enum MountSource {
     Detached(Detached),
     /// It depends on the child's namespaces, and is made by it.
     InChild,
+    /// A part of the host that is copied once the child has its mount namespace, from there: what
+    /// the host's mounts forbid is locked in a namespace of another owner (mount_namespaces(7)), and
+    /// would not be on a copy from the host's.
+    Copied,
 }
 
 /// A mount that is not attached anywhere.
@@ -31,11 +35,20 @@ pub(crate) struct Detached {
     pub(crate) is_directory: bool,
 }
 
+impl Detached {
+    /// A mount that was made elsewhere.
+    pub(crate) fn of(mount: OwnedFd) -> Result<Self, sys::Error> {
+        let status = rustix::fs::fstat(&mount).map_err(sys::Error::of("fstat", "a mount"))?;
+        let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+        Ok(Self { mount, is_directory })
+    }
+}
+
 impl MountSource {
     pub(super) fn detached(&self) -> Option<&Detached> {
         match self {
             Self::Detached(detached) => Some(detached),
-            Self::InChild => None,
+            Self::InChild | Self::Copied => None,
         }
     }
 }
@@ -54,6 +67,8 @@ const OF_NAMESPACES: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup2", "cgroup"
 pub(super) struct Makes {
     pub(super) file_systems: bool,
     pub(super) binds: bool,
+    /// Binds are copied from the child's mount namespace.
+    pub(super) copies: bool,
 }
 
 pub(super) fn open(plan: &MountPlan, makes: Makes, host: &Host) -> Result<MountSource, sys::Error> {
@@ -67,13 +82,20 @@ pub(super) fn open(plan: &MountPlan, makes: Makes, host: &Host) -> Result<MountS
     if !by_parent {
         return Ok(MountSource::InChild);
     }
+    if makes.copies && matches!(plan.source, Source::Bind { .. }) {
+        return Ok(MountSource::Copied);
+    }
+    make_mapped(plan, super::writer(host)).map(MountSource::Detached)
+}
+
+/// Makes the detached mount of a plan, with its attributes and the ids of its files mapped.
+pub(crate) fn make_mapped(plan: &MountPlan, writer: user_namespace::Writer) -> Result<Detached, sys::Error> {
     let made = make(plan)?;
     if let Some(IdMapPlan { maps, recursive }) = &plan.id_map {
-        let namespace =
-            user_namespace::new(super::writer(host), &super::ranges(&maps.uid), &super::ranges(&maps.gid))?;
+        let namespace = user_namespace::new(writer, &super::ranges(&maps.uid), &super::ranges(&maps.gid))?;
         sys::mount::map_ids(made.mount.as_fd(), namespace.as_fd(), *recursive)?;
     }
-    Ok(MountSource::Detached(made))
+    Ok(made)
 }
 
 /// Makes the detached mount of a plan, with its attributes.
@@ -88,10 +110,8 @@ pub(crate) fn make(plan: &MountPlan) -> Result<Detached, sys::Error> {
 /// A copy of a part of the host, with the attributes of the plan.
 pub(crate) fn clone_source(plan: &MountPlan, path: &Path, recursive: bool) -> Result<Detached, sys::Error> {
     let mount = sys::mount::clone_tree(rustix::fs::CWD, &c_path(path)?, recursive)?;
-    let status = rustix::fs::fstat(&mount).map_err(sys::Error::of("fstat", path.display()))?;
     configure(&mount, plan)?;
-    let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-    Ok(Detached { mount, is_directory })
+    Detached::of(mount)
 }
 
 /// Where the host has procfs and sysfs (proc_pid_mountinfo(5)).

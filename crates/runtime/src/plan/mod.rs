@@ -299,9 +299,17 @@ impl Plan {
 
     /// Whether a pid namespace is made, so that nothing in the container outlives its first process.
     pub fn own_pid_namespace(&self) -> bool {
-        self.steps.iter().any(
-            |step| matches!(&step.action, Action::Clone { new, .. } if new.contains(&NamespaceType::Pid)),
-        )
+        self.makes(NamespaceType::Pid)
+    }
+
+    /// Whether a mount namespace is made.
+    pub(crate) fn own_mount_namespace(&self) -> bool {
+        self.makes(NamespaceType::Mount)
+    }
+
+    fn makes(&self, kind: NamespaceType) -> bool {
+        let made = |step: &Step| matches!(&step.action, Action::Clone { new, .. } if new.contains(&kind));
+        self.steps.iter().any(made)
     }
 
     /// The program that is executed.
