@@ -378,3 +378,49 @@ fn a_source_that_only_the_hosts_root_reaches_is_bound() {
     let said = stderr(&bundle.run());
     assert!(said.contains("mounts[") && said.contains("gone") && said.contains("No such file"), "{said}");
 }
+
+#[test]
+fn limits_are_set_with_the_hosts_rights() {
+    const RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let has_resource = u64::from_str_radix(capabilities.trim(), 16).unwrap() & RESOURCE != 0;
+    let limits = |spec: &mut Value| {
+        spec["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": -5});
+        spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_RT", "priority": 3});
+        // More needs a right that not every host's root has.
+        let (nofile, score) = if has_resource { (2_000_000, -7) } else { (300, 7) };
+        spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 299, "hard": nofile}]);
+        spec["process"]["oomScoreAdj"] = json!(score);
+    };
+    let show = "awk '{ print $19 }' /proc/self/stat; ionice -p $$; ulimit -n; ulimit -Hn
+        cat /proc/self/oom_score_adj";
+    let (nofile, score) = if has_resource { (2_000_000, -7) } else { (300, 7) };
+    let expected = format!("-5\nrealtime: prio 3\n299\n{nofile}\n{score}\n");
+    let bundle = owned_bundle(|spec| {
+        with_user_namespace(spec);
+        limits(spec);
+        spec["process"]["args"] = json!(["sh", "-c", show]);
+    });
+    assert_eq!(stdout(&bundle.run()), expected);
+
+    let bundle = owned_bundle(|spec| {
+        with_user_namespace(spec);
+        spec["process"]["args"] = json!(["sleep", "1000"]);
+    });
+    assert!(bundle.create().status.success());
+    assert!(bundle.command(&["start", &bundle.id]).status.success());
+    let mut spec = bundle.spec();
+    limits(&mut spec);
+    spec["process"]["args"] = json!(["sh", "-c", show]);
+    let process = bundle.path().join("process.json");
+    fs::write(&process, spec["process"].to_string()).unwrap();
+    let output = bundle.command(&["exec", "--process", process.to_str().unwrap(), &bundle.id]);
+    assert_eq!(stdout(&output), expected);
+    spec["process"]["scheduler"] = json!({"policy": "SCHED_DEADLINE"});
+    fs::write(&process, spec["process"].to_string()).unwrap();
+    let output = bundle.command(&["exec", "--process", process.to_str().unwrap(), &bundle.id]);
+    assert!(stderr(&output).contains("process.scheduler: sched_setattr"), "{output:?}");
+    assert!(bundle.command(&["delete", "--force", &bundle.id]).status.success());
+    bundle.assert_nothing_left();
+}

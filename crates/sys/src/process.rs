@@ -112,14 +112,14 @@ pub fn join_new_session_keyring(name: &CStr) -> Result<()> {
     Err(Error::new("keyctl", name.to_string_lossy(), std::io::Error::last_os_error()))
 }
 
-/// Sets a resource limit of the calling process by its number (setrlimit(2)).
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+/// Sets a resource limit of a process by its number (prlimit(2)); 0 is the calling process.
+pub fn set_rlimit(pid: u32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` lives during the call; no old limit is asked for.
     let result = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
-            0,
+            pid,
             resource,
             std::ptr::from_ref(&limit),
             std::ptr::null_mut::<libc::rlimit64>(),

@@ -1,5 +1,5 @@
 //! What the kernel keeps for each thread and hands on through execve: scheduling, I/O priority,
-//! execution domain, memory policy. All of it is of the calling thread.
+//! execution domain, memory policy. Process 0 is the calling thread.
 #![allow(unsafe_code, reason = "system calls that no crate wraps safely")]
 
 use std::io;
@@ -27,34 +27,34 @@ pub struct Scheduling {
     pub period_ns: u64,
 }
 
-/// Sets how the calling thread is scheduled.
-pub fn set_scheduling(scheduling: Scheduling) -> Result<()> {
+/// Sets how a process of one thread is scheduled.
+pub fn set_scheduling(pid: u32, scheduling: Scheduling) -> Result<()> {
     let attributes = Scheduling { size: size_of::<Scheduling>() as u32, ..scheduling };
     // SAFETY: the structure is the kernel's first version of sched_attr, with its size in it, and
     // lives during the call.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&attributes), 0) };
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, std::ptr::from_ref(&attributes), 0) };
     done(result, "sched_setattr", format_args!("policy {}", scheduling.policy))
 }
 
-/// Sets the I/O priority of the calling thread: the class (1 real time, 2 best effort, 3 idle) and
+/// Sets the I/O priority of a process of one thread: the class (1 real time, 2 best effort, 3 idle) and
 /// the level in it (ioprio_set(2)).
-pub fn set_io_priority(class: u32, level: u32) -> Result<()> {
+pub fn set_io_priority(pid: u32, class: u32, level: u32) -> Result<()> {
     const WHO_PROCESS: libc::c_int = 1;
     const CLASS_SHIFT: u32 = 13;
     let priority = class << CLASS_SHIFT | level;
     // SAFETY: no memory is passed.
-    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) };
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, priority) };
     done(result, "ioprio_set", format_args!("class {class}, level {level}"))
 }
 
-/// Sets the execution domain (personality(2)).
+/// Sets the execution domain of the calling thread (personality(2)).
 pub fn set_personality(domain: u64) -> Result<()> {
     // SAFETY: no memory is passed.
     let result = unsafe { libc::syscall(libc::SYS_personality, domain) };
     done(result, "personality", format_args!("{domain:#x}"))
 }
 
-/// Sets the policy by which memory is taken from nodes, a bit for each (set_mempolicy(2)).
+/// Sets the policy by which memory of the calling thread is taken from nodes, a bit for each (set_mempolicy(2)).
 pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
     // The kernel takes one bit less than it is told.
     let bits = nodes.len() * 64 + usize::from(!nodes.is_empty());

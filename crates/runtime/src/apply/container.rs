@@ -17,7 +17,7 @@ use super::entry::Go;
 use super::label::Label;
 use super::program::Before;
 use super::report::Writer;
-use super::{Gate, Stdio, affinity, mount, node, program};
+use super::{Gate, Stdio, affinity, limits, mount, node, program};
 use crate::open::{Detached, Identity, MountSource, Opened, OpenedProcess, Program, Ready, finish_identity};
 use crate::plan::{Action, AffinityPlan, HookKind, MountPlan, Plan, ProcessPlan, Source, Step};
 use crate::{Error, hook};
@@ -68,8 +68,9 @@ fn nothing_to_execute(what: &str) -> Error {
 pub(super) fn run_further<'a>(opened: &OpenedProcess, stdio: &Stdio<'_>, report: &'a Writer<'a>) -> Error {
     let plan = &opened.program.plan;
     let mut label = None;
+    let by_parent = opened.privileged && opened.kinds.contains(Kinds::USER);
     let entered = (|| {
-        label = begin(stdio, plan)?;
+        label = begin(stdio, plan, by_parent)?;
         if let Some(cgroup) = &opened.cgroup {
             cgroup.join()?;
         }
@@ -78,7 +79,7 @@ pub(super) fn run_further<'a>(opened: &OpenedProcess, stdio: &Stdio<'_>, report:
             Some(AffinityPlan { initial: Some(_), .. }) => affinity::widen()?,
             _ => {}
         }
-        program::schedule(plan)?;
+        program::schedule(plan, by_parent)?;
         if opened.kinds.contains(Kinds::USER) {
             // The go-between has joined everything.
             return become_root((0, 0));
@@ -89,7 +90,7 @@ pub(super) fn run_further<'a>(opened: &OpenedProcess, stdio: &Stdio<'_>, report:
     if let Err(source) = entered {
         return Error::Step { step: "enter the container".into(), source };
     }
-    let before = Before { identity: None, report, gate: None, hooks: None, label };
+    let before = Before { identity: None, report, gate: None, hooks: None, label, by_parent };
     match program::execute(&opened.program, &before) {
         Ok(never) => match never {},
         Err(error) => error,
@@ -106,12 +107,11 @@ fn become_root((uid, gid): (u32, u32)) -> Result<(), sys::Error> {
 
 /// What every new process starts with: default signals, a session and a keyring of its own, and its
 /// standard streams. It needs nothing but the host's own `/proc`.
-fn begin(stdio: &Stdio<'_>, plan: &ProcessPlan) -> Result<Option<Label>, sys::Error> {
+fn begin(stdio: &Stdio<'_>, plan: &ProcessPlan, by_parent: bool) -> Result<Option<Label>, sys::Error> {
     rustix::process::umask(Mode::empty());
     sys::process::reset_signals()?;
-    if let Some(value) = plan.oom_score_adj {
-        let path = "/proc/self/oom_score_adj";
-        std::fs::write(path, value.to_string()).map_err(sys::Error::of(format!("write {value} to"), path))?;
+    if !by_parent {
+        limits::set_own_oom_score(plan)?;
     }
     rustix::process::setsid().map_err(sys::Error::of("setsid", "init"))?;
     sys::process::set_stdio([stdio.stdin, stdio.stdout, stdio.stderr])?;
@@ -166,8 +166,14 @@ impl Child<'_> {
             gate: self.gate,
             hooks: Some(&self.opened.plan),
             label: self.label.take(),
+            by_parent: self.by_parent(),
         };
         match program::execute(program, &before)? {}
+    }
+
+    /// Whether the parent sets the limits: it has rights that the child has given up.
+    fn by_parent(&self) -> bool {
+        self.opened.privileged && self.opened.plan.in_user_namespace()
     }
 
     fn look_up_user(&mut self) -> Result<(), Error> {
@@ -254,12 +260,12 @@ impl Child<'_> {
     ) -> Result<(), sys::Error> {
         let process = self.opened.plan.process();
         if let Some(plan) = process {
-            self.label = begin(self.stdio, plan)?;
+            self.label = begin(self.stdio, plan, self.by_parent())?;
         }
         if let Some(guard) = &self.opened.cgroup {
             guard.opened.join()?;
         }
-        process.map_or(Ok(()), program::schedule)?;
+        process.map_or(Ok(()), |plan| program::schedule(plan, self.by_parent()))?;
         if !self.opened.needs_go_between() {
             join.iter().try_for_each(|(kinds, fd)| namespace::join(fd.as_fd(), *kinds))?;
         }

@@ -7,7 +7,7 @@
 //!                                              mounts, devices
 //!     network devices, classes, hooks   ◄─►    wait
 //!                                              names, masks, pivot
-//!     tell the seccomp agent            ◄─►    user, capabilities, seccomp
+//!     limits, the seccomp agent         ◄─►    user, capabilities, seccomp
 //!     end of file: it runs              ◄──    execve closes the report's pipe
 //!     or a Failure: reap, tell          ◄──    write Failure, exit
 //! ```
@@ -18,6 +18,7 @@ mod container;
 mod copy_up;
 mod entry;
 mod label;
+mod limits;
 mod mount;
 mod node;
 mod parent;
@@ -130,8 +131,7 @@ fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Res
         }
     };
     drop(writer);
-    let seccomp = opened.plan.process().and_then(|process| process.seccomp.as_ref());
-    parent::attend(&started, &reader, Some(opened), seccomp, Status::Creating)?;
+    parent::attend(&started, &reader, Some(opened), opened.plan.process(), Status::Creating)?;
     Ok(Created { started, report: reader })
 }
 
@@ -162,7 +162,7 @@ pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error>
         }
     };
     drop(writer);
-    parent::attend(&started, &reader, None, opened.process().seccomp.as_ref(), Status::Running)?;
+    parent::attend(&started, &reader, None, Some(opened.process()), Status::Running)?;
     Ok(started)
 }
 

@@ -12,10 +12,10 @@ use rustix::net::{
 };
 use serde::Serialize;
 
-use super::Started;
 use super::report::{Message, Reader};
+use super::{Started, limits};
 use crate::open::{Opened, Ready};
-use crate::plan::{Action, HookKind, ListenerPlan, Plan, SeccompPlan, Step};
+use crate::plan::{Action, HookKind, ListenerPlan, Plan, ProcessPlan, SeccompPlan, Step};
 use crate::{Error, hook, netdevice};
 
 /// Does what the child asks for, until it executes its program or stands before its gate. A child
@@ -24,14 +24,16 @@ pub(super) fn attend(
     started: &Started,
     reader: &Reader,
     steps: Option<&Opened>,
-    seccomp: Option<&SeccompPlan>,
+    process: Option<&ProcessPlan>,
     status: Status,
 ) -> Result<(), Error> {
+    let seccomp = process.and_then(|process| process.seccomp.as_ref());
     let attended = loop {
         let done = match reader.receive() {
             Message::End | Message::Ready => return Ok(()),
             Message::Failure(error) => Err(error),
             Message::Step(number) => steps.map_or(Ok(()), |opened| carry_out(opened, number, started)),
+            Message::Limits => process.map_or(Ok(()), |plan| limits::set_of_child(plan, started.pid)),
             Message::Listener(listener) => hand_over(&listener, seccomp, started.pid, status),
         };
         match done {

@@ -5,18 +5,16 @@ use std::os::fd::AsFd;
 
 use ponton_oci::runtime::Status;
 use ponton_sys as sys;
-use ponton_sys::task::Scheduling;
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets as KernelSets};
 
 use super::Gate;
 use super::label::Label;
+use super::limits::{self, of_field};
 use super::report::Writer;
 use crate::open::{Identity, Program};
-use crate::plan::{
-    CapabilitySets, HookKind, IoPriorityPlan, MemoryPolicyPlan, Plan, ProcessPlan, SchedulerPlan,
-};
+use crate::plan::{CapabilitySets, HookKind, MemoryPolicyPlan, Plan, ProcessPlan};
 use crate::{Error, hook};
 
 /// What stands between the child and its program.
@@ -28,6 +26,8 @@ pub(super) struct Before<'b, 'a> {
     /// The plan with the hooks of the start.
     pub(super) hooks: Option<&'b Plan>,
     pub(super) label: Option<Label>,
+    /// Its limits are set by the parent, as it has no rights for them in its user namespace.
+    pub(super) by_parent: bool,
 }
 
 /// Becomes the program; comes back only with an error.
@@ -38,9 +38,10 @@ pub(super) fn execute(program: &Program, before: &Before<'_, '_>) -> Result<Infa
     };
     let plan = &program.plan;
     let failed = |source| Error::Step { step: "exec (process)".into(), source };
-    for limit in &plan.rlimits {
-        let step = |source| Error::Step { step: format!("set {} (process.rlimits)", limit.name), source };
-        sys::process::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(step)?;
+    if !before.by_parent {
+        limits::set_own_rlimits(&plan.rlimits)?;
+    } else if limits::are_set(plan) {
+        before.report.wait_for_limits().map_err(failed)?;
     }
     own_stdio(identity.uid).map_err(failed)?;
     if let Some(label) = &before.label {
@@ -96,13 +97,11 @@ fn become_program(program: &Program, identity: &Identity, before: &Before<'_, '_
     }
 }
 
-/// How the kernel runs the process, from its start in the container's control group on.
-pub(super) fn schedule(plan: &ProcessPlan) -> Result<(), sys::Error> {
-    if let Some(scheduler) = plan.scheduler {
-        sys::task::set_scheduling(scheduler.into()).map_err(of_field("process.scheduler"))?;
-    }
-    if let Some(IoPriorityPlan { class, level }) = plan.io_priority {
-        sys::task::set_io_priority(class, level).map_err(of_field("process.ioPriority"))?;
+/// How the kernel runs the process, from its start in the container's control group on. What of it
+/// needs rights is left to the parent where `by_parent`.
+pub(super) fn schedule(plan: &ProcessPlan, by_parent: bool) -> Result<(), sys::Error> {
+    if !by_parent {
+        limits::schedule_own(plan)?;
     }
     if let Some(domain) = plan.personality {
         sys::task::set_personality(domain).map_err(of_field("linux.personality"))?;
@@ -111,22 +110,6 @@ pub(super) fn schedule(plan: &ProcessPlan) -> Result<(), sys::Error> {
         sys::task::set_memory_policy(*mode, nodes).map_err(of_field("linux.memoryPolicy"))?;
     }
     Ok(())
-}
-
-fn of_field(field: &'static str) -> impl FnOnce(sys::Error) -> sys::Error {
-    move |error| sys::Error { operation: format!("{field}: {}", error.operation).into(), ..error }
-}
-
-impl From<SchedulerPlan> for Scheduling {
-    fn from(plan: SchedulerPlan) -> Self {
-        let SchedulerPlan { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns } = plan;
-        let mut scheduling = Self::default();
-        (scheduling.policy, scheduling.flags) = (policy, flags);
-        (scheduling.nice, scheduling.priority) = (nice, priority);
-        (scheduling.runtime_ns, scheduling.deadline_ns, scheduling.period_ns) =
-            (runtime_ns, deadline_ns, period_ns);
-        scheduling
-    }
 }
 
 fn load_filter(program: &Program, report: &Writer<'_>) -> Result<(), Error> {

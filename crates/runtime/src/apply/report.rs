@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   child ──► parent   Step(n)       it waits until the parent has done step n of the plan
+//!   child ──► parent   Limits        it waits until the parent has set what it has no rights for
 //!   child ──► parent   Listener+fd   its seccomp filter notifies on this descriptor; it waits
 //!   child ◄── parent   go on
 //!   child ──► parent   Ready         it stands before its gate; it waits until it is on record
@@ -35,6 +36,8 @@ pub(super) struct Writer<'a> {
 pub(super) enum Message {
     /// It waits until its parent has done this step.
     Step(usize),
+    /// It waits until its limits are set.
+    Limits,
     /// It waits until somebody listens here.
     Listener(OwnedFd),
     /// It stands before its gate.
@@ -47,6 +50,7 @@ pub(super) enum Message {
 
 const STEP: u8 = b'P';
 const LISTENER: u8 = b'L';
+const LIMITS: u8 = b'M';
 const READY: u8 = b'R';
 /// The longest message.
 const REPORT_MAX: usize = 4096;
@@ -71,6 +75,7 @@ impl Reader {
         match (&buffer[..length], fds.pop()) {
             ([], _) => Message::End,
             ([READY], _) => Message::Ready,
+            ([LIMITS], _) => Message::Limits,
             ([LISTENER], Some(listener)) => Message::Listener(listener),
             ([STEP, number @ ..], _) if number.len() == 4 => {
                 Message::Step(number.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
@@ -110,6 +115,11 @@ impl<'a> Writer<'a> {
         let mut message = vec![STEP];
         message.extend((number as u32).to_le_bytes());
         self.ask(&message, &[])
+    }
+
+    /// Waits until the parent has set the limits.
+    pub(super) fn wait_for_limits(&self) -> Result<(), sys::Error> {
+        self.ask(&[LIMITS], &[])
     }
 
     /// Waits until the parent has handed the listener to whoever listens.
@@ -243,6 +253,9 @@ mod tests {
         reader.go_on();
         writer.wait_for_step(0x0102).unwrap();
         assert!(matches!(reader.receive(), Message::Step(0x0102)));
+        reader.go_on();
+        writer.wait_for_limits().unwrap();
+        assert!(matches!(reader.receive(), Message::Limits));
         reader.go_on();
         writer.hand_over_listener(rustix::stdio::stdin()).unwrap();
         assert!(matches!(reader.receive(), Message::Listener(_)));
