@@ -44,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Save the processes of a container (not implemented).
+    /// Save the processes of a container.
     Checkpoint(command::checkpoint::Args),
     /// Create a container that waits for `start`.
     Create(command::create::Args),
@@ -64,8 +64,8 @@ enum Command {
     Pause(command::pause::Args),
     /// Print the processes of a container.
     Ps(command::ps::Args),
-    /// Start a container from a checkpoint (not implemented).
-    Restore(command::checkpoint::Args),
+    /// Start a container from a checkpoint.
+    Restore(command::restore::Args),
     /// Let the processes of a paused container go on.
     Resume(command::pause::Args),
     /// Create a container, start it, and wait for its end.
@@ -146,7 +146,7 @@ const EXEC_FAILED: u8 = 255;
 
 fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Checkpoint(args) => command::checkpoint::run(context, "checkpoint", &args),
+        Command::Checkpoint(args) => command::checkpoint::run(context, &args),
         Command::Create(args) => command::create::run(context, &args),
         Command::Delete(args) => command::delete::run(context, &args),
         Command::Events(args) => command::events::run(context, &args),
@@ -156,7 +156,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::List(args) => command::list::run(context, &args),
         Command::Pause(args) => command::pause::pause(context, &args),
         Command::Ps(args) => command::ps::run(context, &args),
-        Command::Restore(args) => command::checkpoint::run(context, "restore", &args),
+        Command::Restore(args) => command::restore::run(context, &args),
         Command::Resume(args) => command::pause::resume(context, &args),
         Command::Run(args) => command::run::run(context, &args),
         Command::Spec(args) => command::spec::run(&args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ponton_oci::runtime::{Spec, Status};
-use ponton_runtime::apply::{self, Created, Gate, Started};
+use ponton_runtime::apply::{self, Gate, Started};
 use ponton_runtime::host::Host;
 use ponton_runtime::open::{self, Descriptors};
 use ponton_runtime::plan::{self, Plan, PlanInput, ProcessInput};
@@ -74,15 +74,49 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// What is read and computed before anything is made.
-struct Prepared {
-    directory: Directory,
+pub(super) struct Prepared {
+    pub(super) directory: Directory,
     bundle: PathBuf,
     /// The bundle's config.json, as it was read.
-    json: Vec<u8>,
-    spec: Spec,
-    plan: Plan,
-    host: Host,
+    pub(super) json: Vec<u8>,
+    pub(super) spec: Spec,
+    pub(super) plan: Plan,
+    pub(super) host: Host,
     notify: Option<Notify>,
+}
+
+impl Prepared {
+    /// What is known of the container before it has a process.
+    pub(super) fn record(&self) -> Record {
+        let root = self.spec.root.as_ref();
+        Record {
+            id: self.directory.id().to_owned(),
+            created: jiff::Timestamp::now().to_string(),
+            rootfs: root.map_or_else(|| self.bundle.clone(), |root| self.bundle.join(&root.path)),
+            bundle: self.bundle.clone(),
+            uid: rustix::process::getuid().as_raw(),
+            cgroup: self.plan.cgroup().map(String::from),
+            own_pid_namespace: self.plan.own_pid_namespace(),
+            annotations: self.spec.annotations.clone(),
+            ..Record::default()
+        }
+    }
+}
+
+impl Args {
+    /// The part that `restore` has in common with it.
+    pub(super) fn of_restore(bundle: PathBuf, id: String) -> Self {
+        Self {
+            bundle,
+            console_socket: None,
+            pid_file: None,
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            plan: false,
+            id,
+        }
+    }
 }
 
 /// Makes a container; none where its plan was to be printed only. On an error nothing is left.
@@ -118,7 +152,7 @@ pub(super) fn make(context: &Context, args: &Args, until: Until) -> Result<Optio
 }
 
 /// Removes the directory of a container that could not be made.
-fn undo(directory: &Directory, lock: Lock, error: Failure) -> Failure {
+pub(super) fn undo(directory: &Directory, lock: Lock, error: Failure) -> Failure {
     let removed = directory.remove();
     drop(lock);
     match removed {
@@ -127,7 +161,7 @@ fn undo(directory: &Directory, lock: Lock, error: Failure) -> Failure {
     }
 }
 
-fn prepare(context: &Context, args: &Args, inherited: Inherited) -> Result<Prepared, Failure> {
+pub(super) fn prepare(context: &Context, args: &Args, inherited: Inherited) -> Result<Prepared, Failure> {
     let directory = context.directory(&args.id)?;
     let bundle = std::fs::canonicalize(&args.bundle)
         .map_err(|error| format!("bundle {}: {error}", args.bundle.display()))?;
@@ -185,7 +219,8 @@ fn build(
     pid_file: Option<&Path>,
     gated: bool,
 ) -> Result<Made, Failure> {
-    let Prepared { directory, bundle, json, spec, plan, host, notify } = prepared;
+    let mut record = prepared.record();
+    let Prepared { directory, json, spec, plan, host, notify, .. } = prepared;
     directory.write_spec(&json)?;
     let later = Later::of(&plan);
     directory.write_later(&later)?;
@@ -193,26 +228,12 @@ fn build(
     if let Some(notify) = &notify {
         notify.listen()?;
     }
-    let cgroup = plan.cgroup().map(String::from);
-    let own_pid_namespace = plan.own_pid_namespace();
     let opened = open::open(plan, Descriptors::default(), &host)?;
     let console = wanted.open(|| opened.terminal())?;
     let gate = gate.as_ref().map(|(wait, report)| Gate { wait: wait.as_fd(), report: report.as_fd() });
     let created = console.stdio(|stdio| apply::create(opened, stdio, gate))?;
-    let mut record = Record {
-        id: directory.id().to_owned(),
-        pid: created.started.pid,
-        pid_started_ticks: state::started_ticks(created.started.pid).unwrap_or(0),
-        created: jiff::Timestamp::now().to_string(),
-        rootfs: bundle.join(spec.root.map(|root| root.path).unwrap_or_default()),
-        bundle,
-        uid: rustix::process::getuid().as_raw(),
-        cgroup,
-        own_pid_namespace,
-        annotations: spec.annotations,
-        ..Record::default()
-    };
-    record.locate(&host, &spec.linux.map(|linux| linux.namespaces).unwrap_or_default());
+    let namespaces = spec.linux.map(|linux| linux.namespaces).unwrap_or_default();
+    record.begin(created.started.pid, &host, &namespaces);
     let told = (|| {
         directory.write(&record)?;
         let master = console.finish()?;
@@ -223,13 +244,12 @@ fn build(
     })();
     match told {
         Ok(master) => Ok(Made { directory, record, started: created.keep(), master, notify }),
-        Err(error) => Err(kill_again(&record, created, &host, error)),
+        Err(error) => Err(kill_again(&record, &created.started, &host, error)),
     }
 }
 
 /// Ends a container that was made, but that nobody could be told of.
-fn kill_again(record: &Record, created: Created, host: &Host, error: Failure) -> Failure {
-    let started = created.started;
+pub(super) fn kill_again(record: &Record, started: &Started, host: &Host, error: Failure) -> Failure {
     let ended = delete::kill(record, host).and_then(|()| {
         ponton_sys::pidfd::wait(started.pidfd.as_fd())?;
         delete::remove_cgroup(record, host)

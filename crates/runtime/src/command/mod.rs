@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 mod console;
 pub(crate) mod create;
+mod criu;
 pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -15,6 +16,7 @@ pub(crate) mod list;
 mod notify;
 pub(crate) mod pause;
 pub(crate) mod ps;
+pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod shim;
 pub(crate) mod spec;

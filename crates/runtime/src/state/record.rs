@@ -71,8 +71,10 @@ pub struct Summary {
 }
 
 impl Record {
-    /// Fills in where its control group and its namespaces are.
-    pub fn locate(&mut self, host: &Host, namespaces: &[Namespace]) {
+    /// Fills in its first process, and where its control group and its namespaces are.
+    pub fn begin(&mut self, pid: u32, host: &Host, namespaces: &[Namespace]) {
+        self.pid = pid;
+        self.pid_started_ticks = super::started_ticks(pid).unwrap_or(0);
         if let Some(path) = &self.cgroup {
             for hierarchy in &host.cgroup.hierarchies {
                 let directory = hierarchy.mount.join(path.trim_matches('/'));
