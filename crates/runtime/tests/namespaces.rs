@@ -424,3 +424,28 @@ fn limits_are_set_with_the_hosts_rights() {
     assert!(bundle.command(&["delete", "--force", &bundle.id]).status.success());
     bundle.assert_nothing_left();
 }
+
+#[test]
+fn mappings_beside_a_joined_namespace_are_its_own_or_a_dummy() {
+    let holder = Holder::new(&["--user"]);
+    let run = |uid: Value, gid: Value| {
+        let bundle = owned_bundle(|spec| {
+            add_namespace(spec, json!({"type": "user", "path": holder.path("user")}));
+            spec["linux"]["uidMappings"] = json!([uid]);
+            spec["linux"]["gidMappings"] = json!([gid]);
+            spec["process"]["args"] = json!(["id", "-u"]);
+        });
+        bundle.run()
+    };
+    let own = json!({"containerID": 0, "hostID": OUTSIDE, "size": 1000});
+    let dummy = json!({"containerID": 0, "hostID": 0, "size": 1});
+    let other = json!({"containerID": 0, "hostID": OUTSIDE, "size": 999});
+    assert_eq!(stdout(&run(own.clone(), own.clone())), "0\n");
+    assert_eq!(stdout(&run(dummy.clone(), dummy)), "0\n");
+    let refused =
+        |field: &str| format!("{field}: 0:100000:999 is not what the joined namespace maps: 0:100000:1000\n");
+    let said = stderr(&run(other.clone(), own.clone()));
+    assert!(said.ends_with(&refused("linux.uidMappings")), "{said}");
+    let said = stderr(&run(own, other));
+    assert!(said.ends_with(&refused("linux.gidMappings")), "{said}");
+}

@@ -1,8 +1,7 @@
 //! User namespaces and the maps of their ids (user_namespaces(7)).
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,7 +11,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::DumpableBehavior;
 
 use crate::clone::{Clone, clone3};
-use crate::namespace::Kinds;
+use crate::namespace::{self, Kinds};
 use crate::{Error, Result, pidfd, process};
 
 /// A range of ids: `inside` stands for `outside`, and so on for `size` ids.
@@ -75,8 +74,10 @@ fn write(directory: &OwnedFd, name: &str, content: &str) -> Result<()> {
     let shown = || format!("{name}: {}", content.trim_end().replace('\n', ", "));
     let file = rustix::fs::openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Error::new("open", name, errno))?;
-    // The kernel takes a map in one piece, and once.
-    File::from(file).write_all(content.as_bytes()).map_err(|error| Error::new("write", shown(), error))
+    // The kernel takes a map in one piece, and once; it is the kernel that refuses an empty one.
+    rustix::io::write(&file, content.as_bytes())
+        .map(drop)
+        .map_err(|errno| Error::new("write", shown(), errno))
 }
 
 /// Has a map written by the program that checks it against `/etc/subuid` or `/etc/subgid`.
@@ -119,6 +120,51 @@ pub fn new(writer: Writer, uids: &[Range], gids: &[Range]) -> Result<OwnedFd> {
     }
 }
 
+/// The maps of user and group ids of a user namespace that is not the caller's, in the caller's ids.
+/// The caller must have one thread ([`clone3`]).
+pub fn maps_of(namespace: BorrowedFd<'_>) -> Result<(Vec<Range>, Vec<Range>)> {
+    let failed = |errno: Errno| Error::new("pipe2", "user namespace", errno);
+    let (ready, told) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    let (waiting, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    match clone3(0, None)? {
+        Clone::Child => {
+            drop((ready, end));
+            let joined = namespace::join(namespace, Kinds::USER);
+            let errno = joined.err().and_then(|error| error.errno()).unwrap_or(0);
+            // The parent waits for one answer, and then nothing is written to us.
+            let _ = rustix::io::write(&told, &errno.to_ne_bytes());
+            let _ = rustix::io::retry_on_intr(|| rustix::io::read(&waiting, &mut [0; 1]));
+            process::exit_now(0)
+        }
+        Clone::Parent { pid, pidfd } => {
+            drop((told, waiting));
+            let mut errno = [0; size_of::<i32>()];
+            let read = rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut errno));
+            let joined = match (read, i32::from_ne_bytes(errno)) {
+                (Ok(4), 0) => Ok(()),
+                (Ok(4), errno) => Err(Error::new("setns", "user", Errno::from_raw_os_error(errno))),
+                _ => Err(Error::new("setns", "user", Errno::CHILD)),
+            };
+            let maps = joined.and_then(|()| Ok((read_map(pid, "uid_map")?, read_map(pid, "gid_map")?)));
+            drop(end);
+            pidfd::wait(pidfd.as_fd())?;
+            maps
+        }
+    }
+}
+
+fn read_map(pid: u32, name: &str) -> Result<Vec<Range>> {
+    let path = format!("/proc/{pid}/{name}");
+    let text = std::fs::read_to_string(&path).map_err(Error::of("read", &path))?;
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Range { inside: next()?, outside: next()?, size: next()? })
+    };
+    let ranges: Option<Vec<_>> = text.lines().map(range).collect();
+    ranges.ok_or_else(|| Error::new("read", path, Errno::INVAL))
+}
+
 /// Becomes user and group 0 of the user namespace that the calling thread is in, or the first of
 /// `uids` and `gids` where 0 is not mapped. What the calling process is asked for by others
 /// (ptrace(2), `/proc`) is closed to them.
@@ -154,6 +200,9 @@ mod tests {
         let made = std::fs::read_link(format!("/proc/self/fd/{}", namespace.as_raw_fd())).unwrap();
         assert!(made.to_str().unwrap().starts_with("user:["));
         assert_ne!(own, made);
+        assert_eq!(maps_of(namespace.as_fd()).unwrap(), (ranges.to_vec(), ranges.to_vec()));
+        let own = crate::namespace::own("user").unwrap();
+        assert!(maps_of(own.as_fd()).is_err(), "nobody joins the namespace that he is in");
         assert!(new(Writer::Privileged, &[], &ranges).is_err(), "an empty map");
     }
 

@@ -5,6 +5,7 @@
 //! are made by the child, from fixed strings.
 
 mod mount;
+mod namespace;
 mod process;
 
 use std::ffi::CString;
@@ -153,7 +154,9 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
                 }
                 Ready::Nothing
             }
-            Action::Clone { join, .. } => open_namespaces(&plan, step, join, &mut netns)?,
+            Action::Clone { join, joined_ids, .. } => {
+                open_namespaces(&plan, step, join, joined_ids, &mut netns)?
+            }
             Action::Rootfs(plan) | Action::Mount(plan) => {
                 Ready::Mount(mount::open(plan, makes, host).map_err(failed)?)
             }
@@ -195,6 +198,7 @@ fn open_namespaces(
     plan: &Plan,
     step: &Step,
     join: &[Join],
+    joined_ids: &IdMaps,
     netns: &mut Option<OwnedFd>,
 ) -> Result<Ready, Error> {
     let (mut others, mut pid) = (Vec::new(), None);
@@ -209,6 +213,9 @@ fn open_namespaces(
         };
         if path.is_some() && changes(plan, *r#type) {
             refuse_own(*r#type, &fd).map_err(|source| Error::Step { step: step.name(), source })?;
+        }
+        if *r#type == NamespaceType::User && !joined_ids.is_empty() {
+            namespace::check_maps(&fd, joined_ids, step)?;
         }
         match kinds(*r#type) {
             Kinds::PROCESS_ID => pid = Some(fd),

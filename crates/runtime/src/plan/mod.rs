@@ -35,6 +35,7 @@ pub use device::{NetDevicePlan, RdtPlan};
 pub use hook::HookKind;
 pub use mount::{Attributes, IdMapPlan, MountPlan, Propagation, RootMount, Source, mount_options};
 pub use namespace::IdMaps;
+pub(crate) use namespace::words;
 pub use process::{
     CapabilitySets, ListenerPlan, ProcessInput, ProcessPlan, RlimitPlan, SeccompPlan, UserPlan,
     capability_names, plan_process,
@@ -83,6 +84,9 @@ pub enum Action {
         /// What ids mean in the user namespace that is made.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ids: Option<IdMaps>,
+        /// What they have to mean in the one that is joined; no ranges are any.
+        #[serde(default, skip_serializing_if = "IdMaps::is_empty")]
+        joined_ids: IdMaps,
         /// Offsets of the clocks of the time namespace that is made.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         clocks: BTreeMap<String, TimeOffset>,

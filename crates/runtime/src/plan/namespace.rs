@@ -29,6 +29,11 @@ impl IdMaps {
         (root(&self.uid), root(&self.gid))
     }
 
+    /// Whether there are no ranges.
+    pub fn is_empty(&self) -> bool {
+        self.uid.is_empty() && self.gid.is_empty()
+    }
+
     /// Checks maps that stand at `field`, with `uidMappings` and `gidMappings` below it.
     pub(super) fn checked(uid: &[IdMapping], gid: &[IdMapping], field: &str) -> Result<Self, PlanError> {
         for (ranges, name) in [(uid, "uidMappings"), (gid, "gidMappings")] {
@@ -39,13 +44,15 @@ impl IdMaps {
 
     /// The maps in words, `0:100000:65536`.
     pub(super) fn words(&self) -> String {
-        let words = |ranges: &[IdMapping]| {
-            let word = |range: &IdMapping| format!("{}:{}:{}", range.container_id, range.host_id, range.size);
-            ranges.iter().map(word).collect::<Vec<_>>().join(",")
-        };
         let (uid, gid) = (words(&self.uid), words(&self.gid));
         if uid == gid { format!("ids={uid}") } else { format!("uids={uid} gids={gid}") }
     }
+}
+
+/// Ranges in words, `0:100000:65536`.
+pub(crate) fn words(ranges: &[IdMapping]) -> String {
+    let word = |range: &IdMapping| format!("{}:{}:{}", range.container_id, range.host_id, range.size);
+    ranges.iter().map(word).collect::<Vec<_>>().join(",")
 }
 
 fn contains(ranges: &[IdMapping], id: u32) -> bool {
@@ -121,13 +128,14 @@ impl Builder<'_> {
             return Err(PlanError::invalid("linux.namespaces", message));
         }
         self.ids = ids(linux, new.contains(&NamespaceType::User), joins_user)?;
+        let joined_ids = if joins_user { joined_ids(linux) } else { IdMaps::default() };
         let clocks = clocks(linux, new.contains(&NamespaceType::Time))?;
         if new.contains(&NamespaceType::Time) && self.host.kernel < (6, 1) {
             let message = "a new time namespace needs Linux 6.1";
             return Err(PlanError::not_implemented("linux.namespaces", message));
         }
         let ids = self.ids.clone();
-        self.push("linux.namespaces", Action::Clone { new, join, ids, clocks });
+        self.push("linux.namespaces", Action::Clone { new, join, ids, joined_ids, clocks });
         Ok(())
     }
 
@@ -150,8 +158,15 @@ impl Builder<'_> {
     }
 }
 
-/// The maps of a user namespace that is made. One that is joined has its own, whatever the spec says
-/// beside: some engines write a dummy there.
+/// What is said beside a user namespace that is joined. It has its own maps, and what is said has to
+/// be the same (containerd writes it), unless it is the dummy that podman writes there.
+fn joined_ids(linux: &Linux) -> IdMaps {
+    const DUMMY: [IdMapping; 1] = [IdMapping { container_id: 0, host_id: 0, size: 1 }];
+    let said = |ranges: &[IdMapping]| if ranges == DUMMY { Vec::new() } else { ranges.to_vec() };
+    IdMaps { uid: said(&linux.uid_mappings), gid: said(&linux.gid_mappings) }
+}
+
+/// The maps of a user namespace that is made.
 fn ids(linux: &Linux, is_new: bool, is_joined: bool) -> Result<Option<IdMaps>, PlanError> {
     if is_new {
         return IdMaps::checked(&linux.uid_mappings, &linux.gid_mappings, "linux").map(Some);

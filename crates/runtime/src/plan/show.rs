@@ -49,7 +49,7 @@ fn row(verb: &'static str, kind: impl Into<String>, what: impl Into<String>, how
 fn rows(step: &Step) -> Vec<Row> {
     let mut rows = match &step.action {
         Action::Cgroup(plan) => vec![row("cgroup", "create", plan.path(), plan.limits().join(" "))],
-        Action::Clone { new, join, ids, clocks } => {
+        Action::Clone { new, join, ids, clocks, .. } => {
             let names = |kinds: Vec<&'static str>| kinds.join(",");
             let new = names(new.iter().map(|kind| kind.file_name()).collect());
             let joined: Vec<_> = join
