@@ -21,7 +21,9 @@ STATIC  := CARGO_TARGET_$(shell echo $(TRIPLE) | tr 'a-z-' 'A-Z_')_RUSTFLAGS="-C
 .PHONY: build demo test test-vm unit whole lint bench fuzz install deps-build clean
 
 build: deps-build
-	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton -p ponton-runtime
+	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton
+	$(STATIC) cargo build --locked --profile runtime --target $(TRIPLE) -p ponton-runtime
+	@install -m 755 target/$(TRIPLE)/runtime/ponton-runtime $(BIN)/ponton-runtime
 
 deps-build:
 	@scripts/install-deps.sh build

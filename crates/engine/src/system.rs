@@ -48,7 +48,7 @@ impl Engine {
                 log: vec!["json-file".into(), "none".into()],
             },
             memory_limit: true,
-            swap_limit: true,
+            swap_limit: self.host()?.cgroup.swap_accounting,
             cpu_cfs_period: true,
             cpu_cfs_quota: true,
             cpu_shares: true,

@@ -43,7 +43,7 @@ struct Table {
 }
 
 impl Table {
-    fn push(&mut self, row: Row) {
+    fn push(&mut self, row: &Row) {
         if !self.has_head {
             println!("| what | unit | ponton | dockerd 20.10 | ratio | aim |");
             println!("| --- | --- | ---: | ---: | ---: | --- |");
@@ -159,10 +159,10 @@ fn alternate(times: usize, ours: &Engine, theirs: &Engine, args: &[&str]) -> (f6
 
 fn run_true(ours: &Engine, theirs: &Engine, rows: &mut Table) {
     let (ponton, dockerd) = alternate(30, ours, theirs, &["run", "--rm", "busybox", "true"]);
-    rows.push(Row { what: "run --rm busybox true, bridge", unit: "ms", ponton, dockerd, aim: "15x" });
+    rows.push(&Row { what: "run --rm busybox true, bridge", unit: "ms", ponton, dockerd, aim: "15x" });
     let (ponton, dockerd) =
         alternate(30, ours, theirs, &["run", "--rm", "--network", "none", "busybox", "true"]);
-    rows.push(Row { what: "run --rm busybox true, none", unit: "ms", ponton, dockerd, aim: "20x" });
+    rows.push(&Row { what: "run --rm busybox true, none", unit: "ms", ponton, dockerd, aim: "20x" });
 }
 
 fn exec_true(ours: &Engine, theirs: &Engine, rows: &mut Table) {
@@ -170,7 +170,7 @@ fn exec_true(ours: &Engine, theirs: &Engine, rows: &mut Table) {
         timed((engine.client)(&["run", "-d", "--name", "bench-exec", "busybox", "sleep", "100000"]));
     }
     let (ponton, dockerd) = alternate(30, ours, theirs, &["exec", "bench-exec", "true"]);
-    rows.push(Row { what: "exec true", unit: "ms", ponton, dockerd, aim: "10x" });
+    rows.push(&Row { what: "exec true", unit: "ms", ponton, dockerd, aim: "10x" });
     for engine in [ours, theirs] {
         timed((engine.client)(&["rm", "-f", "bench-exec"]));
     }
@@ -194,21 +194,21 @@ fn many(ours: &Engine, theirs: &Engine, rows: &mut Table) {
         (started.as_secs_f64(), begin.elapsed().as_secs_f64(), grown as f64 / 200.0 / 1024.0 / 1024.0)
     };
     let (mine, peer) = (measure(ours), measure(theirs));
-    rows.push(Row {
+    rows.push(&Row {
         what: "200 containers started, 8 at a time",
         unit: "s",
         ponton: mine.0,
         dockerd: peer.0,
         aim: "15x",
     });
-    rows.push(Row {
+    rows.push(&Row {
         what: "200 containers removed, 8 at a time",
         unit: "s",
         ponton: mine.1,
         dockerd: peer.1,
         aim: "15x",
     });
-    rows.push(Row {
+    rows.push(&Row {
         what: "memory of one more idle container",
         unit: "MiB",
         ponton: mine.2,
@@ -282,7 +282,7 @@ fn images(ours: &Engine, theirs: &Engine, rows: &mut Table) {
         ("load of 1 GB, 75,000 entries", "s", (s(load.0), s(load.1)), "3x"),
         ("memory over idle meanwhile (PSS)", "MiB", (mib(memory.0), mib(memory.1)), "<= 64 MiB"),
     ] {
-        rows.push(Row { what, unit, ponton, dockerd, aim });
+        rows.push(&Row { what, unit, ponton, dockerd, aim });
     }
     rows.notes.push(format!(
         "import and load: the median of {OURS} times for Ponton, one time for dockerd, which takes long. `tar -x` of the \
@@ -349,14 +349,14 @@ fn start_up(rows: &mut Table) {
     let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
     memory.0 += mib(leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"])));
     memory.1 += mib(leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"])));
-    rows.push(Row {
+    rows.push(&Row {
         what: "daemon to its first answer, 100 stopped containers",
         unit: "ms",
         ponton: median(mine),
         dockerd: median(theirs),
         aim: "<= 20 ms",
     });
-    rows.push(Row {
+    rows.push(&Row {
         what: "idle memory (PSS)",
         unit: "MiB",
         ponton: memory.0,

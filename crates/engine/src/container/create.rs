@@ -65,7 +65,8 @@ impl Engine {
         merge(&mut config, &image.config);
         fill(&mut host_config);
         check(&config, &host_config)?;
-        let warnings = crate::spec::check(&config, &host_config, self.facts())?;
+        let mut warnings = crate::spec::check(&config, &host_config, self.facts())?;
+        warnings.extend(without_swap(&mut host_config, self.host()?.cgroup.swap_accounting));
         let id = crate::id::generate()?;
         if config.hostname.is_empty() {
             config.hostname = match host_config.network_mode.as_str() {
@@ -324,4 +325,30 @@ fn parse_range(text: &str) -> Result<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
     if first > last { Err(invalid()) } else { Ok((first, last)) }
+}
+/// Where the kernel does not account swap, memory is limited without it, with a warning.
+fn without_swap(host: &mut HostConfig, is_accounted: bool) -> Option<String> {
+    if is_accounted || host.memory <= 0 || host.memory_swap == -1 {
+        return None;
+    }
+    host.memory_swap = -1;
+    let warning = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.";
+    Some(warning.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_that_is_not_accounted_is_not_limited() {
+        let limits = |memory, memory_swap| HostConfig { memory, memory_swap, ..HostConfig::default() };
+        let mut host = limits(64 << 20, 128 << 20);
+        assert_eq!(without_swap(&mut host, true), None);
+        assert_eq!(host.memory_swap, 128 << 20);
+        assert!(without_swap(&mut host, false).unwrap().contains("swap limit"));
+        assert_eq!(host.memory_swap, -1);
+        assert_eq!(without_swap(&mut host, false), None);
+        assert_eq!(without_swap(&mut limits(0, 0), false), None);
+    }
 }

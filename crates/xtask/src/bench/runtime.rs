@@ -6,6 +6,8 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use ponton_testkit::image;
 use serde_json::{Value, json};
@@ -16,6 +18,18 @@ use super::{median, timed};
 struct Runtime {
     name: &'static str,
     program: PathBuf,
+    /// Where it keeps its states: a run that was broken off is not in the way of the next.
+    root: PathBuf,
+    /// Of the one container at a time.
+    id: String,
+}
+
+impl Runtime {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.root).args(args).arg(&self.id);
+        command
+    }
 }
 
 /// crun takes a mounted `/sys/fs/cgroup/unified` for a broken cgroup v2: the bench goes on in a mount
@@ -37,8 +51,8 @@ pub(super) fn leave_hybrid_layout() {
 }
 
 pub(super) fn run(binaries: &Path) {
-    let runtimes = runtimes(binaries);
     let scratch = tempfile::tempdir().expect("a temporary directory");
+    let runtimes = runtimes(binaries, scratch.path());
     let bundle = bundle(scratch.path());
     let floor = binaries.join("examples/bare");
     let (mut run, mut steps, mut bare) = (table(&runtimes), table(&runtimes), Vec::new());
@@ -51,8 +65,8 @@ pub(super) fn run(binaries: &Path) {
         for (at, runtime) in runtimes.iter().enumerate() {
             let (whole, three) = (run_once(runtime, &bundle), create_start_delete(runtime, &bundle));
             if round > 0 {
-                run[at].push(whole);
-                steps[at].push(three);
+                run[at].extend(whole);
+                steps[at].extend(three);
             }
         }
     }
@@ -91,7 +105,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Ours first, then those that are installed.
-fn runtimes(binaries: &Path) -> Vec<Runtime> {
+fn runtimes(binaries: &Path, scratch: &Path) -> Vec<Runtime> {
     let youki = image::project().join(".cache/youki/bin/youki");
     let all = [
         ("ponton-runtime", binaries.join("ponton-runtime")),
@@ -104,7 +118,8 @@ fn runtimes(binaries: &Path) -> Vec<Runtime> {
         if !is_there {
             eprintln!("bench: {name} is not there ({}), left out", program.display());
         }
-        is_there.then_some(Runtime { name, program })
+        let (root, id) = (scratch.join(name), format!("bench-{}", std::process::id()));
+        is_there.then_some(Runtime { name, program, root, id })
     };
     all.into_iter().filter_map(there).collect()
 }
@@ -138,22 +153,46 @@ fn command(program: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn run_once(runtime: &Runtime, bundle: &Path) -> f64 {
-    timed(command(&runtime.program, &["run", "-b", &text(bundle), "bench"]))
+fn run_once(runtime: &Runtime, bundle: &Path) -> Option<f64> {
+    let elapsed = bounded(runtime.command(&["run", "-b", &text(bundle)]));
+    if elapsed.is_none() {
+        eprintln!("bench: {} run did not end", runtime.name);
+        let _ = runtime.command(&["delete", "--force"]).output();
+    }
+    elapsed
 }
 
 /// The three commands one after another; the container has ended when it is deleted, as engines do it.
-fn create_start_delete(runtime: &Runtime, bundle: &Path) -> f64 {
-    let program = &runtime.program;
-    let created = timed(command(program, &["create", "-b", &text(bundle), "bench"]));
-    let started = timed(command(program, &["start", "bench"]));
+fn create_start_delete(runtime: &Runtime, bundle: &Path) -> Option<f64> {
+    let created = bounded(runtime.command(&["create", "-b", &text(bundle)]))?;
+    let started = bounded(runtime.command(&["start"]))?;
     wait_stopped(runtime);
-    created + started + timed(command(program, &["delete", "bench"]))
+    Some(created + started + bounded(runtime.command(&["delete"]))?)
+}
+
+/// The command's time in ms; none if it failed or did not end in five seconds. What it leaves running
+/// may keep its standard streams: their end is not its end.
+fn bounded(mut command: Command) -> Option<f64> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let begin = Instant::now();
+    let mut child = command.spawn().expect("spawn");
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let pid = child.id().to_string();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(Duration::from_secs(5)) == Err(RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-KILL", &pid]).status();
+        }
+    });
+    let status = child.wait().expect("wait");
+    let elapsed = begin.elapsed();
+    drop(ended);
+    watch.join().expect("the watch");
+    status.success().then_some(elapsed.as_secs_f64() * 1e3)
 }
 
 fn wait_stopped(runtime: &Runtime) {
     for _ in 0..1000 {
-        let state = Command::new(&runtime.program).args(["state", "bench"]).output().expect("state");
+        let state = runtime.command(&["state"]).output().expect("state");
         let state: Value = serde_json::from_slice(&state.stdout).unwrap_or_default();
         if state["status"] == "stopped" {
             return;
@@ -166,15 +205,17 @@ fn wait_stopped(runtime: &Runtime) {
 /// maximum begins with what its parent had.
 fn peak_mib(runtime: &Runtime, bundle: &Path) -> f64 {
     let mut command = command(Path::new("busybox"), &["time", "-f", "peak %M"]);
-    command.arg(&runtime.program).args(["create", "-b", &text(bundle), "bench"]);
+    let create = runtime.command(&["create", "-b", &text(bundle)]);
+    command.arg(create.get_program()).args(create.get_args());
     let errors = bundle.join("errors");
     let file = std::fs::File::create(&errors).expect("a file");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     assert!(command.status().expect("busybox").success(), "{command:?}");
-    timed(self::command(&runtime.program, &["delete", "--force", "bench"]));
+    timed(runtime.command(&["delete", "--force"]));
     let said = std::fs::read_to_string(errors).expect("a file");
     let peak = said.lines().find_map(|line| line.strip_prefix("peak ")).expect("busybox's time");
-    peak.trim().parse::<f64>().expect("KiB") / 1024.0
+    // busybox counts a kernel's KiB as pages of four.
+    peak.trim().parse::<f64>().expect("KiB") / 4.0 / 1024.0
 }
 
 /// The least power of two that `true` still runs in.
@@ -182,10 +223,8 @@ fn least_limit_kib(runtime: &Runtime, bundle: &Path) -> Option<u64> {
     let mut least = None;
     for kib in (7..=15).rev().map(|power| 1_u64 << power) {
         change(bundle, |config| config["linux"]["resources"]["memory"] = json!({"limit": kib * 1024}));
-        let mut command = command(&runtime.program, &["run", "-b", &text(bundle), "bench"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if !command.status().expect("run").success() {
-            let _ = Command::new(&runtime.program).args(["delete", "--force", "bench"]).output();
+        if bounded(runtime.command(&["run", "-b", &text(bundle)])).is_none() {
+            let _ = runtime.command(&["delete", "--force"]).output();
             break;
         }
         least = Some(kib);
