@@ -61,6 +61,11 @@ const CASES: &[Case] = &[
         spec["linux"]["devices"] = json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}]);
     }),
     ("linux.sysctl[vm.swappiness]", |spec| spec["linux"]["sysctl"] = json!({"vm.swappiness": "1"})),
+    ("linux.seccomp.syscalls[1].names", |spec| {
+        let rule = |names: Value| json!({"names": names, "action": "SCMP_ACT_ERRNO"});
+        let rules = [rule(json!(["mount"])), rule(json!([]))];
+        spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+    }),
     ("linux.seccomp", |spec| {
         spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]});
     }),

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use fixture::{Bundle, mount, stderr, stdout};
+use fixture::{Bundle, mount, stderr, stdout, with_host_programs};
 use serde_json::json;
 
 /// The line of the container's mount table for a mount with these options.
@@ -111,6 +111,33 @@ fn a_tmpfs_begins_with_what_it_covers() {
     assert!(lines.next().unwrap().starts_with("2710:0:"), "{text}");
     assert!(lines.next().unwrap().starts_with("1733:0:"), "{text}");
     assert_eq!(lines.next(), Some("ro"));
+}
+
+#[test]
+fn extended_attributes_are_copied_up() {
+    // A file capability as the kernel keeps it (linux/capability.h, revision 2): CAP_NET_RAW, effective.
+    let mut capability = [0; 20];
+    capability[..6].copy_from_slice(&[1, 0, 0, 2, 0, 0x20]);
+    let bundle = Bundle::new(|spec| {
+        with_host_programs(spec);
+        mount(spec, "/srv", "tmpfs", "tmpfs", &["tmpcopyup"]);
+        let all = json!(["CAP_SYS_ADMIN"]);
+        spec["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+        let script = "import os; print(os.getxattr('/srv/program', 'security.capability').hex(),
+            os.getxattr('/srv/directory', 'trusted.name').decode(), os.stat('/srv/program').st_uid)";
+        spec["process"]["args"] = json!(["/usr/bin/python3", "-c", script]);
+    });
+    let (program, directory) = (bundle.root().join("srv/program"), bundle.root().join("srv/directory"));
+    fs::write(&program, "").unwrap();
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::chown(&program, Some(7), None).unwrap();
+    let set = |path: &std::path::Path, name: &str, value: &[u8]| {
+        rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set(&program, "security.capability", &capability);
+    set(&directory, "trusted.name", b"value");
+    let hex: String = capability.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(stdout(&bundle.run()), format!("{hex} value 7\n"));
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! What an image has below a tmpfs is copied into it (`tmpcopyup`).
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use ponton_sys as sys;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// Directories in directories, at most: each holds descriptors.
 const DEPTH_MAX: u32 = 200;
 
-/// Copies what is in the directory `from` to the directory `to`, with owners, modes and times. No
-/// link is followed.
+/// Copies what is in the directory `from` to the directory `to`, with owners, modes, times and extended
+/// attributes. No link is followed.
 pub(super) fn copy_up(from: &OwnedFd, to: &OwnedFd) -> Result<(), sys::Error> {
     copy_directory(from, to, 0)
 }
@@ -53,7 +53,47 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: u32) -> Result<(
         }
         kind => rustix::fs::mknodat(to, name, kind, Mode::empty(), status.st_rdev).map_err(failed)?,
     }
+    let copied =
+        rustix::fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed)?;
+    chown(to, name, &status).map_err(failed)?;
+    // Changing the owner takes capabilities away.
+    copy_attributes(&source, &copied).map_err(failed)?;
     copy_status(to, name, &status).map_err(failed)
+}
+
+/// The name of a file that is open as a place only: what works on paths alone works on it so.
+fn place(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Copies the extended attributes, but for those that the file system or our rights do not allow.
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let (from, to) = (place(from), place(to));
+    // What the kernel has for names and for a value, at most (xattr(7)).
+    let mut names = vec![0; 65_536];
+    let length = match rustix::fs::listxattr(&from, &mut names) {
+        Err(Errno::NOTSUP) => 0,
+        listed => listed?,
+    };
+    let mut value = if length > 0 { vec![0; 65_536] } else { Vec::new() };
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let length = match rustix::fs::getxattr(&from, name, &mut value) {
+            // Not for us to see, or gone.
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => continue,
+            got => got?,
+        };
+        match rustix::fs::setxattr(&to, name, &value[..length], XattrFlags::empty()) {
+            Err(Errno::NOTSUP | Errno::PERM) => {}
+            set => set?,
+        }
+    }
+    Ok(())
+}
+
+fn chown(to: &OwnedFd, name: &CStr, status: &Stat) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(status.st_uid), Gid::from_raw(status.st_gid));
+    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn copy_file(source: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<(), Errno> {
@@ -66,8 +106,6 @@ fn copy_file(source: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 }
 
 fn copy_status(to: &OwnedFd, name: &CStr, status: &Stat) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(status.st_uid), Gid::from_raw(status.st_gid));
-    rustix::fs::chownat(to.as_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::Symlink {
         rustix::fs::chmodat(to, name, Mode::from_raw_mode(status.st_mode & 0o7777), AtFlags::empty())?;
     }
