@@ -35,7 +35,8 @@ struct Cli {
     /// Have control groups made by systemd: cgroupsPath is slice:prefix:name then.
     #[arg(long)]
     systemd_cgroup: bool,
-    /// Whether limits may be left out that need root's rights: true, false, or auto to find out.
+    /// Whether a control group that nobody asks for may be missing where it cannot be made: true,
+    /// false, or auto for whether we have no privileges.
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
     #[command(subcommand)]
@@ -116,7 +117,13 @@ fn main() -> ExitCode {
         }
     };
     let log = Log { file: cli.log, is_json: cli.log_format == "json", debug: cli.debug };
-    let context = Context { root: cli.root, systemd_cgroup: cli.systemd_cgroup, criu: cli.criu, log };
+    let context = Context {
+        root: cli.root,
+        systemd_cgroup: cli.systemd_cgroup,
+        rootless: cli.rootless.parse().ok(),
+        criu: cli.criu,
+        log,
+    };
     let failed = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
     run(&context, cli.command).unwrap_or_else(|error| {
         context.log.error(&error.to_string());

@@ -65,6 +65,12 @@ impl Resctrl {
         })
     }
 
+    /// Changes what the class of a plan may use, by lines as of its `schemata`.
+    pub fn update(&self, plan: &RdtPlan, schemata: &[&str]) -> Result<(), Error> {
+        let path = self.root.join(&plan.class).join("schemata");
+        schemata.iter().flat_map(|lines| lines.lines()).try_for_each(|line| write_line(&path, line))
+    }
+
     /// Removes what was made for the container: its monitoring group, and the class if it is its own.
     pub(crate) fn leave(&self, plan: &RdtPlan) -> Result<(), Error> {
         let class = self.root.join(&plan.class);
@@ -182,6 +188,17 @@ mod tests {
         let error = resctrl.join(&plan("gold", &[]), 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!directory.path().join("gold").exists());
+    }
+
+    #[test]
+    fn a_class_is_changed_line_by_line() {
+        let (directory, resctrl) = fake();
+        class(directory.path(), "gold", "");
+        resctrl.update(&plan("gold", &[]), &["L3:0=7f\nL3:1=f", "MB:0=20"]).unwrap();
+        let schemata = fs::read_to_string(directory.path().join("gold/schemata")).unwrap();
+        assert_eq!(schemata, "L3:0=7f\nL3:1=f\nMB:0=20\n");
+        let error = resctrl.update(&plan("silver", &[]), &["MB:0=20"]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

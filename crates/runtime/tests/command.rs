@@ -453,6 +453,7 @@ fn limits_are_updated_from_options_and_from_json() {
         .unwrap();
     assert_ok(&bundle.command(&["update", "--resources", file.to_str().unwrap(), &bundle.id]));
     assert_eq!((limit("memory.limit_in_bytes"), limit("pids.max")), ("33554432".into(), "40".into()));
+    assert_fails(&bundle.command(&["update", "--mem-bw-schema", "MB:0=20", &bundle.id]), "linux.intelRdt");
     fs::write(&file, r#"{"memory": {"limit": "much"}}"#).unwrap();
     assert_fails(
         &bundle.command(&["update", "--resources", file.to_str().unwrap(), &bundle.id]),

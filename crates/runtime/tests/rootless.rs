@@ -102,6 +102,18 @@ fn what_needs_rights_is_told() {
 }
 
 #[test]
+fn a_control_group_is_made_where_it_may_not_be_missing() {
+    let bundle = bundle(|spec| spec["process"]["args"] = json!(["true"]));
+    let run = |rootless: &str| {
+        as_nobody(&bundle, &["--rootless", rootless, "run", "--bundle", bundle.path_text(), &bundle.id])
+    };
+    assert!(run("true").status.success());
+    let refused = run("false");
+    assert!(!refused.status.success() && stderr(&refused).contains("cgroup"), "{refused:?}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn ranges_are_mapped_by_newuidmap() {
     let bundle = bundle(|spec| {
         let mappings = json!([

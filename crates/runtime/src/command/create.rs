@@ -207,6 +207,7 @@ fn plan(
         bundle: Some(bundle),
         no_pivot: args.no_pivot,
         systemd_cgroup: context.systemd_cgroup,
+        rootless: context.rootless,
         process,
         ..PlanInput::default()
     };

@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// Control groups are made by systemd.
     pub(crate) systemd_cgroup: bool,
+    /// A control group that nobody asks for may be missing; none to find out.
+    pub(crate) rootless: Option<bool>,
     /// The program that makes and restores checkpoints.
     pub(crate) criu: PathBuf,
     /// Where errors are told.

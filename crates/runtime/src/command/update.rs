@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::{BlockIo, Cpu, Memory, Pids, Resources, Status};
 use ponton_runtime::host::Host;
+use ponton_runtime::rdt::Resctrl;
 use ponton_runtime::state::{self, StateError};
 
 use super::{Context, Failure};
@@ -77,8 +78,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     if status == Status::Stopped {
         return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "update" }.into());
     }
-    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-        return Err("--l3-cache-schema, --mem-bw-schema: not implemented for a running container".into());
+    let schemata: Vec<&str> =
+        [&args.l3_cache_schema, &args.mem_bw_schema].into_iter().flatten().map(String::as_str).collect();
+    if !schemata.is_empty() {
+        let class = directory.read_later()?.rdt;
+        let class = class.ok_or("--l3-cache-schema, --mem-bw-schema: the container has no linux.intelRdt")?;
+        Resctrl::mounted()?.update(&class, &schemata)?;
     }
     let resources = match args.resources.as_deref() {
         Some(file) => read_resources(file)?,

@@ -145,13 +145,8 @@ pub fn open(plan: Plan, descriptors: Descriptors, host: &Host) -> Result<Opened,
         let failed = |source| Error::Step { step: step.name(), source };
         ready.push(match &step.action {
             Action::Cgroup(plan) => {
-                match plan.create() {
-                    Ok(opened) => cgroup = Some(CgroupGuard { opened, keep: false }),
-                    // Without a part of the tree that is delegated to us there is no group of its own,
-                    // which matters to nobody as long as nothing is to be limited.
-                    Err(error) if !host.can_mount && is_denied(&error) && plan.limits().is_empty() => {}
-                    Err(error) => return Err(failed(error)),
-                }
+                let opened = plan.create().map_err(failed)?;
+                cgroup = Some(CgroupGuard { opened, keep: false });
                 Ready::Nothing
             }
             Action::Clone { join, joined_ids, .. } => {
@@ -257,10 +252,6 @@ pub(crate) fn kinds(namespace: NamespaceType) -> Kinds {
         NamespaceType::Cgroup => Kinds::CONTROL_GROUP,
         NamespaceType::Time => Kinds::TIME,
     }
-}
-
-fn is_denied(error: &sys::Error) -> bool {
-    [Errno::ACCESS, Errno::PERM, Errno::ROFS].iter().any(|errno| error.errno() == Some(errno.raw_os_error()))
 }
 
 impl Ids {

@@ -152,9 +152,11 @@ impl Builder<'_> {
             "cgroupsPath" => PlanError::invalid("linux.cgroupsPath", error.message),
             field => PlanError::invalid(format!("linux.resources.{field}"), error.message),
         })?;
-        // An unprivileged caller who asks for no group and no limits needs none.
-        let plan =
-            if linux.cgroups_path.is_empty() && !self.host.cgroup.privileged { plan.or_none() } else { plan };
+        // An unprivileged caller who asks for no group and no limits needs none; one who may not even
+        // mount has no part of the tree that a group with a name could be in.
+        let may_be_missing =
+            linux.cgroups_path.is_empty() && !self.host.cgroup.privileged || !self.host.can_mount;
+        let plan = if self.input.rootless.unwrap_or(may_be_missing) { plan.or_none() } else { plan };
         self.push("linux.resources", Action::Cgroup(plan.clone()));
         Ok(plan)
     }

@@ -217,6 +217,8 @@ pub struct PlanInput<'a> {
     pub no_pivot: bool,
     /// systemd makes the control group, and its path is `slice:prefix:name`.
     pub systemd_cgroup: bool,
+    /// Whether a control group that nobody asks for may be missing; none where we have no privileges.
+    pub rootless: Option<bool>,
     /// What the spec's process does not say.
     pub process: ProcessInput<'a>,
 }
