@@ -77,7 +77,10 @@ impl Fixture {
     }
 
     pub fn plan(&self, id: &str, args: &[&str], terminal: bool) -> Plan {
-        self.plan_with(id, process(args, terminal), "")
+        // Containers of tests that run at the same time have the same ids.
+        let own = self.directory.path().file_name().unwrap().to_str().unwrap();
+        let group = format!("ponton/test{own}-{id}");
+        self.plan_with(id, process(args, terminal), &group)
     }
 
     /// In a control group of this name.
