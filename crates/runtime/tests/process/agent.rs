@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::fixture::{Bundle, stderr, stdout, with_host_programs};
 use crate::refusal;
 
+#[expect(clippy::needless_pass_by_value, reason = "rules are written where they are used")]
 fn policy(spec: &mut Value, rules: Value) {
     spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
 }
