@@ -102,7 +102,7 @@ pub(crate) const COMMANDS: &[Compared] = &[
         "mkdir -p /tmp/bind.$$; echo content > /tmp/bind.$$/f; $D run --rm -v /tmp/bind.$$:/x busybox sh -c 'cat /x/f; touch /x/g'; ls /tmp/bind.$$; rm -r /tmp/bind.$$",
     ),
     all("$D run --rm --network none busybox ls /sys/class/net"),
-    all("$D run --rm --network none busybox ping -c 1 -W 1 127.0.0.1 | head -n 1"),
+    all("$D run --rm --network none busybox ping -c 1 -W 1 127.0.0.1 | sed -n 1p"),
     all("$D run --rm busybox sh -c 'ls /sys/class/net'"),
     all(
         "$D run --rm busybox sh -c 'ping -c 1 -W 2 $(ip route | awk \"/default/ {print \\$3}\") | grep received'",
@@ -229,7 +229,7 @@ pub(crate) const COMMANDS: &[Compared] = &[
     code("$D info"),
     code("$D events --since 1 --until 2"),
     all(
-        "$D events --since 0 --until $(date +%s) --filter container=policy --format '{{.Action}}' | head -n 4",
+        "$D events --since 0 --until $(date +%s) --filter container=policy --format '{{.Action}}' | sed -n 1,4p",
     ),
     all("$D volume ls -q"),
     all("$D network ls --format '{{.Name}} {{.Driver}} {{.Scope}}' | sort"),
