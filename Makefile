@@ -3,7 +3,7 @@
 #   make build      the two static binaries, in target/<triple>/release
 #   make demo       a tour on this machine: a private daemon, a web service, clean up
 #   make test       all tests (root: real namespaces, cgroups, mounts, networks)
-#   make test-vm    the runtime's and the engine's tests in an emulated machine: cgroup v2 and v1, AppArmor, systemd
+#   make test-vm    the runtime's and the engine's tests in an emulated machine: cgroup v2 and v1, systemd
 #   make lint       rustfmt, clippy, the floors of the house, cargo deny where it is installed
 #   make bench      side by side with dockerd, runc, crun and youki; prints tables of ratios
 #   make fuzz       the fuzz targets, a minute each (needs cargo-fuzz and a nightly toolchain)
