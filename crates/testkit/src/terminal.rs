@@ -74,23 +74,46 @@ impl Terminal {
         tcsetwinsize(&self.master, size).expect("set the size");
     }
 
+    /// Changes the size again and again until the program answers with `text`: a client that reads the size before
+    /// it catches SIGWINCH, as docker's does, never hears of a change in between.
+    #[track_caller]
+    pub fn resize_until(&mut self, rows: u16, columns: u16, text: &str) {
+        let begin = Instant::now();
+        loop {
+            self.resize(rows + 1, columns);
+            self.resize(rows, columns);
+            match self.seen_within(text, Duration::from_millis(500)) {
+                Ok(()) => return,
+                Err(RecvTimeoutError::Timeout) if begin.elapsed() < LIMIT => {}
+                Err(error) => self.missed(text, error),
+            }
+        }
+    }
+
     /// Waits until the program has printed `text`, and forgets what came up to it.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
+        if let Err(error) = self.seen_within(text, LIMIT) {
+            self.missed(text, error);
+        }
+    }
+
+    fn seen_within(&mut self, text: &str, limit: Duration) -> Result<(), RecvTimeoutError> {
         let begin = Instant::now();
         loop {
             if let Some(position) = self.seen.find(text) {
                 self.seen.drain(..position + text.len());
-                return;
+                return Ok(());
             }
-            match self.output.recv_timeout(LIMIT.saturating_sub(begin.elapsed())) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout) => panic!("{text:?} did not come; seen: {:?}", self.seen),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("{text:?} did not come before the end; seen: {:?}", self.seen)
-                }
-            }
+            let bytes = self.output.recv_timeout(limit.saturating_sub(begin.elapsed()))?;
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
         }
+    }
+
+    #[track_caller]
+    fn missed(&self, text: &str, error: RecvTimeoutError) -> ! {
+        let end = if error == RecvTimeoutError::Disconnected { " before the end" } else { "" };
+        panic!("{text:?} did not come{end}; seen: {:?}", self.seen)
     }
 
     /// Waits for the program's end, and gives its exit code.

@@ -54,10 +54,9 @@ fn docker_cli_whole_tour() {
             on_terminal(&daemon, client, &["run", "-it", "--rm", "busybox", "sh", "-c", script]);
         terminal.expect("/dev/");
         terminal.expect("24 80");
-        terminal.resize(30, 100);
         terminal.send("typed\r");
         terminal.expect("got typed");
-        terminal.expect("resized");
+        terminal.resize_until(30, 100, "resized");
         assert_eq!(terminal.end(), 4, "{client}");
         run(&[
             "run",
