@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Config, GraphDriver, StringMap};
+use crate::distribution::{Descriptor, Platform};
 use crate::is_default;
 
 /// One image of `GET /images/json`; sizes in bytes, -1 where they were not computed.
@@ -23,6 +24,54 @@ pub struct Summary {
     pub virtual_size: Option<i64>,
     pub labels: Option<StringMap>,
     pub containers: i64,
+    /// Only where it is asked for, since 1.47.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
+    /// What the name means in a registry; since 1.48.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+}
+
+/// One of the manifests that an image's index names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestSummary {
+    #[serde(rename = "ID")]
+    pub id: String,
+    pub descriptor: Descriptor,
+    /// Whether all of its content is on this host.
+    pub available: bool,
+    pub size: ManifestSize,
+    /// `image`, `attestation` or `unknown`.
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ManifestImage>,
+}
+
+/// How much room a manifest's content takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestSize {
+    /// As it is in the registry.
+    pub content: i64,
+    /// With what is unpacked.
+    pub total: i64,
+}
+
+/// A manifest that is an image's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManifestImage {
+    pub platform: Platform,
+    pub containers: Vec<String>,
+    pub size: UnpackedSize,
+}
+
+/// How much room unpacked layers take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UnpackedSize {
+    pub unpacked: i64,
 }
 
 /// All about one image.
@@ -53,6 +102,12 @@ pub struct Inspect {
     #[serde(rename = "RootFS")]
     pub root_fs: RootFs,
     pub metadata: Metadata,
+    /// What the name means in a registry; since 1.48.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Only where they are asked for, since 1.48.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// An image's layers, by the digests of what they unpack from.
@@ -100,4 +155,32 @@ pub struct HistoryItem {
 pub struct PruneResponse {
     pub images_deleted: Option<Vec<DeleteResponseItem>>,
     pub space_reclaimed: u64,
+}
+
+/// One line of `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    pub star_count: i64,
+    pub is_official: bool,
+    pub name: String,
+    /// Always false since Docker Hub builds no more by itself.
+    pub is_automated: bool,
+    pub description: String,
+}
+
+/// The answer to what makes an image (`POST /commit`, `POST /ponton/images/{name}/squash`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IdResponse {
+    pub id: String,
+}
+
+/// The last message of a push, as its `aux`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PushResult {
+    pub tag: String,
+    pub digest: String,
+    pub size: i64,
 }

@@ -8,10 +8,14 @@
 //! the field). Answers keep Docker's difference between `null` and `[]`: a list that Docker may
 //! print as `null` is an `Option<Vec<_>>`.
 
+pub mod auth;
+pub mod check;
 pub mod container;
+pub mod distribution;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod explore;
 pub mod filters;
 pub mod image;
 pub mod json;

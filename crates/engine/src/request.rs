@@ -6,6 +6,8 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use ponton_api::auth::AuthConfig;
+use ponton_api::container::Config;
 use ponton_api::filters::Filters;
 
 use crate::error::Result;
@@ -157,4 +159,129 @@ pub struct ImportRequest {
     pub message: String,
     /// As `linux/amd64`.
     pub platform: Option<String>,
+}
+
+/// `POST /images/create?fromImage=`.
+#[derive(Clone, Debug, Default)]
+pub struct PullRequest {
+    /// The image's name, with or without a tag.
+    pub image: String,
+    /// Tag or digest; empty for the name's own, or else for all tags.
+    pub tag: String,
+    /// As `linux/amd64`; `None` for the host's.
+    pub platform: Option<String>,
+    /// Who asks.
+    pub auth: AuthConfig,
+}
+
+/// `POST /images/{name}/push`.
+#[derive(Clone, Debug, Default)]
+pub struct PushRequest {
+    /// The image's name, without a tag.
+    pub image: String,
+    /// The tag; empty for all.
+    pub tag: String,
+    /// As `linux/amd64`: only this one of the image's platforms.
+    pub platform: Option<String>,
+    /// Who asks.
+    pub auth: AuthConfig,
+}
+
+/// `POST /commit`.
+#[derive(Clone, Debug, Default)]
+pub struct CommitRequest {
+    /// The container.
+    pub container: String,
+    /// Name to give, as `repo:tag`.
+    pub reference: Option<String>,
+    /// Comment in the history.
+    pub comment: String,
+    /// Author.
+    pub author: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+    /// The image's configuration; what it leaves out is the container's.
+    pub config: Option<Config>,
+}
+
+/// The form of an archive of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// An OCI layout that is a docker-archive too: whatever loads images loads it.
+    #[default]
+    Docker,
+    /// An OCI layout alone, with layers as they came.
+    Oci,
+}
+
+/// `GET /images/get`.
+#[derive(Clone, Debug, Default)]
+pub struct SaveRequest {
+    /// The images.
+    pub names: Vec<String>,
+    /// Only these platforms, as `linux/amd64`; all that there are when empty.
+    pub platforms: Vec<String>,
+    /// The form.
+    pub format: ArchiveFormat,
+}
+
+/// `POST /images/load`.
+#[derive(Clone, Debug, Default)]
+pub struct LoadRequest {
+    /// Leave progress out.
+    pub quiet: bool,
+    /// Only these platforms, as `linux/amd64`; all that there are when empty.
+    pub platforms: Vec<String>,
+}
+
+/// `POST /ponton/images/{name}/squash`.
+#[derive(Clone, Debug, Default)]
+pub struct SquashRequest {
+    /// The image.
+    pub image: String,
+    /// Keep the layers of this image; `None` to make one layer of all.
+    pub from: Option<String>,
+    /// Name to give, as `repo:tag`.
+    pub reference: Option<String>,
+}
+
+/// `GET /images/search`.
+#[derive(Clone, Debug, Default)]
+pub struct SearchRequest {
+    /// What is looked for, with a registry before it or without.
+    pub term: String,
+    /// At most this many; 0 for the registry's own.
+    pub limit: u32,
+    /// Docker's filters.
+    pub filters: Filters,
+    /// Who asks.
+    pub auth: AuthConfig,
+}
+
+/// What of `GET /images/json` costs something.
+#[derive(Clone, Debug, Default)]
+pub struct ImageListOptions {
+    /// Docker's filters.
+    pub filters: Filters,
+    /// Compute how much of each image others have too.
+    pub shared_size: bool,
+    /// Count the containers of each image.
+    pub containers: bool,
+    /// List the manifests of each image's index.
+    pub manifests: bool,
+}
+
+/// What `GET /system/df` is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsageOptions {
+    /// Images and their layers.
+    pub images: bool,
+    /// Containers.
+    pub containers: bool,
+    /// Volumes.
+    pub volumes: bool,
+    /// The cache of builds.
+    pub build_cache: bool,
 }
