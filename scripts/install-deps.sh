@@ -39,6 +39,8 @@ for set in "$@"; do
 		need zstd zstd
 		need bzip2 bzip2
 		need skopeo skopeo
+		need umoci umoci
+		need docker-registry docker-registry
 		need python3 python3
 		/usr/bin/python3 -c 'import docker' 2>/dev/null || packages+=(python3-docker)
 		;;
