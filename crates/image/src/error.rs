@@ -49,6 +49,20 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The registry failed, or refused.
+    #[error("{what}")]
+    Registry {
+        /// What was attempted with which object.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Not built yet.
+    #[error("{0} is not implemented yet")]
+    NotImplemented(&'static str),
     /// The snapshotter failed.
     #[error(transparent)]
     Snapshot(#[from] ponton_snapshot::Error),

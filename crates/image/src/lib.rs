@@ -1,4 +1,4 @@
-//! Images: import, load, save, list, inspect, tag, remove.
+//! Images: pull, push, import, load, save, list, inspect, tag, remove, check.
 //!
 //! An image is its configuration: the id is the digest of the configuration's bytes, and the
 //! configuration names its layers by [`DiffId`](ponton_oci::digest::DiffId). Unpacked layers are
@@ -8,29 +8,44 @@
 //!
 //! This crate runs nothing and knows no container: who uses an image is asked of the caller.
 
+mod budget;
+mod cancel;
 pub mod change;
+mod check;
 mod error;
 mod import;
 mod layer;
 mod list;
 mod load;
 mod pipeline;
+mod prune;
+mod pull;
+mod push;
+mod remote;
 mod remove;
 mod save;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ponton_oci::digest::{ChainId, ImageId};
+use ponton_oci::digest::{ChainId, ImageId, ManifestDigest};
 use ponton_oci::image_config::ImageConfig;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 use ponton_snapshot::Snapshotter;
 use ponton_store::Store;
 
+pub use budget::{Budget, Collected};
+pub use cancel::Cancel;
+pub use check::{CheckProgress, Problem, Report};
 pub use error::{Error, Result};
+pub use prune::{DiskUsage, ImageUsage, Pruned};
+pub use pull::{LayerStatus, PullOptions, PullProgress, Pulled};
+pub use push::{PushOptions, PushProgress, PushStatus, Pushed};
+pub use remote::{Document, Remote, Target, Upload};
 
 /// The images of one data root. Cheap to clone; every method blocks.
 #[derive(Clone)]
@@ -65,7 +80,7 @@ pub struct Image {
     pub config: ImageConfig,
     /// The configuration's bytes, unknown fields included.
     pub raw: Vec<u8>,
-    /// Its names, sorted.
+    /// Its names, sorted; those by digest (`busybox@sha256:…`) are Docker's RepoDigests.
     pub references: Vec<Reference>,
     /// Bytes of the files in all its layers.
     pub size: u64,
@@ -73,6 +88,29 @@ pub struct Image {
     pub chain: Vec<ChainId>,
     /// Time of creation as the configuration gives it, RFC 3339.
     pub created: Option<String>,
+}
+
+/// An image as it is listed: what needs no look into its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// Digest of the configuration.
+    pub id: ImageId,
+    /// Its names, those by digest included, sorted.
+    pub references: Vec<Reference>,
+    /// When it was made, nanoseconds since the epoch.
+    pub created_at: i64,
+    /// When it was last pulled, made, named or used by a container, nanoseconds since the epoch.
+    pub used_at: i64,
+    /// Bytes of the files in all its layers.
+    pub size: u64,
+    /// Labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// The manifest that it came with or was pushed with.
+    pub manifest: Option<ManifestDigest>,
+    /// Its layers, base first.
+    pub chain: Vec<ChainId>,
 }
 
 /// Something to tell the user while a `load` goes on.
