@@ -23,6 +23,7 @@ pub mod network;
 pub mod path;
 pub mod stream;
 pub mod system;
+pub mod threshold;
 pub mod unit;
 pub mod version;
 pub mod volume;

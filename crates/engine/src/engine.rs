@@ -306,6 +306,7 @@ from_kinds!(ponton_image::Error:
     ponton_image::Error::NotFound(_) => NotFound,
     ponton_image::Error::Conflict(_) => Conflict,
     ponton_image::Error::Invalid(_) => Invalid,
+    ponton_image::Error::NotImplemented(_) => NotImplemented,
     ponton_image::Error::Unpack { .. } => Internal,
     ponton_image::Error::Archive { .. } => Invalid,
     ponton_image::Error::DigestMismatch { .. } => Invalid);

@@ -12,9 +12,12 @@ mod budget;
 mod cancel;
 pub mod change;
 mod check;
+mod commit;
 mod error;
+mod explore;
 mod import;
 mod layer;
+mod layout;
 mod list;
 mod load;
 mod pipeline;
@@ -24,6 +27,7 @@ mod push;
 mod remote;
 mod remove;
 mod save;
+mod squash;
 
 #[cfg(test)]
 mod tests;
@@ -41,11 +45,15 @@ use ponton_store::Store;
 pub use budget::{Budget, Collected};
 pub use cancel::Cancel;
 pub use check::{CheckProgress, Problem, Report};
+pub use commit::CommitOptions;
 pub use error::{Error, Result};
+pub use load::LoadOptions;
 pub use prune::{DiskUsage, ImageUsage, Pruned};
 pub use pull::{LayerStatus, PullOptions, PullProgress, Pulled};
 pub use push::{PushOptions, PushProgress, PushStatus, Pushed};
 pub use remote::{Document, Remote, Target, Upload};
+pub use save::{Format, SaveOptions};
+pub use squash::SquashOptions;
 
 /// The images of one data root. Cheap to clone; every method blocks.
 #[derive(Clone)]

@@ -31,6 +31,15 @@ const MAX_DOCUMENTS: u64 = 64 << 20;
 /// Levels of indexes in indexes.
 const MAX_INDEX_DEPTH: usize = 4;
 
+/// What of an archive is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Images for these platforms; for the host's if empty.
+    pub platforms: Vec<Platform>,
+    /// When the images get their names, nanoseconds since the epoch.
+    pub now: i64,
+}
+
 /// One image of a docker-archive's `manifest.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -68,12 +77,12 @@ struct Wanted {
 }
 
 impl Images {
-    /// Takes in the images of an archive, compressed or not. `now`, in nanoseconds since the epoch,
-    /// is when they get their names. On an error, images that were complete stay.
+    /// Takes in the images of an archive, compressed or not. On an error, images that were complete
+    /// stay.
     pub fn load(
         &self,
         input: &mut (dyn Read + Send),
-        now: i64,
+        options: &LoadOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<LoadedImage>> {
         let mut contents = self.read_archive(input, progress)?;
@@ -83,7 +92,7 @@ impl Images {
         }
         let mut loaded = Vec::new();
         for image in wanted {
-            let image = self.put_together(&mut contents, image, now)?;
+            let image = self.put_together(&mut contents, image, options.now)?;
             progress(Progress::Loaded(image.clone()));
             loaded.push(image);
         }

@@ -15,12 +15,32 @@ use ponton_archive::writer::Writer;
 use ponton_oci::digest::{Digest, ImageId};
 use ponton_oci::index::Index;
 use ponton_oci::manifest::Manifest;
+use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 use ponton_oci::{Descriptor, media_type};
 use ponton_store::ImageRecord;
 use serde::Serialize;
 
 use crate::{Error, Images, Result};
+
+/// What is saved of images, and how.
+#[derive(Debug, Clone, Default)]
+pub struct SaveOptions {
+    /// Only the images for these platforms; all if empty.
+    pub platforms: Vec<Platform>,
+    /// The archive's form.
+    pub format: Format,
+}
+
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// An OCI layout that is a docker-archive too.
+    #[default]
+    Docker,
+    /// An OCI layout alone (oci-archive).
+    Oci,
+}
 
 /// One image of `manifest.json`.
 #[derive(Serialize)]
@@ -34,7 +54,7 @@ struct ArchivedImage {
 impl Images {
     /// Writes images as one archive. A name puts that name into it; an id puts the image in without
     /// a name. Layers are rebuilt and verified while they are written.
-    pub fn save(&self, names: &[String], output: &mut dyn Write) -> Result<()> {
+    pub fn save(&self, names: &[String], _options: &SaveOptions, output: &mut dyn Write) -> Result<()> {
         let images = self.named_images(names)?;
         let mut archive = Archive::new(output);
         archive.directories()?;

@@ -42,13 +42,13 @@ impl Lab {
     }
 
     fn load(&self, tar: &[u8]) -> Result<Vec<LoadedImage>> {
-        self.images.load(&mut &tar[..], 0, &mut |_| {})
+        self.images.load(&mut &tar[..], &LoadOptions::default(), &mut |_| {})
     }
 
     fn save(&self, names: &[&str]) -> Vec<u8> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut out = Vec::new();
-        self.images.save(&names, &mut out).unwrap();
+        self.images.save(&names, &SaveOptions::default(), &mut out).unwrap();
         out
     }
 
@@ -280,7 +280,7 @@ fn a_changed_layer_is_noticed_when_it_is_saved() {
     lab.import("base", &tar(&[("f", Kind::Regular, "1")]));
     let chain = lab.images.get("base").unwrap().chain[0].clone();
     std::fs::write(lab.tree(&chain).join("f"), "2").unwrap();
-    let error = lab.images.save(&["base".to_owned()], &mut Vec::new()).unwrap_err();
+    let error = lab.images.save(&["base".to_owned()], &SaveOptions::default(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
 }
 

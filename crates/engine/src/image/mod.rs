@@ -9,7 +9,7 @@ use ponton_api::container::Config;
 use ponton_api::filters::Filters;
 use ponton_api::image::{DeleteResponseItem, HistoryItem, Inspect, Metadata, PruneResponse, RootFs, Summary};
 use ponton_api::stream::{JsonMessage, ProgressDetail};
-use ponton_image::{Image, ImportOptions, Progress, Removed, User};
+use ponton_image::{Image, ImportOptions, LoadOptions, Progress, Removed, SaveOptions, User};
 use ponton_oci::digest::ImageId;
 use ponton_oci::reference::Reference;
 use tokio::sync::mpsc;
@@ -60,7 +60,8 @@ impl Engine {
                     let _ = sender.blocking_send(Ok(message));
                 }
             };
-            let loaded = engine.images.load(&mut reader, now(), &mut tell);
+            let options = LoadOptions { now: now(), ..LoadOptions::default() };
+            let loaded = engine.images.load(&mut reader, &options, &mut tell);
             if let Err(error) = loaded {
                 let _ = sender.blocking_send(Err(error.into()));
             }
@@ -103,7 +104,7 @@ impl Engine {
             blocking(move || Ok(images.get(&name)?)).await?;
         }
         let images = self.images.clone();
-        Ok(stream::written(move |writer| Ok(images.save(&names, writer)?)))
+        Ok(stream::written(move |writer| Ok(images.save(&names, &SaveOptions::default(), writer)?)))
     }
 
     /// The images, newest first.
