@@ -1,18 +1,13 @@
 //! A layer's tar becomes a tree of the snapshotter, and the tree the tar again.
 
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
 use std::thread;
 
-use ponton_archive::apply::{Applier, Options, Whiteouts};
 use ponton_archive::compression::Decoder;
-use ponton_archive::recipe::{self, Recorder};
 use ponton_oci::digest::{ChainId, DiffId};
 use ponton_oci::media_type;
 use ponton_snapshot::{FilledLayer, LayerWriter};
 use ponton_store::LayerRecord;
-use ponton_sys::path::Root;
 
 use crate::pipeline::{self, Hashing};
 use crate::{Error, Images, Result};
@@ -45,37 +40,26 @@ impl Images {
     ) -> Result<Unpacked> {
         let mut input = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(failed(what))?;
         let writer = self.snapshotter.begin_layer()?;
-        let directory = writer.directory();
-        let in_directory = |operation| Error::io(format!("{operation} in {}", directory.display()));
-        let root = Root::open(writer.tree()).map_err(|error| in_directory("open tree")(error.source))?;
-        let kept_path = directory.join("kept");
-        fs::create_dir(&kept_path).map_err(in_directory("create directory"))?;
-        let kept = File::open(&kept_path).map_err(in_directory("open directory"))?;
-        let file = File::create(directory.join("recipe")).map_err(in_directory("create recipe"))?;
-        let options =
-            Options { whiteouts: Whiteouts::Overlay, kept: Some(kept.into()), ..Options::default() };
-        let (stats, passed) = pipeline::run(&mut input, progress, |chunks| {
-            let mut recorder = Recorder::new(Box::new(file) as Box<dyn Write + Send>)?;
-            let stats = Applier::new(root, options)?.apply(chunks, Some(&mut recorder))?;
-            recorder.finish()?;
-            Ok(stats)
-        })
-        .map_err(failed(what))?;
-        // It stays where something is in it.
-        let _ = fs::remove_dir(&kept_path);
+        let (stats, passed) =
+            pipeline::run(&mut input, progress, |chunks| writer.unpack(chunks)).map_err(failed(what))?;
         let info =
             LayerInfo { diff_id: DiffId::from(passed.digest), size: stats.bytes, tar_size: passed.size };
         Ok(Unpacked { writer, info })
     }
 
-    /// Unpacks a layer that is there already once more, for another place in a stack.
-    pub(crate) fn unpack_again(&self, directory: &Path, diff_id: &DiffId) -> Result<Unpacked> {
+    /// Unpacks a layer that is there already once more, for another place in a stack; `write_tar`
+    /// writes it.
+    pub(crate) fn unpack_again(
+        &self,
+        diff_id: &DiffId,
+        write_tar: impl FnOnce(&mut dyn Write) -> Result<(), ponton_archive::Error> + Send,
+    ) -> Result<Unpacked> {
         let what = format!("layer {diff_id}");
         let (mut reader, writer) = io::pipe().map_err(Error::io("create pipe"))?;
         let unpacked = thread::scope(|scope| {
             let rebuilder = scope.spawn(move || {
                 let mut output = io::BufWriter::with_capacity(1 << 16, writer);
-                recipe::rebuild(directory, &mut output)?;
+                write_tar(&mut output)?;
                 output.flush().map_err(ponton_archive::Error::Write)
             });
             let unpacked = self.unpack(&mut reader, &what, &mut |_| {});
@@ -93,9 +77,8 @@ impl Images {
     /// Writes a layer's tar, and makes sure that it is the one that was unpacked.
     pub(crate) fn write_layer(&self, layer: &LayerRecord, output: &mut dyn Write) -> Result<()> {
         let what = format!("layer {}", layer.diff_id);
-        let directory = self.snapshotter.layer_directory(&layer.chain_id)?;
         let mut hashing = Hashing::new(output);
-        recipe::rebuild(&directory, &mut hashing).map_err(failed(&what))?;
+        self.snapshotter.write_tar(&layer.chain_id, &mut hashing).map_err(failed(&what))?;
         let (digest, size) = hashing.finish();
         if size != layer.blob_size {
             return Err(Error::Invalid(format!(
@@ -156,9 +139,9 @@ impl Stack {
         self.filled.extend(writer.map(|writer| FilledLayer { writer, chain, parent }));
     }
 
-    /// The directory of a layer that is not committed yet.
-    pub(crate) fn directory_of(&self, chain: &ChainId) -> Option<&Path> {
+    /// A layer that is not committed yet.
+    pub(crate) fn uncommitted(&self, chain: &ChainId) -> Option<&LayerWriter> {
         let layer = self.filled.iter().find(|layer| layer.chain == *chain)?;
-        Some(layer.writer.directory())
+        Some(&layer.writer)
     }
 }

@@ -220,7 +220,7 @@ impl Images {
         let info = info.clone();
         check_diff_id(&format!("layer {name}"), diff_id, &info.diff_id)?;
         let chain = ChainId::next(stack.top(), diff_id);
-        if self.snapshotter.has_layer(&chain) || stack.directory_of(&chain).is_some() {
+        if self.snapshotter.has_layer(&chain) || stack.uncommitted(&chain).is_some() {
             *layer = Layer::Used(chain, info.clone());
             stack.push(info, None);
             return Ok(());
@@ -228,11 +228,11 @@ impl Images {
         let writer = match std::mem::replace(layer, Layer::Used(chain, info.clone())) {
             Layer::Unpacked(unpacked) => unpacked.writer,
             Layer::Used(first, _) => {
-                let directory = match stack.directory_of(&first) {
-                    Some(directory) => directory.to_owned(),
-                    None => self.snapshotter.layer_directory(&first)?,
+                let again = match stack.uncommitted(&first) {
+                    Some(first) => self.unpack_again(diff_id, |output| first.write_tar(output)),
+                    None => self.unpack_again(diff_id, |output| self.snapshotter.write_tar(&first, output)),
                 };
-                self.unpack_again(&directory, diff_id)?.writer
+                again?.writer
             }
         };
         stack.push(info, Some(writer));

@@ -9,23 +9,27 @@
 //! the container's mount namespace.
 //!
 //! ```text
-//! writer = begin_layer()  ->  fill writer.tree()  ->  commit_layers([{writer, chain, parent}])
+//! writer = begin_layer()  ->  writer.unpack(tar)  ->  commit_layers([{writer, chain, parent}])
 //! prepare("4f1c…", chain) -> mounts ... mounts("4f1c…") ... remove("4f1c…")
 //! ```
 //!
 //! This crate knows nothing of images: which layers may go is the caller's decision.
 
+mod change;
+mod layer;
 mod overlay;
 #[cfg(test)]
 mod tests;
 mod trash;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ponton_oci::digest::ChainId;
 use serde::{Deserialize, Serialize};
 
+pub use change::{Change, ChangeKind};
+pub use layer::LayerWriter;
 pub use overlay::Overlay;
 pub use trash::Trash;
 
@@ -94,39 +98,6 @@ impl Error {
     }
 }
 
-/// A layer being filled: an empty directory, invisible until it is committed, discarded when
-/// dropped.
-#[derive(Debug)]
-pub struct LayerWriter {
-    /// The directory that holds `fs`.
-    directory: PathBuf,
-    tree: PathBuf,
-    trash: Trash,
-    committed: bool,
-}
-
-impl LayerWriter {
-    /// The directory to fill. Files deleted from the parent are character devices 0/0, opaque
-    /// directories carry `trusted.overlay.opaque=y`, as overlayfs wants them.
-    pub fn tree(&self) -> &Path {
-        &self.tree
-    }
-
-    /// The directory that holds the tree as `fs`; what belongs to the layer without being part of
-    /// the tree may stand beside it, and lives as long as the layer.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-}
-
-impl Drop for LayerWriter {
-    fn drop(&mut self) {
-        if !self.committed {
-            self.trash.discard(&self.directory);
-        }
-    }
-}
-
 /// A filled layer and where it goes.
 #[derive(Debug)]
 pub struct FilledLayer {
@@ -159,6 +130,10 @@ pub trait Snapshotter: Send + Sync {
     /// What a snapshot holds alone. Walks the tree: slow for large ones.
     fn usage(&self, key: &str) -> Result<Usage>;
 
+    /// What a snapshot changed in the layers below it, by path. Costs what was changed, not what is
+    /// below.
+    fn diff(&self, key: &str) -> Result<Vec<Change>>;
+
     /// Begins a layer. What is below it need not be known yet.
     fn begin_layer(&self) -> Result<LayerWriter>;
 
@@ -169,6 +144,10 @@ pub trait Snapshotter: Send + Sync {
 
     /// Whether a layer is there, complete.
     fn has_layer(&self, chain: &ChainId) -> bool;
+
+    /// Writes a layer's tar, as it was unpacked, byte for byte. The caller compares its digest, which
+    /// differs when somebody changed the layer on disk.
+    fn write_tar(&self, chain: &ChainId, output: &mut dyn Write) -> Result<(), ponton_archive::Error>;
 
     /// The layer's directory, as [`LayerWriter::directory`] was: its own files are in `fs`, those of
     /// its parents not included. Not to be written to.

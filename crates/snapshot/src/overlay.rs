@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ponton_oci::digest::{ChainId, Digest};
 
-use crate::{Error, FilledLayer, LayerWriter, Mount, Result, Snapshotter, Trash, Usage};
+use crate::{Change, Error, FilledLayer, LayerWriter, Mount, Result, Snapshotter, Trash, Usage};
 
 /// Snapshots by overlayfs.
 #[derive(Debug)]
@@ -254,15 +255,15 @@ impl Snapshotter for Overlay {
         tree_usage(&self.tree(entry.number))
     }
 
+    fn diff(&self, key: &str) -> Result<Vec<Change>> {
+        let path = self.root.join("keys").join(key);
+        Err(Error::io("compare", &path)(rustix::io::Errno::NOSYS))
+    }
+
     fn begin_layer(&self) -> Result<LayerWriter> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.create_directory(number, &[], false)?;
-        Ok(LayerWriter {
-            directory: self.directory(number),
-            tree: self.tree(number),
-            trash: self.trash.clone(),
-            committed: false,
-        })
+        Ok(LayerWriter { directory: self.directory(number), trash: self.trash.clone(), committed: false })
     }
 
     fn commit_layers(&self, layers: Vec<FilledLayer>) -> Result<()> {
@@ -302,6 +303,12 @@ impl Snapshotter for Overlay {
 
     fn has_layer(&self, chain: &ChainId) -> bool {
         self.index().layers.contains_key(chain)
+    }
+
+    fn write_tar(&self, chain: &ChainId, output: &mut dyn Write) -> Result<(), ponton_archive::Error> {
+        let entry = self.index().layers.get(chain).cloned();
+        let entry = entry.ok_or_else(|| ponton_archive::Error::Read(not_found(chain)))?;
+        ponton_archive::recipe::rebuild(&self.directory(entry.number), output)
     }
 
     fn layer_directory(&self, chain: &ChainId) -> Result<PathBuf> {
@@ -366,6 +373,10 @@ fn lower_of(index: &Index, parent: Option<&ChainId>) -> Result<Vec<u64>> {
     let Some(parent) = parent else { return Ok(Vec::new()) };
     let entry = index.layers.get(parent).ok_or_else(|| Error::LayerNotFound(parent.clone()))?;
     Ok([&[entry.number], entry.lower.as_slice()].concat())
+}
+
+fn not_found(chain: &ChainId) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::NotFound, Error::LayerNotFound(chain.clone()))
 }
 
 fn write_lower(directory: &Path, lower: &[u64]) -> Result<()> {

@@ -18,7 +18,7 @@ fn open(root: &Path) -> Overlay {
 
 fn fill(driver: &dyn Snapshotter, name: &str, parent: Option<&str>) -> FilledLayer {
     let writer = driver.begin_layer().unwrap();
-    fs::write(writer.tree().join(name), name).unwrap();
+    fs::write(writer.directory().join("fs").join(name), name).unwrap();
     FilledLayer { writer, chain: chain(name), parent: parent.map(chain) }
 }
 
@@ -40,7 +40,7 @@ fn conformance(reopen: &dyn Fn() -> Box<dyn Snapshotter>) {
     assert!(!driver.has_layer(&chain("one")));
     driver.commit_layers(vec![one, two]).unwrap();
     let again = fill(&*driver, "one", None);
-    fs::write(again.writer.tree().join("new"), "").unwrap();
+    fs::write(again.writer.directory().join("fs").join("new"), "").unwrap();
     driver.commit_layers(vec![again]).unwrap();
     let directory = driver.layer_directory(&chain("one")).unwrap();
     assert!(!directory.join("fs/new").exists(), "the first of two equal layers stays");
