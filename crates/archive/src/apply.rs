@@ -21,9 +21,9 @@ use crate::tree::{self, Tree, as_path};
 use crate::{Error, Result};
 
 /// Prefix of a whiteout: `.wh.name` deletes `name` of the layers below.
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Hides all that the layers below have in the directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Prefix of aufs's own files, which mean nothing here.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 

@@ -10,17 +10,30 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use ponton_sys::path::Root;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::apply::{OPAQUE, WHITEOUT};
 use crate::header::{Header, Kind, Time};
-use crate::tree::MAX_DEPTH;
+use crate::tree::{MAX_DEPTH, as_path};
 use crate::writer::Writer;
 use crate::{Error, Result};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 /// Extended attributes that go into archives: what a container itself may set, and capabilities.
 const XATTRS: [&[u8]; 2] = [b"user.", b"security.capability"];
+
+/// How a tree keeps what is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// It is a whole tree.
+    Plain,
+    /// It is overlayfs's upper directory: what is deleted of the layers below is a character device
+    /// 0/0, and `trusted.overlay.opaque` marks directories that hide all below them.
+    Overlay,
+}
 
 /// Writes files and trees to one archive; hard links among them stay hard links.
 pub struct Creator<W: Write> {
@@ -29,12 +42,61 @@ pub struct Creator<W: Write> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Times are cut to whole seconds, which needs no extension and is what Docker does.
     whole_seconds: bool,
+    form: Form,
+}
+
+/// A path that a layer changes, relative to the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// Relative to the root.
+    pub path: &'a [u8],
+    /// Whether it is gone, with all below it.
+    pub is_deleted: bool,
+}
+
+/// Writes a whole root file system.
+pub fn export<W: Write>(root: BorrowedFd<'_>, output: W) -> Result<W> {
+    let mut creator = Creator::new(output);
+    creator.add_children(root, b"")?;
+    creator.finish()
+}
+
+/// Writes the tar of a layer (image-spec layer.md) from a tree as overlayfs has it in its upper
+/// directory.
+pub fn layer_of_overlay<W: Write>(upper: BorrowedFd<'_>, output: W) -> Result<W> {
+    let mut creator = Creator { form: Form::Overlay, ..Creator::new(output) };
+    creator.add_children(upper, b"")?;
+    creator.finish()
+}
+
+/// Writes the tar of a layer from a whole tree and what is changed in it. Directories come before
+/// what is in them; what is in a new one is listed too.
+pub fn layer_of_changes<'a, W: Write>(
+    root: &Root,
+    changes: impl IntoIterator<Item = Change<'a>>,
+    output: W,
+) -> Result<W> {
+    let mut creator = Creator::new(output);
+    for change in changes {
+        if change.is_deleted {
+            creator.whiteout(change.path, &Header::default())?;
+            continue;
+        }
+        let file = match root.open_path(as_path(change.path), PATH) {
+            Ok(file) => file,
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::io("open", change.path)(error.source)),
+        };
+        creator.add_alone(&file, change.path)?;
+    }
+    creator.finish()
 }
 
 impl<W: Write> Creator<W> {
     /// Writes to a stream, which should be buffered.
     pub fn new(output: W) -> Self {
-        Self { writer: Writer::new(output), links: HashMap::new(), whole_seconds: true }
+        Self { writer: Writer::new(output), links: HashMap::new(), whole_seconds: true, form: Form::Plain }
     }
 
     /// Adds the file `name` of `parent` under the name `path`, with all below if it is a directory.
@@ -48,7 +110,8 @@ impl<W: Write> Creator<W> {
     /// Adds all that a directory holds under names that begin with `path` and a slash (or with
     /// nothing, if `path` is empty), but not the directory itself.
     pub fn add_children(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
-        self.children(directory, path, 0)
+        let directory = open_directory(directory, path)?;
+        self.children(&directory, path, 0)
     }
 
     /// Writes the end mark and hands the stream back, flushed.
@@ -58,48 +121,105 @@ impl<W: Write> Creator<W> {
 
     /// `file` is open with `O_PATH`.
     fn add_open(&mut self, file: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
+        match self.add_alone(file, path)? {
+            Some(directory) => self.children(&directory, path, depth),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds one file, with its contents. A directory is handed back open, nothing in it added.
+    fn add_alone(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>> {
         let status = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH).map_err(Error::io("stat", path))?;
-        let Some(mut header) = self.header_of(file, &status, path)? else { return Ok(()) };
+        let Some(mut header) = self.header_of(file, &status, path)? else { return Ok(None) };
+        if self.form == Form::Overlay && header.kind == Kind::Char && (header.major, header.minor) == (0, 0) {
+            self.whiteout(path, &header)?;
+            return Ok(None);
+        }
         if status.st_nlink > 1 && header.kind != Kind::Directory {
             let known = self.links.entry((status.st_dev, status.st_ino)).or_insert_with(|| path.to_vec());
             if known != path {
                 header.link.clone_from(known);
                 header.kind = Kind::HardLink;
                 header.size = 0;
-                header.xattrs.clear();
+                self.writer.header(&header)?;
+                return Ok(None);
             }
         }
-        self.writer.header(&header)?;
         match header.kind {
-            Kind::Regular if header.size > 0 => {
+            Kind::Regular => {
                 let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let file =
-                    rustix::fs::openat(CWD, link, flags, Mode::empty()).map_err(Error::io("open", path))?;
-                // A file that shrinks meanwhile is filled up with zeros: its size was announced.
-                self.writer.contents(&header, File::from(file).chain(io::repeat(0)))
+                let file = rustix::fs::openat(CWD, link, READ, Mode::empty());
+                let file = file.map_err(Error::io("open", path))?;
+                header.xattrs = xattrs_of(&file).map_err(Error::io("read extended attributes of", path))?;
+                self.writer.header(&header)?;
+                if header.size > 0 {
+                    // A file that shrinks meanwhile is filled up with zeros: its size was announced.
+                    self.writer.contents(&header, File::from(file).chain(io::repeat(0)))?;
+                }
+                Ok(None)
             }
-            Kind::Directory => self.children(file.as_fd(), path, depth),
-            _ => Ok(()),
+            Kind::Directory => {
+                let directory = open_directory(file.as_fd(), path)?;
+                header.xattrs =
+                    xattrs_of(&directory).map_err(Error::io("read extended attributes of", path))?;
+                self.writer.header(&header)?;
+                if self.form == Form::Overlay {
+                    self.overlay_directory(&directory, &header)?;
+                }
+                Ok(Some(directory))
+            }
+            _ => self.writer.header(&header).map(|()| None),
         }
     }
 
-    fn children(&mut self, directory: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<()> {
+    /// An entry that deletes `path` of the layers below.
+    fn whiteout(&mut self, path: &[u8], header: &Header) -> Result<()> {
+        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let (parent, name) = path.split_at(start);
+        self.writer.header(&Header {
+            path: [parent, WHITEOUT, name].concat(),
+            kind: Kind::Regular,
+            mode: 0o600,
+            ..header.clone()
+        })
+    }
+
+    /// What overlayfs notes at a directory.
+    fn overlay_directory(&mut self, directory: &OwnedFd, header: &Header) -> Result<()> {
+        let mut value = [0; 1];
+        let mut has = |name: &str| match rustix::fs::fgetxattr(directory, name, &mut value) {
+            Ok(length) => Ok(length > 0 && value[0] == b'y'),
+            // A longer value.
+            Err(Errno::RANGE) => Ok(true),
+            Err(Errno::NODATA | Errno::NOTSUP) => Ok(false),
+            Err(errno) => Err(Error::io("read extended attributes of", &header.path)(errno)),
+        };
+        if has("trusted.overlay.redirect")? {
+            return Err(Error::entry(&header.path, "is another directory that was renamed (redirect_dir)"));
+        }
+        if !has("trusted.overlay.opaque")? {
+            return Ok(());
+        }
+        self.writer.header(&Header {
+            path: [&header.path, OPAQUE].concat(),
+            kind: Kind::Regular,
+            mode: 0o600,
+            xattrs: Vec::new(),
+            ..header.clone()
+        })
+    }
+
+    fn children(&mut self, directory: &OwnedFd, path: &[u8], depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH {
             return Err(Error::entry(path, "nested too deeply"));
         }
-        let directory = rustix::fs::openat(
-            directory,
-            ".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(Error::io("open directory", path))?;
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&directory).map_err(Error::io("read directory", path))? {
+        for entry in rustix::fs::Dir::read_from(directory).map_err(Error::io("read directory", path))? {
             let entry = entry.map_err(Error::io("read directory", path))?;
             let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
+            // In a layer such a name would delete something.
+            let is_misread = self.form == Form::Overlay && name.starts_with(WHITEOUT);
+            if !matches!(name, b"." | b"..") && !is_misread {
                 names.push(name.to_vec());
             }
         }
@@ -110,7 +230,7 @@ impl<W: Write> Creator<W> {
                 _ if path.ends_with(b"/") => [path, &name].concat(),
                 _ => [path, b"/", &name].concat(),
             };
-            match rustix::fs::openat(&directory, name.as_slice(), PATH, Mode::empty()) {
+            match rustix::fs::openat(directory, name.as_slice(), PATH, Mode::empty()) {
                 Ok(file) => self.add_open(&file, &child, depth + 1)?,
                 // Removed meanwhile.
                 Err(Errno::NOENT) => {}
@@ -153,8 +273,6 @@ impl<W: Write> Creator<W> {
             header.link = rustix::fs::readlinkat(file, "", Vec::new())
                 .map_err(Error::io("read link", path))?
                 .into_bytes();
-        } else if matches!(kind, Kind::Regular | Kind::Directory) {
-            header.xattrs = xattrs_of(file).map_err(Error::io("read extended attributes of", path))?;
         }
         Ok(Some(header))
     }
@@ -165,23 +283,25 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn xattrs_of(file: &OwnedFd) -> Result<Xattrs, Errno> {
     const MAX: usize = 1 << 16;
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut names = vec![0u8; 1024];
-    let length = loop {
-        match rustix::fs::listxattr(&link, &mut names) {
-            Ok(length) => break length,
-            Err(Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
-            Err(Errno::NOTSUP) => return Ok(Vec::new()),
-            Err(errno) => return Err(errno),
+    let mut start = [0u8; 1024];
+    let mut whole;
+    let names = match rustix::fs::flistxattr(file, &mut start) {
+        Ok(length) => &start[..length],
+        Err(Errno::RANGE) => {
+            whole = vec![0; MAX];
+            let length = rustix::fs::flistxattr(file, &mut whole)?;
+            &whole[..length]
         }
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
     };
     let mut xattrs = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0) {
+    for name in names.split(|byte| *byte == 0) {
         if !XATTRS.iter().any(|wanted| name.starts_with(wanted)) || name.starts_with(b"user.overlay.") {
             continue;
         }
         let mut value = vec![0u8; MAX];
-        match rustix::fs::getxattr(&link, name, &mut value) {
+        match rustix::fs::fgetxattr(file, name, &mut value) {
             Ok(length) => {
                 value.truncate(length);
                 xattrs.push((name.to_vec(), value));
@@ -191,4 +311,10 @@ fn xattrs_of(file: &OwnedFd) -> Result<Xattrs, Errno> {
         }
     }
     Ok(xattrs)
+}
+
+/// Opens a directory that is open in any way, for reading.
+fn open_directory(directory: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    rustix::fs::openat(directory, ".", READ | OFlags::DIRECTORY, Mode::empty())
+        .map_err(Error::io("open directory", path))
 }

@@ -8,12 +8,17 @@ use crate::{Error, Result, printable};
 /// Writes entries one after another.
 pub struct Writer<W> {
     output: W,
+    /// For contents on their way.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of contents that are copied at once.
+const BUFFER_BYTES: usize = 128 << 10;
 
 impl<W: Write> Writer<W> {
     /// Writes to a stream, which should be buffered.
     pub fn new(output: W) -> Self {
-        Self { output }
+        Self { output, buffer: Vec::new() }
     }
 
     /// Writes an entry's header, to be followed by [`Writer::contents`] where it has a size.
@@ -36,14 +41,23 @@ impl<W: Write> Writer<W> {
 
     /// Writes an entry's contents: exactly `size` bytes of `input`, padded. A file that shrank
     /// meanwhile is an error, for what was announced cannot be taken back.
-    pub fn contents(&mut self, header: &Header, input: impl Read) -> Result<()> {
-        let copied = io::copy(&mut input.take(header.size), &mut self.output).map_err(Error::Write)?;
-        if copied != header.size {
-            return Err(Error::Changed {
-                path: printable(&header.path),
-                expected: header.size,
-                found: copied,
-            });
+    pub fn contents(&mut self, header: &Header, mut input: impl Read) -> Result<()> {
+        self.buffer.resize(BUFFER_BYTES, 0);
+        let mut copied = 0;
+        while copied < header.size {
+            let most =
+                usize::try_from(header.size - copied).map_or(BUFFER_BYTES, |rest| rest.min(BUFFER_BYTES));
+            let length = match input.read(&mut self.buffer[..most]) {
+                Ok(0) => {
+                    let (path, expected) = (printable(&header.path), header.size);
+                    return Err(Error::Changed { path, expected, found: copied });
+                }
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io("read", &header.path)(error)),
+            };
+            self.output.write_all(&self.buffer[..length]).map_err(Error::Write)?;
+            copied += length as u64;
         }
         self.pad(header.size)
     }
