@@ -134,6 +134,10 @@ pub trait Snapshotter: Send + Sync {
     /// below.
     fn diff(&self, key: &str) -> Result<Vec<Change>>;
 
+    /// Writes what a snapshot changed as the tar of a layer, with whiteouts for what is deleted.
+    /// Nothing may write to the snapshot meanwhile, or the tar has some of it.
+    fn write_changes(&self, key: &str, output: &mut dyn Write) -> Result<(), ponton_archive::Error>;
+
     /// Begins a layer. What is below it need not be known yet.
     fn begin_layer(&self) -> Result<LayerWriter>;
 

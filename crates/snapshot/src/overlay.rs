@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -258,6 +259,18 @@ impl Snapshotter for Overlay {
     fn diff(&self, key: &str) -> Result<Vec<Change>> {
         let path = self.root.join("keys").join(key);
         Err(Error::io("compare", &path)(rustix::io::Errno::NOSYS))
+    }
+
+    fn write_changes(&self, key: &str, output: &mut dyn Write) -> Result<(), ponton_archive::Error> {
+        let entry = self.index().snapshots.get(key).cloned();
+        let read = |source| ponton_archive::Error::Io { operation: "open", path: key.to_owned(), source };
+        let entry = entry.ok_or_else(|| {
+            let missing = Error::SnapshotNotFound(key.to_owned());
+            read(std::io::Error::new(std::io::ErrorKind::NotFound, missing))
+        })?;
+        let upper = File::open(self.tree(entry.number)).map_err(read)?;
+        ponton_archive::create::layer_of_overlay(upper.as_fd(), output)?;
+        Ok(())
     }
 
     fn begin_layer(&self) -> Result<LayerWriter> {
