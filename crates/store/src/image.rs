@@ -385,6 +385,11 @@ fn named(connection: &Connection, name: &Reference) -> rusqlite::Result<Option<I
 /// The image that has the digest as its id or manifest, and a name in the same repository.
 fn named_by_digest(connection: &Connection, name: &Reference) -> rusqlite::Result<Option<ImageId>> {
     let Some(digest) = name.digest() else { return Ok(None) };
+    if name.tag().is_some()
+        && let Some(id) = named(connection, &name.with_digest(digest.clone()))?
+    {
+        return Ok(Some(id));
+    }
     let ids: Vec<ImageId> = connection
         .prepare_cached("SELECT id FROM images WHERE id = ?1 OR manifest = ?1")?
         .query_map([digest.to_string()], |row| parse(row, 0))?
