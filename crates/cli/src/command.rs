@@ -5,6 +5,7 @@ mod image;
 mod inspect;
 mod network;
 mod prune;
+mod registry;
 mod system;
 mod volume;
 
@@ -156,17 +157,21 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &inspect::INSPECT,
     &container::KILL,
     &image::LOAD,
+    &registry::LOGIN,
+    &registry::LOGOUT,
     &container::LOGS,
     &container::PAUSE,
     &container::PORT,
     &container::PS,
     &image::PULL,
+    &image::PUSH,
     &container::RENAME,
     &container::RESTART,
     &container::RM,
     &image::RMI,
     &container::RUN,
     &image::SAVE,
+    &registry::SEARCH,
     &container::START,
     &container::STATS,
     &container::STOP,

@@ -129,7 +129,7 @@ async fn names(what: Complete, host: Option<&str>) -> Result<Vec<String>, Error>
             names.map(|name| name.trim_start_matches('/').to_owned()).collect()
         }
         Complete::Images => {
-            let images = client.image_list(false, "").await?;
+            let images = client.image_list(false, false, "").await?;
             images.into_iter().flat_map(|image| image.repo_tags).filter(|name| !name.contains('<')).collect()
         }
         Complete::Networks => {

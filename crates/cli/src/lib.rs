@@ -10,10 +10,13 @@
 mod command;
 mod completion;
 mod context;
+mod credentials;
 mod error;
 pub mod flag;
 mod format;
+mod note;
 mod output;
+mod progress;
 mod terminal;
 mod value;
 

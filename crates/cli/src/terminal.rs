@@ -2,9 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::Error;
+use crate::output;
 
 /// Raw mode of standard input, ended when this is dropped.
 #[derive(Debug)]
@@ -33,6 +34,52 @@ impl Drop for RawMode {
         // The terminal may be gone: then there is nothing to restore.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
+}
+
+/// Standard input without echo, until this is dropped.
+#[derive(Debug)]
+struct Unseen {
+    before: Termios,
+}
+
+impl Unseen {
+    fn enter() -> Result<Self, Error> {
+        let error = |source: rustix::io::Errno| Error::file("hide the input of", "/dev/stdin", source.into());
+        let before = tcgetattr(io::stdin()).map_err(error)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent).map_err(error)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // The terminal may be gone: then there is nothing to restore.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Asks the user for a line; what is typed is shown if `echo`. Ctrl-C leaves the terminal as it was.
+pub(crate) async fn ask(prompt: &str, echo: bool) -> Result<String, Error> {
+    let unseen = if echo { None } else { Some(Unseen::enter()?) };
+    output::print(prompt)?;
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        line = read => line.map_err(io::Error::other).flatten(),
+        _ = tokio::signal::ctrl_c() => {
+            drop(unseen);
+            output::print("\n")?;
+            return Err(Error::Exit(130));
+        }
+    };
+    if unseen.is_some() {
+        output::print("\n")?;
+    }
+    line.map_err(|source| Error::file("read", "/dev/stdin", source))
 }
 
 /// Rows and columns of the terminal, if standard output is one.

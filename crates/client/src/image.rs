@@ -2,6 +2,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use ponton_api::auth::AuthConfig;
 use ponton_api::image::{DeleteResponseItem, HistoryItem, Inspect, PruneResponse, Summary};
 use ponton_api::stream::JsonMessage;
 
@@ -9,11 +10,17 @@ use crate::request::segment;
 use crate::{Client, Error, JsonStream, Response};
 
 impl Client {
-    /// Lists images.
-    pub async fn image_list(&self, all: bool, filters: &str) -> Result<Vec<Summary>, Error> {
+    /// Lists images; with what their indexes name if `manifests`. `filters` is JSON or empty.
+    pub async fn image_list(
+        &self,
+        all: bool,
+        manifests: bool,
+        filters: &str,
+    ) -> Result<Vec<Summary>, Error> {
         self.get("/images/json")
             .flag("all", all)
-            .maybe("filters", (!filters.is_empty()).then_some(filters))
+            .maybe("filters", some(filters))
+            .flag("manifests", manifests)
             .fetch()
             .await
     }
@@ -28,9 +35,12 @@ impl Client {
         self.get(format!("/images/{}/json", segment(name))).send().await?.bytes().await
     }
 
-    /// How an image came to be.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<HistoryItem>, Error> {
-        self.get(format!("/images/{}/history", segment(name))).fetch().await
+    /// How an image came to be. `platform` is JSON or empty.
+    pub async fn image_history(&self, name: &str, platform: &str) -> Result<Vec<HistoryItem>, Error> {
+        self.get(format!("/images/{}/history", segment(name)))
+            .maybe("platform", some(platform))
+            .fetch()
+            .await
     }
 
     /// Gives an image another name.
@@ -56,18 +66,38 @@ impl Client {
             .await
     }
 
-    /// Pulls an image.
+    /// Pulls what `tag` (or a digest) names of a repository, or all of its tags if that is empty.
     pub async fn image_pull(
         &self,
         name: &str,
         tag: &str,
         platform: &str,
+        auth: &AuthConfig,
     ) -> Result<JsonStream<JsonMessage>, Error> {
         Ok(self
             .post("/images/create")
             .query("fromImage", name)
-            .maybe("tag", (!tag.is_empty()).then_some(tag))
-            .maybe("platform", (!platform.is_empty()).then_some(platform))
+            .maybe("platform", some(platform))
+            .maybe("tag", some(tag))
+            .registry_auth(auth)
+            .send()
+            .await?
+            .json_stream())
+    }
+
+    /// Pushes a tag of a repository, or all of its tags if that is empty. `platform` is JSON or empty.
+    pub async fn image_push(
+        &self,
+        name: &str,
+        tag: &str,
+        platform: &str,
+        auth: &AuthConfig,
+    ) -> Result<JsonStream<JsonMessage>, Error> {
+        Ok(self
+            .post(format!("/images/{}/push", segment(name)))
+            .maybe("platform", some(platform))
+            .maybe("tag", some(tag))
+            .registry_auth(auth)
             .send()
             .await?
             .json_stream())
@@ -89,20 +119,21 @@ impl Client {
         Ok(request.send().await?.json_stream())
     }
 
-    /// Loads the images of an archive.
+    /// Loads the images of an archive. `platform` is JSON or empty.
     pub async fn image_load(
         &self,
         quiet: bool,
+        platform: &str,
         tar: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<JsonStream<JsonMessage>, Error> {
-        let request = self.post("/images/load");
+        let request = self.post("/images/load").maybe("platform", some(platform));
         let request = if quiet { request.query("quiet", "1") } else { request.query("quiet", "0") };
         Ok(request.tar(tar).send().await?.json_stream())
     }
 
-    /// Images as an archive.
-    pub async fn image_save(&self, names: &[String]) -> Result<Response, Error> {
-        let mut request = self.get("/images/get");
+    /// Images as an archive. `platform` is JSON or empty.
+    pub async fn image_save(&self, names: &[String], platform: &str) -> Result<Response, Error> {
+        let mut request = self.get("/images/get").maybe("platform", some(platform));
         for name in names {
             request = request.query("names", name);
         }
@@ -111,8 +142,13 @@ impl Client {
 
     /// Removes unused images.
     pub async fn image_prune(&self, filters: &str) -> Result<PruneResponse, Error> {
-        self.post("/images/prune").maybe("filters", (!filters.is_empty()).then_some(filters)).fetch().await
+        self.post("/images/prune").maybe("filters", some(filters)).fetch().await
     }
+}
+
+/// A parameter that is left out if it is empty.
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

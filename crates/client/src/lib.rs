@@ -7,6 +7,7 @@
 //!
 //! Not here: retries, starting a daemon, printing.
 
+mod auth;
 mod container;
 mod error;
 mod exec;

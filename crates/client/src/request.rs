@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt, Full, StreamBody};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, StatusCode};
 use ponton_api::error::ErrorBody;
 use serde::Serialize;
@@ -83,6 +83,12 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Adds a header.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
     /// Sends `value` as JSON.
     pub fn json(mut self, value: &impl Serialize) -> Self {
         self.content = match serde_json::to_vec(value) {
@@ -117,10 +123,8 @@ impl<'a> Request<'a> {
     }
 
     /// Sends the request and takes over its connection.
-    pub async fn hijack(mut self) -> Result<Hijacked, Error> {
-        self.headers.push((CONNECTION.as_str(), "Upgrade".to_owned()));
-        self.headers.push((UPGRADE.as_str(), "tcp".to_owned()));
-        let response = self.send().await?;
+    pub async fn hijack(self) -> Result<Hijacked, Error> {
+        let response = self.header("connection", "Upgrade").header("upgrade", "tcp").send().await?;
         match response.inner.status() {
             StatusCode::SWITCHING_PROTOCOLS => Hijacked::from_response(response.inner, &response.path).await,
             status => Err(Error::NotUpgraded { status: status.as_u16() }),

@@ -50,8 +50,13 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The registry failed, or refused.
-    #[error(transparent)]
-    Registry(ponton_registry::Error),
+    #[error("{what}")]
+    Registry {
+        /// What was attempted with which object.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -79,15 +84,6 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
-    }
-}
-
-impl From<ponton_registry::Error> for Error {
-    fn from(error: ponton_registry::Error) -> Self {
-        match error {
-            ponton_registry::Error::Cancelled => Self::Cancelled,
-            other => Self::Registry(other),
-        }
     }
 }
 

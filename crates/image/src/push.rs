@@ -4,8 +4,7 @@ use ponton_oci::digest::ManifestDigest;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 
-use ponton_registry::Cancel;
-
+use crate::cancel::Cancel;
 use crate::remote::Remote;
 use crate::{Error, Images, Result};
 

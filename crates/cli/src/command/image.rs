@@ -1,6 +1,7 @@
 //! `ponton image …`, and the same commands under docker's older names.
 
 mod list;
+mod pull;
 mod transfer;
 
 use ponton_api::image::DeleteResponseItem;
@@ -17,11 +18,12 @@ use crate::format::{self, Column, FORMAT, List, Row, ellipsis, short_id};
 use crate::output;
 
 pub(crate) use list::IMAGES;
-pub(crate) use transfer::{IMPORT, LOAD, PULL, SAVE, chunks, pull};
+pub(crate) use pull::{PULL, PUSH, fetch};
+pub(crate) use transfer::{IMPORT, LOAD, SAVE, chunks};
 
 /// The commands of the noun.
 pub(crate) static COMMANDS: &[&Command] =
-    &[&HISTORY, &IMPORT, &IMAGE_INSPECT, &LOAD, &list::LS, &IMAGE_PRUNE, &PULL, &RM, &SAVE, &TAG];
+    &[&HISTORY, &IMPORT, &IMAGE_INSPECT, &LOAD, &list::LS, &IMAGE_PRUNE, &PULL, &PUSH, &RM, &SAVE, &TAG];
 
 /// Repository and tag of a name; the tag may be empty.
 pub(crate) fn split_name(name: &str) -> (String, String) {
@@ -126,7 +128,8 @@ const COLUMNS: &[Column] = &[
 
 async fn history(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
-    let items = call.context.client().await?.image_history(&call.arguments[0]).await?;
+    let platform = pull::platform_json(flags.text("platform"))?;
+    let items = call.context.client().await?.image_history(&call.arguments[0], &platform).await?;
     let (human, whole) = (flags.on("human"), flags.on("no-trunc"));
     let now = jiff::Timestamp::now().as_second();
     let rows = items.iter().map(|item| -> Row {

@@ -3,12 +3,14 @@ use std::io::Write;
 
 use ponton_api::container::CreateRequest;
 use ponton_client::Client;
+use ponton_oci::reference::Reference;
 
 use super::request;
-use crate::command::image::pull;
+use crate::command::image::fetch;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flags;
+use crate::progress::Target;
 use crate::{output, terminal};
 
 /// `ponton create`.
@@ -49,11 +51,15 @@ pub(super) fn resolve(flags: &Flags, arguments: &[String]) -> Result<CreateReque
     request::resolve(flags, arguments, console)
 }
 
+fn reference(image: &str) -> Result<Reference, Error> {
+    image.parse().map_err(|error: ponton_oci::reference::ParseError| Error::invalid(error.to_string()))
+}
+
 /// Refuses what cannot be the name of an image before anything is asked of the daemon.
 fn check_image(image: &str) -> Result<(), Error> {
     let is_id = image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match image.parse::<ponton_oci::reference::Reference>() {
-        Err(error) if !is_id && !image.starts_with("sha256:") => Err(Error::invalid(error.to_string())),
+    match reference(image) {
+        Err(error) if !is_id && !image.starts_with("sha256:") => Err(error),
         _ => Ok(()),
     }
 }
@@ -75,20 +81,21 @@ pub(super) async fn create_container(
     let (name, platform) = (flags.text("name"), flags.text("platform"));
     let image = &request.config.image;
     let quiet = flags.on("quiet");
+    let target = if quiet { Target::Nowhere } else { Target::Stderr };
     if flags.text("pull") == "always" {
-        pull(client, image, platform, quiet, true).await?;
+        fetch(client, &reference(image)?, platform, target).await?;
     }
     let created = match client.container_create(name, platform, request).await {
         Err(error) if error.is_not_found() && error.to_string().contains("No such image") => {
             if flags.text("pull") == "never" {
                 return Err(error.into());
             }
+            // An id names nothing in a registry.
+            let Ok(reference) = reference(image) else { return Err(error.into()) };
             if !quiet {
-                let name: Result<ponton_oci::reference::Reference, _> = image.parse();
-                let name = name.map_or_else(|_| image.clone(), |reference| reference.familiar());
-                output::complain(&format!("Unable to find image '{name}' locally"));
+                output::complain(&format!("Unable to find image '{}' locally", reference.familiar()));
             }
-            pull(client, image, platform, quiet, true).await?;
+            fetch(client, &reference, platform, target).await?;
             client.container_create(name, platform, request).await
         }
         other => other,

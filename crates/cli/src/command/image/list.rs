@@ -47,7 +47,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let mut given = flags.all("filter").to_vec();
     given.extend(call.arguments.first().map(|name| format!("reference={name}")));
-    let images = call.context.client().await?.image_list(flags.on("all"), &filters(&given)).await?;
+    let images = call.context.client().await?.image_list(flags.on("all"), false, &filters(&given)).await?;
     let whole = flags.on("no-trunc");
     let digests = flags.on("digests") || flags.text("format").contains(".Digest");
     let now = jiff::Timestamp::now().as_second();
