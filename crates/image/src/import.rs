@@ -16,9 +16,7 @@ impl Images {
     pub fn import(&self, input: &mut (dyn Read + Send), options: &ImportOptions) -> Result<ImageId> {
         // What is wrong with the request is said before the stream is read.
         let mut config = ImageConfig::default();
-        for line in &options.changes {
-            change::apply(line, &mut config.config)?;
-        }
+        change::apply(&options.changes, &mut config.config)?;
         let created_at = nanoseconds(&options.created).ok_or_else(|| {
             Error::Invalid(format!("time of creation {:?} is not RFC 3339", options.created))
         })?;
