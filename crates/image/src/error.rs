@@ -50,13 +50,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The registry failed, or refused.
-    #[error("{what}")]
-    Registry {
-        /// What was attempted with which object.
-        what: String,
-        /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error(transparent)]
+    Registry(ponton_registry::Error),
     /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -84,6 +79,15 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+}
+
+impl From<ponton_registry::Error> for Error {
+    fn from(error: ponton_registry::Error) -> Self {
+        match error {
+            ponton_registry::Error::Cancelled => Self::Cancelled,
+            other => Self::Registry(other),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::io::Read;
 use ponton_oci::digest::ImageId;
 use ponton_oci::image_config::{History, ImageConfig};
 use ponton_oci::platform::Platform;
-use ponton_store::ImageRecord;
 
 use crate::layer::Stack;
 use crate::{Error, Images, ImportOptions, Result, change};
@@ -37,31 +36,6 @@ impl Images {
         let references: Vec<_> = options.reference.iter().cloned().collect();
         let _guard = self.exclusive();
         self.commit(stack, &raw, created_at, &references, created_at)
-    }
-
-    /// Makes layers, configuration and record durable, in this order: a kill in between leaves
-    /// nothing that is named but not there. The caller holds [`Images::exclusive`] since it looked
-    /// which layers are there.
-    pub(crate) fn commit(
-        &self,
-        stack: Stack,
-        raw: &[u8],
-        created_at: i64,
-        references: &[ponton_oci::Reference],
-        now: i64,
-    ) -> Result<ImageId> {
-        let _lease = self.store.lease();
-        self.snapshotter.commit_layers(stack.filled)?;
-        let id = ImageId::from(self.store.content().put(raw)?);
-        let record = ImageRecord {
-            id: id.clone(),
-            manifest: None,
-            size: stack.records.iter().map(|layer| layer.size).sum(),
-            created_at,
-            layers: stack.records,
-        };
-        self.store.images().put(&record, references, now)?;
-        Ok(id)
     }
 }
 

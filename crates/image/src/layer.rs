@@ -5,7 +5,6 @@ use std::thread;
 
 use ponton_archive::compression::Decoder;
 use ponton_oci::digest::{ChainId, DiffId};
-use ponton_oci::media_type;
 use ponton_snapshot::{FilledLayer, LayerWriter};
 use ponton_store::LayerRecord;
 
@@ -80,10 +79,10 @@ impl Images {
         let mut hashing = Hashing::new(output);
         self.snapshotter.write_tar(&layer.chain_id, &mut hashing).map_err(failed(&what))?;
         let (digest, size) = hashing.finish();
-        if size != layer.blob_size {
+        if size != layer.tar_size {
             return Err(Error::Invalid(format!(
                 "{what} was changed on disk: its tar has {size} bytes instead of {}",
-                layer.blob_size
+                layer.tar_size
             )));
         }
         check_diff_id(&what, &layer.diff_id, &DiffId::from(digest))
@@ -131,10 +130,8 @@ impl Stack {
             chain_id: chain.clone(),
             diff_id: layer.diff_id,
             parent: parent.clone(),
-            blob: None,
-            media_type: media_type::OCI_LAYER.to_owned(),
-            blob_size: layer.tar_size,
             size: layer.size,
+            tar_size: layer.tar_size,
         });
         self.filled.extend(writer.map(|writer| FilledLayer { writer, chain, parent }));
     }

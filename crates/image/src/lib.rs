@@ -9,7 +9,6 @@
 //! This crate runs nothing and knows no container: who uses an image is asked of the caller.
 
 mod budget;
-mod cancel;
 pub mod change;
 mod check;
 mod commit;
@@ -24,6 +23,7 @@ mod pipeline;
 mod prune;
 mod pull;
 mod push;
+mod record;
 mod remote;
 mod remove;
 mod save;
@@ -43,15 +43,15 @@ use ponton_snapshot::Snapshotter;
 use ponton_store::Store;
 
 pub use budget::{Budget, Collected};
-pub use cancel::Cancel;
 pub use check::{CheckProgress, Problem, Report};
 pub use commit::CommitOptions;
 pub use error::{Error, Result};
 pub use load::LoadOptions;
+pub use ponton_registry::Cancel;
 pub use prune::{DiskUsage, ImageUsage, Pruned};
 pub use pull::{LayerStatus, PullOptions, PullProgress, Pulled};
 pub use push::{PushOptions, PushProgress, PushStatus, Pushed};
-pub use remote::{Document, Remote, Target, Upload};
+pub use remote::{Remote, Upload};
 pub use save::{Format, SaveOptions};
 pub use squash::SquashOptions;
 
@@ -117,8 +117,6 @@ pub struct ImageSummary {
     pub platform: Platform,
     /// The manifest that it came with or was pushed with.
     pub manifest: Option<ManifestDigest>,
-    /// Its layers, base first.
-    pub chain: Vec<ChainId>,
 }
 
 /// Something to tell the user while a `load` goes on.

@@ -1,5 +1,7 @@
 //! Finding images, their names and their history.
 
+use std::collections::HashMap;
+
 use ponton_oci::digest::ImageId;
 use ponton_oci::image_config::ImageConfig;
 use ponton_oci::reference::Reference;
@@ -10,10 +12,7 @@ use crate::{Error, HistoryItem, Image, ImageSummary, Images, Result};
 impl Images {
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>> {
-        let mut names = std::collections::HashMap::<ImageId, Vec<Reference>>::new();
-        for (reference, id) in self.store.images().references()? {
-            names.entry(id).or_default().push(reference);
-        }
+        let mut names = self.names()?;
         let records = self.store.images().list()?;
         records
             .into_iter()
@@ -26,7 +25,18 @@ impl Images {
 
     /// All images, newest first, without a look into their configurations: fast for thousands.
     pub fn summaries(&self) -> Result<Vec<ImageSummary>> {
-        Err(Error::NotImplemented("summaries of images"))
+        let mut names = self.names()?;
+        let summary = |record: ImageRecord| ImageSummary {
+            references: names.remove(&record.id).unwrap_or_default(),
+            id: record.id,
+            created_at: record.created_at,
+            used_at: record.used_at,
+            size: record.size,
+            labels: record.labels,
+            platform: record.platform,
+            manifest: record.manifest,
+        };
+        Ok(self.store.images().list_without_layers()?.into_iter().map(summary).collect())
     }
 
     /// The image that a name, an id or the beginning of an id means.
@@ -72,6 +82,14 @@ impl Images {
             newest.references = image.references;
         }
         Ok(items)
+    }
+
+    fn names(&self) -> Result<HashMap<ImageId, Vec<Reference>>> {
+        let mut names = HashMap::<_, Vec<_>>::new();
+        for (reference, id) in self.store.images().references()? {
+            names.entry(id).or_default().push(reference);
+        }
+        Ok(names)
     }
 
     fn image(&self, record: ImageRecord, references: Vec<Reference>) -> Result<Image> {

@@ -6,7 +6,8 @@ use ponton_oci::digest::{ImageId, ManifestDigest};
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 
-use crate::cancel::Cancel;
+use ponton_registry::Cancel;
+
 use crate::remote::Remote;
 use crate::{Error, Images, Result};
 

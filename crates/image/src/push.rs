@@ -4,7 +4,8 @@ use ponton_oci::digest::ManifestDigest;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 
-use crate::cancel::Cancel;
+use ponton_registry::Cancel;
+
 use crate::remote::Remote;
 use crate::{Error, Images, Result};
 

@@ -23,7 +23,7 @@ impl Images {
         let users = users(&id);
         let mut removed = Vec::new();
         if let Some(reference) = named(name, &references) {
-            if let (false, 1, Some(user)) = (force, references.len(), users.first()) {
+            if let (false, true, Some(user)) = (force, is_single(&references), users.first()) {
                 return Err(Error::Conflict(format!(
                     "conflict: unable to remove repository reference \"{name}\" (must force) - \
                      container {} is using its referenced image {}",
@@ -31,12 +31,12 @@ impl Images {
                     short(id.hex())
                 )));
             }
-            if references.len() == 1 {
+            let going = going_with(&reference, &references);
+            if going.len() == references.len() {
                 check_running(&id, &users)?;
             }
-            self.store.images().untag(&reference)?;
-            removed.push(Removed::Untagged(reference.familiar()));
-            if references.len() > 1 {
+            self.untag(going.iter().copied(), &mut removed)?;
+            if going.len() < references.len() {
                 return Ok(removed);
             }
         } else {
@@ -44,31 +44,47 @@ impl Images {
             if !force {
                 check_soft(&id, &references, &users)?;
             }
-            for reference in references {
-                self.store.images().untag(&reference)?;
-                removed.push(Removed::Untagged(reference.familiar()));
-            }
+            self.untag(&references, &mut removed)?;
         }
         self.delete(&id, &mut removed)?;
         Ok(removed)
     }
 
-    fn delete(&self, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
+    pub(crate) fn untag<'a>(
+        &self,
+        references: impl IntoIterator<Item = &'a Reference>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        for reference in references {
+            self.store.images().untag(reference)?;
+            removed.push(Removed::Untagged(reference.familiar()));
+        }
+        Ok(())
+    }
+
+    /// Removes an image that has no names any more; says how many bytes that frees. The caller holds
+    /// [`Images::exclusive`].
+    pub(crate) fn delete(&self, id: &ImageId, removed: &mut Vec<Removed>) -> Result<u64> {
         let left = self.store.images().remove(id)?;
         removed.push(Removed::Deleted(id.to_string()));
+        let mut freed = 0;
         for layer in left.layers {
+            // A pull counts on it; should that fail, `collect` takes the layer.
+            if self.store.is_held(layer.chain_id.digest()) {
+                break;
+            }
             match self.snapshotter.remove_layer(&layer.chain_id) {
-                Ok(()) => removed.push(Removed::Deleted(layer.chain_id.to_string())),
+                Ok(()) => {
+                    freed += layer.size;
+                    removed.push(Removed::Deleted(layer.chain_id.to_string()));
+                }
                 // A stopped container stands on it and on all below; `collect` takes them later.
                 Err(ponton_snapshot::Error::LayerInUse(_)) => break,
                 Err(ponton_snapshot::Error::LayerNotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        for blob in left.blobs {
-            self.store.content().remove(&blob)?;
-        }
-        Ok(())
+        Ok(freed + self.store.remove_unnamed(&left.blobs)?)
     }
 
     /// Removes layers that neither an image nor a snapshot has: left by a kill, or by the forced
@@ -77,8 +93,8 @@ impl Images {
         let _guard = self.exclusive();
         let known: std::collections::HashSet<_> =
             self.store.images().layers()?.into_iter().map(|layer| layer.chain_id).collect();
-        let mut orphans: Vec<_> =
-            self.snapshotter.layers().into_iter().filter(|chain| !known.contains(chain)).collect();
+        let mut orphans = self.snapshotter.layers();
+        orphans.retain(|chain| !known.contains(chain) && !self.store.is_held(chain.digest()));
         // Children keep their parents: one round for each level.
         loop {
             let before = orphans.len();
@@ -94,6 +110,28 @@ impl Images {
 fn named(name: &str, references: &[Reference]) -> Option<Reference> {
     let reference = Reference::parse(name).ok()?;
     references.iter().find(|known| **known == reference).cloned()
+}
+
+/// Whether all names are of one repository, and one of them at most is a tag.
+fn is_single(references: &[Reference]) -> bool {
+    let Some(first) = references.first() else { return false };
+    references.iter().all(|name| name.name() == first.name())
+        && references.iter().filter(|name| name.tag().is_some()).count() <= 1
+}
+
+/// The name itself, and with the last tag of a repository its names by digest.
+fn going_with<'a>(name: &Reference, references: &'a [Reference]) -> Vec<&'a Reference> {
+    let is_last_tag = name.digest().is_none()
+        && !references
+            .iter()
+            .any(|other| other != name && other.digest().is_none() && other.name() == name.name());
+    let goes = |other: &&Reference| {
+        *other == name || (is_last_tag && other.digest().is_some() && other.name() == name.name())
+    };
+    let (mut going, by_digest): (Vec<_>, Vec<_>) =
+        references.iter().filter(goes).partition(|other| *other == name);
+    going.extend(by_digest);
+    going
 }
 
 fn short(id: &str) -> &str {
@@ -116,7 +154,7 @@ fn check_soft(id: &ImageId, references: &[Reference], users: &[User]) -> Result<
             short(id.hex())
         )))
     };
-    if references.len() > 1 {
+    if !references.is_empty() && !is_single(references) {
         return conflict("image is referenced in multiple repositories".to_owned());
     }
     if let Some(user) = users.first() {

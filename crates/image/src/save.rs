@@ -85,11 +85,11 @@ impl Images {
             };
             for layer in &record.layers {
                 let digest = layer.diff_id.digest();
-                if archive.begin_blob(digest, layer.blob_size)? {
+                if archive.begin_blob(digest, layer.tar_size)? {
                     self.write_layer(layer, archive.writer.stream())?;
-                    archive.end_blob(layer.blob_size)?;
+                    archive.end_blob(layer.tar_size)?;
                 }
-                manifest.layers.push(Descriptor::new(media_type::OCI_LAYER, digest.clone(), layer.blob_size));
+                manifest.layers.push(Descriptor::new(media_type::OCI_LAYER, digest.clone(), layer.tar_size));
             }
             archive.blob(&config)?;
             let manifest = json(&manifest)?;

@@ -58,9 +58,16 @@ impl Content {
 
     /// Makes a blob of these bytes, durable on return.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let sealed = self.seal(bytes)?;
+        let digest = sealed.digest().clone();
+        self.commit(vec![sealed]).map(|()| digest)
+    }
+
+    /// Writes a blob of these bytes, to be made visible by [`Content::commit`].
+    pub fn seal(&self, bytes: &[u8]) -> Result<Sealed> {
         let mut ingest = self.writer()?;
         ingest.write_all(bytes).map_err(Error::io("write", &self.ingest()))?;
-        ingest.commit(None).map(|(digest, _)| digest)
+        ingest.seal(None)
     }
 
     /// Opens a blob.

@@ -1,10 +1,12 @@
 //! The one SQLite database, `meta.db`.
 //!
 //! ```text
-//! images            id (of its configuration)  manifest?  size  created_at
-//!   image_references  name ──> image  tagged_at        docker.io/library/busybox:latest
+//! images            id (of its configuration)  manifest?  size  created_at  used_at  platform  labels (JSON)
+//!   image_references  name ──> image  tagged_at        docker.io/library/busybox:latest, …/busybox@sha256:…
 //!   image_layers      image ──> chain_id  position     lowest is 0
-//! layers            chain_id  diff_id  parent?  blob?  media_type  blob_size  size
+//! layers            chain_id  diff_id  parent?  size  tar_size
+//! layer_blobs       diff_id  digest  media_type  size  kept      forms in which registries have a layer
+//! blob_sources      digest  repository                           where a layer's blob is known to be
 //! containers        id  name (unique)  created_at  config (JSON)  state (JSON)
 //! volumes           name  driver  created_at  anonymous  record (JSON)
 //! ```
@@ -29,13 +31,16 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::ballast::Ballast;
 use crate::error::{Error, Result};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE images (
     id TEXT PRIMARY KEY,
     manifest TEXT,
     size INTEGER NOT NULL,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    used_at INTEGER NOT NULL,
+    platform TEXT NOT NULL,
+    labels TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE image_references (
     name TEXT PRIMARY KEY,
@@ -47,13 +52,25 @@ CREATE TABLE layers (
     chain_id TEXT PRIMARY KEY,
     diff_id TEXT NOT NULL,
     parent TEXT REFERENCES layers(chain_id),
-    blob TEXT,
-    media_type TEXT NOT NULL,
-    blob_size INTEGER NOT NULL,
-    size INTEGER NOT NULL
+    size INTEGER NOT NULL,
+    tar_size INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layers_by_parent ON layers(parent);
-CREATE INDEX layers_by_blob ON layers(blob);
+CREATE INDEX layers_by_diff_id ON layers(diff_id);
+CREATE TABLE layer_blobs (
+    diff_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_blobs_by_digest ON layer_blobs(digest);
+CREATE TABLE blob_sources (
+    digest TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE image_layers (
     image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
@@ -74,6 +91,37 @@ CREATE TABLE volumes (
     created_at INTEGER NOT NULL,
     anonymous INTEGER NOT NULL,
     record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// From schema 1, whose layers knew one blob each and called the size of a layer's tar `blob_size`
+/// where they had none. What the configurations say is filled in by [`Images::describe`].
+///
+/// [`Images::describe`]: crate::Images::describe
+const FROM_1: &str = "
+ALTER TABLE images ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE images ADD COLUMN platform TEXT NOT NULL DEFAULT '';
+ALTER TABLE images ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+UPDATE images SET used_at =
+    coalesce((SELECT max(tagged_at) FROM image_references WHERE image = id), created_at);
+DROP INDEX layers_by_blob;
+ALTER TABLE layers DROP COLUMN blob;
+ALTER TABLE layers DROP COLUMN media_type;
+ALTER TABLE layers RENAME COLUMN blob_size TO tar_size;
+CREATE INDEX layers_by_diff_id ON layers(diff_id);
+CREATE TABLE layer_blobs (
+    diff_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_blobs_by_digest ON layer_blobs(digest);
+CREATE TABLE blob_sources (
+    digest TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -116,6 +164,27 @@ impl Database {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is wrong, one sentence each.
+    pub(crate) fn check(&self) -> Result<Vec<String>> {
+        let connection = self.lock();
+        let mut found: Vec<String> = connection
+            .prepare("PRAGMA integrity_check")
+            .and_then(|mut check| check.query_map((), |row| row.get(0))?.collect())
+            .map_err(Error::database("check", "integrity"))?;
+        found.retain(|line| line != "ok");
+        let dangling = connection
+            .prepare("PRAGMA foreign_key_check")
+            .and_then(|mut check| {
+                let names = |row: &rusqlite::Row<'_>| {
+                    Ok(format!("a record of {} names a missing one of {}", text(row, 0)?, text(row, 2)?))
+                };
+                check.query_map((), names)?.collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .map_err(Error::database("check", "foreign keys"))?;
+        found.extend(dangling);
+        Ok(found)
+    }
+
     /// Makes a change, whole or not at all. It may be tried more than once.
     pub(crate) fn change<T>(
         &self,
@@ -153,6 +222,10 @@ impl Database {
     }
 }
 
+fn text(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<String> {
+    row.get(column)
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -168,13 +241,18 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn prepare_schema(connection: &mut Connection, path: &Path) -> Result<()> {
     let failed = || Error::database("prepare the schema of", path.display());
     let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0)).map_err(failed())?;
+    let mut install = |statements| {
+        let transaction = connection.transaction().map_err(failed())?;
+        transaction.execute_batch(statements).map_err(failed())?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed())?;
+        transaction.commit().map_err(failed())
+    };
     match version {
         SCHEMA_VERSION => Ok(()),
-        0 => {
-            let transaction = connection.transaction().map_err(failed())?;
-            transaction.execute_batch(SCHEMA).map_err(failed())?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed())?;
-            transaction.commit().map_err(failed())
+        0 => install(SCHEMA),
+        1 => {
+            tracing::info!(path = %path.display(), "bring the database from schema 1 to 2");
+            install(FROM_1)
         }
         other => Err(Error::Version {
             path: path.to_owned(),

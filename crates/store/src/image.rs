@@ -1,47 +1,52 @@
-//! Images' records, their names and their layers.
+//! Images' records and their names.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ponton_oci::{ChainId, DiffId, Digest, ImageId, ManifestDigest, Reference};
-use rusqlite::types::Type;
+use ponton_oci::{Digest, ImageConfig, ImageId, ManifestDigest, Platform, Reference};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::layer::{LAYER, LayerBlob, LayerRecord, put_blob, put_layer, read_layer, remove_blobs_of};
+use crate::row::{from_sql, parse, parse_optional, reference, to_sql};
+
+/// The columns that [`read_image`] reads.
+const IMAGE: &str = "id, manifest, size, created_at, used_at, platform, labels";
 
 /// An image as it is kept; its configuration is the blob with the id's digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRecord {
     /// Digest of the configuration.
     pub id: ImageId,
-    /// The manifest it came with, which is a blob too.
+    /// The manifest it last came or went with, which is a blob too.
     pub manifest: Option<ManifestDigest>,
     /// Bytes of the unpacked layers.
     pub size: u64,
     /// When the image was made, by its configuration, nanoseconds since the epoch.
     pub created_at: i64,
+    /// When it was last made, pulled, named or used, nanoseconds since the epoch.
+    pub used_at: i64,
+    /// What it runs on, by its configuration.
+    pub platform: Platform,
+    /// Its configuration's labels.
+    pub labels: BTreeMap<String, String>,
     /// The layers, lowest first.
     pub layers: Vec<LayerRecord>,
 }
 
-/// A layer on top of its parents, unpacked by the snapshotter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerRecord {
-    /// The layer with all below it.
-    pub chain_id: ChainId,
-    /// The layer's own uncompressed tar.
-    pub diff_id: DiffId,
-    /// What is below it.
-    pub parent: Option<ChainId>,
-    /// The blob it was unpacked from, if that is kept.
-    pub blob: Option<Digest>,
-    /// The blob's media type.
-    pub media_type: String,
-    /// The blob's size in bytes.
-    pub blob_size: u64,
-    /// Bytes of the unpacked layer.
-    pub size: u64,
+impl ImageRecord {
+    /// An image with this configuration and no layers yet.
+    pub fn new(id: ImageId, config: &ImageConfig, created_at: i64, used_at: i64) -> Self {
+        let platform = Platform {
+            architecture: config.architecture.clone(),
+            os: config.os.clone(),
+            os_version: config.os_version.clone().unwrap_or_default(),
+            os_features: Vec::new(),
+            variant: config.variant.clone().unwrap_or_default(),
+        };
+        let labels = config.config.labels.clone();
+        Self { id, manifest: None, size: 0, created_at, used_at, platform, labels, layers: Vec::new() }
+    }
 }
 
 /// What the removal of an image leaves to be removed: the snapshots of `layers`, then `blobs`.
@@ -62,35 +67,26 @@ pub struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Adds an image and its layers, and gives it these names. What is there already stays, and
-    /// names move from the images that had them.
+    /// Adds an image with its layers and their blobs, and gives it these names. What is there already
+    /// stays, except that the image's manifest and time of use become the new ones; names move from
+    /// the images that had them.
     ///
-    /// The blobs and the snapshots must be there before.
-    pub fn put(&self, image: &ImageRecord, references: &[Reference], tagged_at: i64) -> Result<()> {
+    /// Blobs and snapshots must be there before.
+    pub fn put(
+        &self,
+        image: &ImageRecord,
+        blobs: &[LayerBlob],
+        references: &[Reference],
+        tagged_at: i64,
+    ) -> Result<()> {
         self.database.change("insert image", &image.id, |transaction| {
-            let failed = || Error::database("insert image", &image.id);
-            let (id, manifest) = (image.id.to_string(), image.manifest.as_ref().map(ToString::to_string));
-            let is_new = transaction
-                .prepare_cached("INSERT OR IGNORE INTO images VALUES (?1, ?2, ?3, ?4)")
-                .and_then(|mut insert| {
-                    insert.execute(params![id, manifest, to_sql(image.size), image.created_at])
+            put_image(transaction, image)
+                .and_then(|()| blobs.iter().try_for_each(|blob| put_blob(transaction, blob)))
+                .and_then(|()| {
+                    let id = image.id.to_string();
+                    references.iter().try_for_each(|name| put_reference(transaction, name, &id, tagged_at))
                 })
-                .map_err(failed())?;
-            if is_new > 0 {
-                for (position, layer) in image.layers.iter().enumerate() {
-                    put_layer(transaction, layer).map_err(failed())?;
-                    transaction
-                        .prepare_cached("INSERT INTO image_layers VALUES (?1, ?2, ?3)")
-                        .and_then(|mut insert| {
-                            insert.execute(params![id, to_sql(position as u64), layer.chain_id.to_string()])
-                        })
-                        .map_err(failed())?;
-                }
-            }
-            for reference in references {
-                put_reference(transaction, reference, &id, tagged_at).map_err(failed())?;
-            }
-            Ok(())
+                .map_err(Error::database("insert image", &image.id))
         })
     }
 
@@ -99,7 +95,7 @@ impl Images<'_> {
         let connection = self.database.lock();
         let failed = || Error::database("read image", id);
         let image = connection
-            .prepare_cached("SELECT * FROM images WHERE id = ?1")
+            .prepare_cached(&format!("SELECT {IMAGE} FROM images WHERE id = ?1"))
             .and_then(|mut select| select.query_row([id.to_string()], read_image).optional())
             .map_err(failed())?;
         let Some(mut image) = image else { return Ok(None) };
@@ -109,16 +105,88 @@ impl Images<'_> {
 
     /// All images, the newest first.
     pub fn list(&self) -> Result<Vec<ImageRecord>> {
+        let mut images = self.list_without_layers()?;
+        let mut layers: HashMap<ImageId, Vec<LayerRecord>> = HashMap::new();
         let connection = self.database.lock();
-        let failed = || Error::database("list", "images");
-        let mut images: Vec<ImageRecord> = connection
-            .prepare_cached("SELECT * FROM images ORDER BY created_at DESC, id")
-            .and_then(|mut select| select.query_map((), read_image)?.collect())
-            .map_err(failed())?;
+        connection
+            .prepare_cached(&format!(
+                "SELECT {LAYER}, image FROM image_layers JOIN layers USING (chain_id)
+                 ORDER BY image, position"
+            ))
+            .and_then(|mut select| {
+                let mut rows = select.query(())?;
+                while let Some(row) = rows.next()? {
+                    layers.entry(parse(row, 5)?).or_default().push(read_layer(row)?);
+                }
+                Ok(())
+            })
+            .map_err(Error::database("list", "layers of images"))?;
         for image in &mut images {
-            image.layers = read_layers(&connection, &image.id).map_err(failed())?;
+            image.layers = layers.remove(&image.id).unwrap_or_default();
         }
         Ok(images)
+    }
+
+    /// All images, the newest first, with `layers` left empty: fast for thousands.
+    pub fn list_without_layers(&self) -> Result<Vec<ImageRecord>> {
+        self.database
+            .lock()
+            .prepare_cached(&format!("SELECT {IMAGE} FROM images ORDER BY created_at DESC, id"))
+            .and_then(|mut select| select.query_map((), read_image)?.collect())
+            .map_err(Error::database("list", "images"))
+    }
+
+    /// Notes when images were last used; an earlier time than the known one is not taken.
+    pub fn touch(&self, used: &[(ImageId, i64)]) -> Result<()> {
+        self.database.change("touch", "images", |transaction| {
+            used.iter()
+                .try_for_each(|(id, used_at)| {
+                    transaction
+                        .prepare_cached("UPDATE images SET used_at = max(used_at, ?2) WHERE id = ?1")?
+                        .execute(params![id.to_string(), used_at])
+                        .map(drop)
+                })
+                .map_err(Error::database("touch", "images"))
+        })
+    }
+
+    /// Notes with which manifest, whose blob is there, an image went to a registry, in which forms
+    /// its layers went, and the name by digest that it has there.
+    pub fn pushed(
+        &self,
+        id: &ImageId,
+        manifest: &ManifestDigest,
+        blobs: &[LayerBlob],
+        name: &Reference,
+        now: i64,
+    ) -> Result<()> {
+        self.database.change("note the push of", name, |transaction| {
+            let id = id.to_string();
+            transaction
+                .prepare_cached("UPDATE images SET manifest = ?2, used_at = max(used_at, ?3) WHERE id = ?1")
+                .and_then(|mut update| update.execute(params![id, manifest.to_string(), now]))
+                .and_then(|_| blobs.iter().try_for_each(|blob| put_blob(transaction, blob)))
+                .and_then(|()| put_reference(transaction, name, &id, now))
+                .map_err(Error::database("note the push of", name))
+        })
+    }
+
+    /// Writes down what the configuration says of an image from an older database.
+    pub(crate) fn describe(&self, id: &ImageId, config: &ImageConfig) -> Result<()> {
+        let described = ImageRecord::new(id.clone(), config, 0, 0);
+        self.database.change("describe", id, |transaction| {
+            transaction
+                .prepare_cached("UPDATE images SET platform = ?2, labels = ?3 WHERE id = ?1")
+                .and_then(|mut update| {
+                    update.execute(params![
+                        id.to_string(),
+                        json(&described.platform),
+                        json(&described.labels)
+                    ])
+                })
+                .map(drop)
+                .map_err(Error::database("describe", id))
+        })
     }
 
     /// All names, and what they name.
@@ -208,33 +276,6 @@ impl Images<'_> {
         }
     }
 
-    /// The layer with this chain id.
-    pub fn layer(&self, chain_id: &ChainId) -> Result<Option<LayerRecord>> {
-        self.database
-            .lock()
-            .prepare_cached("SELECT * FROM layers WHERE chain_id = ?1")
-            .and_then(|mut select| select.query_row([chain_id.to_string()], read_layer).optional())
-            .map_err(Error::database("read layer", chain_id))
-    }
-
-    /// All layers.
-    pub fn layers(&self) -> Result<Vec<LayerRecord>> {
-        self.database
-            .lock()
-            .prepare_cached("SELECT * FROM layers")
-            .and_then(|mut select| select.query_map((), read_layer)?.collect())
-            .map_err(Error::database("list", "layers"))
-    }
-
-    /// The images that have this layer.
-    pub fn images_with_layer(&self, chain_id: &ChainId) -> Result<Vec<ImageId>> {
-        self.database
-            .lock()
-            .prepare_cached("SELECT image FROM image_layers WHERE chain_id = ?1")
-            .and_then(|mut select| select.query_map([chain_id.to_string()], |row| parse(row, 0))?.collect())
-            .map_err(Error::database("read images of layer", chain_id))
-    }
-
     /// Removes an image's record, its names, and the layers that no other image has.
     ///
     /// # Errors
@@ -246,23 +287,23 @@ impl Images<'_> {
             let references = references_of(transaction, id).map_err(failed())?;
             let layers = read_layers(transaction, id).map_err(failed())?;
             let image = transaction
-                .prepare_cached("DELETE FROM images WHERE id = ?1 RETURNING *")
+                .prepare_cached(&format!("DELETE FROM images WHERE id = ?1 RETURNING {IMAGE}"))
                 .and_then(|mut delete| delete.query_row([id.to_string()], read_image).optional())
                 .map_err(failed())?
                 .ok_or_else(|| Error::NotFound { kind: "image", name: id.to_string() })?;
-            let mut removed = RemovedImage { references, ..RemovedImage::default() };
-            let mut candidates = vec![id.digest().clone()];
+            let mut candidates = BTreeSet::from([id.digest().clone()]);
             candidates.extend(image.manifest.map(Digest::from));
+            candidates.extend(references.iter().filter_map(|name| name.digest().cloned()));
+            let mut removed = RemovedImage { references, ..RemovedImage::default() };
             for layer in layers.into_iter().rev() {
                 if !remove_unused_layer(transaction, &layer).map_err(failed())? {
                     break;
                 }
-                candidates.extend(layer.blob.clone());
+                candidates.extend(remove_blobs_of(transaction, &layer.diff_id).map_err(failed())?);
                 removed.layers.push(layer);
             }
             for digest in candidates {
-                if !is_blob_named(transaction, &digest).map_err(failed())? && !removed.blobs.contains(&digest)
-                {
+                if !is_blob_named(transaction, &digest).map_err(failed())? {
                     removed.blobs.push(digest);
                 }
             }
@@ -276,26 +317,50 @@ impl Images<'_> {
             .lock()
             .prepare_cached(
                 "SELECT id FROM images UNION SELECT manifest FROM images WHERE manifest NOT NULL
-                 UNION SELECT blob FROM layers WHERE blob NOT NULL",
+                 UNION SELECT digest FROM layer_blobs WHERE kept
+                 UNION SELECT substr(name, instr(name, '@') + 1) FROM image_references
+                 WHERE instr(name, '@')",
             )
             .and_then(|mut select| select.query_map((), |row| parse(row, 0))?.collect())
             .map_err(Error::database("list", "blobs"))
     }
+
+    /// Whether a record names the blob.
+    pub fn is_blob_named(&self, digest: &Digest) -> Result<bool> {
+        is_blob_named(&self.database.lock(), digest).map_err(Error::database("look for uses of", digest))
+    }
 }
 
-fn put_layer(transaction: &Transaction<'_>, layer: &LayerRecord) -> rusqlite::Result<usize> {
-    let LayerRecord { chain_id, diff_id, parent, blob, media_type, blob_size, size } = layer;
-    transaction.prepare_cached("INSERT OR IGNORE INTO layers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-        params![
-            chain_id.to_string(),
-            diff_id.to_string(),
-            parent.as_ref().map(ToString::to_string),
-            blob.as_ref().map(ToString::to_string),
-            media_type,
-            to_sql(*blob_size),
-            to_sql(*size),
-        ],
-    )
+fn put_image(transaction: &Transaction<'_>, image: &ImageRecord) -> rusqlite::Result<()> {
+    let (id, manifest) = (image.id.to_string(), image.manifest.as_ref().map(ToString::to_string));
+    let is_new = transaction
+        .prepare_cached("INSERT OR IGNORE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            id,
+            manifest,
+            to_sql(image.size),
+            image.created_at,
+            image.used_at,
+            json(&image.platform),
+            json(&image.labels)
+        ])?;
+    if is_new == 0 {
+        transaction
+            .prepare_cached(
+                "UPDATE images SET manifest = coalesce(?2, manifest), used_at = max(used_at, ?3) WHERE id = ?1",
+            )?
+            .execute(params![id, manifest, image.used_at])?;
+        return Ok(());
+    }
+    for (position, layer) in image.layers.iter().enumerate() {
+        put_layer(transaction, layer)?;
+        transaction.prepare_cached("INSERT INTO image_layers VALUES (?1, ?2, ?3)")?.execute(params![
+            id,
+            to_sql(position as u64),
+            layer.chain_id.to_string()
+        ])?;
+    }
+    Ok(())
 }
 
 fn put_reference(
@@ -303,10 +368,11 @@ fn put_reference(
     name: &Reference,
     image: &str,
     tagged_at: i64,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT OR REPLACE INTO image_references VALUES (?1, ?2, ?3)")?
         .execute(params![name.to_string(), image, tagged_at])
+        .map(drop)
 }
 
 fn named(connection: &Connection, name: &Reference) -> rusqlite::Result<Option<ImageId>> {
@@ -319,6 +385,11 @@ fn named(connection: &Connection, name: &Reference) -> rusqlite::Result<Option<I
 /// The image that has the digest as its id or manifest, and a name in the same repository.
 fn named_by_digest(connection: &Connection, name: &Reference) -> rusqlite::Result<Option<ImageId>> {
     let Some(digest) = name.digest() else { return Ok(None) };
+    if name.tag().is_some()
+        && let Some(id) = named(connection, &name.with_digest(digest.clone()))?
+    {
+        return Ok(Some(id));
+    }
     let ids: Vec<ImageId> = connection
         .prepare_cached("SELECT id FROM images WHERE id = ?1 OR manifest = ?1")?
         .query_map([digest.to_string()], |row| parse(row, 0))?
@@ -341,10 +412,10 @@ fn references_of(connection: &Connection, id: &ImageId) -> rusqlite::Result<Vec<
 
 fn read_layers(connection: &Connection, id: &ImageId) -> rusqlite::Result<Vec<LayerRecord>> {
     connection
-        .prepare_cached(
-            "SELECT layers.* FROM image_layers JOIN layers USING (chain_id)
-             WHERE image = ?1 ORDER BY position",
-        )?
+        .prepare_cached(&format!(
+            "SELECT {LAYER} FROM image_layers JOIN layers USING (chain_id)
+             WHERE image = ?1 ORDER BY position"
+        ))?
         .query_map([id.to_string()], read_layer)?
         .collect()
 }
@@ -365,7 +436,9 @@ fn is_blob_named(connection: &Connection, digest: &Digest) -> rusqlite::Result<b
     connection
         .prepare_cached(
             "SELECT 1 FROM images WHERE id = ?1 OR manifest = ?1
-             UNION ALL SELECT 1 FROM layers WHERE blob = ?1",
+             UNION ALL SELECT 1 FROM layer_blobs WHERE digest = ?1 AND kept
+             UNION ALL SELECT 1 FROM image_references
+             WHERE instr(name, '@') AND substr(name, instr(name, '@') + 1) = ?1",
         )?
         .exists([digest.to_string()])
 }
@@ -376,51 +449,15 @@ fn read_image(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
         manifest: parse_optional(row, 1)?,
         size: from_sql(row.get(2)?),
         created_at: row.get(3)?,
+        used_at: row.get(4)?,
+        // Only listed: what cannot be read is as good as unknown.
+        platform: serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default(),
+        labels: serde_json::from_str(row.get_ref(6)?.as_str()?).unwrap_or_default(),
         layers: Vec::new(),
     })
 }
 
-fn read_layer(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
-    Ok(LayerRecord {
-        chain_id: parse(row, 0)?,
-        diff_id: parse(row, 1)?,
-        parent: parse_optional(row, 2)?,
-        blob: parse_optional(row, 3)?,
-        media_type: row.get(4)?,
-        blob_size: from_sql(row.get(5)?),
-        size: from_sql(row.get(6)?),
-    })
-}
-
-fn parse<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    row.get::<_, String>(column)?.parse().map_err(|error| invalid(column, error))
-}
-
-fn parse_optional<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    row.get::<_, Option<String>>(column)?
-        .map(|text| text.parse().map_err(|error| invalid(column, error)))
-        .transpose()
-}
-
-fn reference(row: &Row<'_>, column: usize) -> rusqlite::Result<Reference> {
-    Reference::parse_exact(&row.get::<_, String>(column)?).map_err(|error| invalid(column, error))
-}
-
-fn invalid(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
-}
-
-/// SQLite's integers are signed; no disk holds so much that this matters.
-fn to_sql(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-fn from_sql(size: i64) -> u64 {
-    u64::try_from(size).unwrap_or(0)
+/// Maps of text and the like, whose writing cannot fail.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }

@@ -18,23 +18,33 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes care that the data root has our layout; an empty one gets our number.
+/// Refuses a data root of a layout that is not known; an empty one has none yet.
 pub(crate) fn check_version(path: &Path) -> Result<()> {
-    match fs::read_to_string(path) {
-        Ok(text) if text.trim() == LAYOUT_VERSION.to_string() => Ok(()),
-        Ok(text) => Err(Error::Version {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    match text.trim().parse() {
+        Ok(1..=LAYOUT_VERSION) => Ok(()),
+        _ => Err(Error::Version {
             path: path.to_owned(),
             found: text.trim().chars().take(40).collect(),
             supported: LAYOUT_VERSION,
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // By rename, so that a kill leaves no empty file that would be refused for ever.
-            let new = path.with_extension("new");
-            fs::write(&new, format!("{LAYOUT_VERSION}\n")).map_err(Error::io("write", &new))?;
-            fs::rename(&new, path).map_err(Error::io("rename", &new))
-        }
-        Err(error) => Err(Error::io("read", path)(error)),
     }
+}
+
+/// Writes our number, where it is not there.
+pub(crate) fn write_version(path: &Path) -> Result<()> {
+    let text = format!("{LAYOUT_VERSION}\n");
+    if fs::read_to_string(path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    // By rename, so that a kill leaves no empty file that would be refused for ever.
+    let new = path.with_extension("new");
+    fs::write(&new, text).map_err(Error::io("write", &new))?;
+    fs::rename(&new, path).map_err(Error::io("rename", &new))
 }
 
 /// The data root's lock (flock(2)); the kernel gives it up when the process ends.

@@ -23,27 +23,35 @@ mod content;
 mod database;
 mod error;
 mod image;
+mod layer;
 mod layout;
+mod lease;
+mod row;
 mod volume;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 pub use container::{ContainerRecord, Containers};
 pub use content::{Content, Ingest, Sealed};
 pub use error::{Error, Result};
-pub use image::{ImageRecord, Images, LayerRecord, RemovedImage};
+pub use image::{ImageRecord, Images, RemovedImage};
+pub use layer::{LayerBlob, LayerRecord};
+pub use lease::Lease;
 pub use volume::{VolumeRecord, Volumes};
 
 use ballast::Ballast;
 use database::Database;
 use layout::Lock;
+use lease::Leases;
+use ponton_oci::Digest;
 
-/// The number of the layout on disk that this version reads and writes.
-pub const LAYOUT_VERSION: u32 = 1;
+/// The number of the layout on disk that this version writes. Layout 1 is brought up to it when it
+/// is opened.
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// One data root, open. Clones share it; the last one to go gives up the lock.
 #[derive(Clone, Debug)]
@@ -56,22 +64,9 @@ struct Inner {
     root: PathBuf,
     content: Content,
     database: Database,
-    leases: Arc<Mutex<usize>>,
+    leases: Arc<Leases>,
     // Last, so that the lock is given up after the database is closed.
     _lock: Lock,
-}
-
-/// While it lives, no blob is collected: taken by whoever writes blobs whose record comes later.
-#[derive(Debug)]
-pub struct Lease {
-    leases: Arc<Mutex<usize>>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        *leases = leases.saturating_sub(1);
-    }
 }
 
 impl Store {
@@ -82,13 +77,32 @@ impl Store {
     pub fn open(data_root: &Path) -> Result<Self> {
         layout::make_private_directory(data_root)?;
         let lock = Lock::take(&data_root.join("ponton.lock"))?;
-        layout::check_version(&data_root.join("version"))?;
+        let version = data_root.join("version");
+        layout::check_version(&version)?;
         layout::make_private_directory(&data_root.join("tmp"))?;
         let content = Content::open(data_root.join("content"))?;
         let database = Database::open(&data_root.join("meta.db"), Ballast::new(data_root.join("ballast")))?;
-        let leases = Arc::new(Mutex::new(0));
         let root = data_root.to_owned();
-        Ok(Self { inner: Arc::new(Inner { root, content, database, leases, _lock: lock }) })
+        let leases = Arc::default();
+        let store = Self { inner: Arc::new(Inner { root, content, database, leases, _lock: lock }) };
+        store.describe_images()?;
+        layout::write_version(&version)?;
+        Ok(store)
+    }
+
+    /// Fills in what the records of layout 1 did not have.
+    fn describe_images(&self) -> Result<()> {
+        for image in self.images().list_without_layers()? {
+            if !image.platform.os.is_empty() {
+                continue;
+            }
+            let config = self.content().read(image.id.digest()).ok();
+            // One that cannot be read is listed all the same; a check names it.
+            if let Some(config) = config.and_then(|config| serde_json::from_slice(&config).ok()) {
+                self.images().describe(&image.id, &config)?;
+            }
+        }
+        Ok(())
     }
 
     /// The data root.
@@ -122,30 +136,47 @@ impl Store {
         Volumes { database: &self.inner.database }
     }
 
-    /// Keeps all blobs from being collected as long as the lease lives. Waits for a collection.
+    /// A lease that holds nothing yet.
     pub fn lease(&self) -> Lease {
-        let leases = Arc::clone(&self.inner.leases);
-        *leases.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Lease { leases }
+        Lease::new(Arc::clone(&self.inner.leases))
     }
 
-    /// Removes the blobs that no record names, and says how many bytes that freed.
-    ///
-    /// Does nothing, and says `None`, while a [`Lease`] lives. Blocks, for as long as the files'
-    /// removal takes.
-    pub fn collect_garbage(&self) -> Result<Option<u64>> {
-        let leases = self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        if *leases > 0 {
-            return Ok(None);
-        }
+    /// Whether a [`Lease`] holds this.
+    pub fn is_held(&self, digest: &Digest) -> bool {
+        self.inner.leases.lock().contains_key(digest)
+    }
+
+    /// Removes the blobs that no record names and no [`Lease`] holds, and says how many bytes that
+    /// freed. Blocks, for as long as the files' removal takes.
+    pub fn collect_garbage(&self) -> Result<u64> {
+        let held = self.inner.leases.lock();
         let named = self.images().blobs()?;
         let mut freed = 0;
         for (digest, size) in self.content().list()? {
-            if !named.contains(&digest) {
+            if !named.contains(&digest) && !held.contains_key(&digest) {
                 self.content().remove(&digest)?;
                 freed += size;
             }
         }
-        Ok(Some(freed))
+        Ok(freed)
+    }
+
+    /// Removes those of these blobs that no record names and no [`Lease`] holds, and says how many
+    /// bytes that freed.
+    pub fn remove_unnamed(&self, blobs: &[Digest]) -> Result<u64> {
+        let held = self.inner.leases.lock();
+        let mut freed = 0;
+        for digest in blobs {
+            if !held.contains_key(digest) && !self.images().is_blob_named(digest)? {
+                freed += self.content().size(digest).unwrap_or(0);
+                self.content().remove(digest)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// What is wrong with the database itself, one sentence each.
+    pub fn check_database(&self) -> Result<Vec<String>> {
+        self.inner.database.check()
     }
 }

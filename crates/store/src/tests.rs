@@ -2,7 +2,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use ponton_oci::{ChainId, DiffId, Digest, ImageId, Reference, media_type};
+use ponton_oci::{ChainId, DiffId, Digest, ImageConfig, ImageId, Reference, media_type};
 
 use super::*;
 
@@ -36,14 +36,29 @@ fn image(store: &Store, config: &str, layers: &[&str]) -> ImageRecord {
                 parent: parent.replace(chain_id.clone()),
                 chain_id,
                 diff_id,
-                blob: Some(blob),
-                media_type: media_type::OCI_LAYER.to_owned(),
-                blob_size: layer.len() as u64,
                 size: 10,
+                tar_size: layer.len() as u64,
             }
         })
         .collect();
-    ImageRecord { id, manifest: None, size: 10, created_at: 1, layers }
+    ImageRecord { size: 10, layers, ..ImageRecord::new(id, &ImageConfig::default(), 1, 1) }
+}
+
+/// The blobs of an image's layers, which are kept as they are.
+fn blobs(image: &ImageRecord) -> Vec<LayerBlob> {
+    let blob = |layer: &LayerRecord| LayerBlob {
+        diff_id: layer.diff_id.clone(),
+        digest: layer.diff_id.0.clone(),
+        media_type: media_type::OCI_LAYER.to_owned(),
+        size: layer.tar_size,
+        kept: true,
+        source: Some("example.org/some".to_owned()),
+    };
+    image.layers.iter().map(blob).collect()
+}
+
+fn put(store: &Store, image: &ImageRecord, names: &[Reference], now: i64) {
+    store.images().put(image, &blobs(image), names, now).unwrap();
 }
 
 fn name(text: &str) -> Reference {
@@ -65,7 +80,7 @@ fn a_second_daemon_is_refused_and_told_who_is_first() {
 fn another_layout_is_refused() {
     let (directory, store) = open();
     drop(store);
-    fs::write(directory.path().join("version"), "2\n").unwrap();
+    fs::write(directory.path().join("version"), "3\n").unwrap();
     assert!(matches!(Store::open(directory.path()), Err(Error::Version { .. })));
 }
 
@@ -194,8 +209,8 @@ fn images_are_found_as_users_name_them() {
     let (_directory, store) = open();
     let images = store.images();
     let (a, b) = (image(&store, "a", &["1", "2"]), image(&store, "b", &["1", "3"]));
-    images.put(&a, &[name("busybox")], 5).unwrap();
-    images.put(&b, &[name("me/app:2")], 6).unwrap();
+    put(&store, &a, &[name("busybox")], 5);
+    put(&store, &b, &[name("me/app:2")], 6);
     for text in [
         "busybox",
         "busybox:latest",
@@ -229,7 +244,7 @@ fn an_ambiguous_beginning_of_an_id_is_refused() {
     let mut first_digits = std::collections::BTreeMap::new();
     for number in 0..17 {
         let image = image(&store, &number.to_string(), &[]);
-        store.images().put(&image, &[], 1).unwrap();
+        put(&store, &image, &[], 1);
         *first_digits.entry(image.id.hex()[..1].to_owned()).or_insert(0) += 1;
     }
     for (digit, count) in first_digits {
@@ -243,8 +258,8 @@ fn removing_an_image_leaves_what_others_have() {
     let (_directory, store) = open();
     let images = store.images();
     let (a, b) = (image(&store, "a", &["1", "2"]), image(&store, "b", &["1", "3"]));
-    images.put(&a, &[name("a"), name("a:2")], 5).unwrap();
-    images.put(&b, &[name("b")], 6).unwrap();
+    put(&store, &a, &[name("a"), name("a:2")], 5);
+    put(&store, &b, &[name("b")], 6);
     let removed = images.remove(&a.id).unwrap();
     assert_eq!(removed.references, [name("a:2"), name("a")]);
     assert_eq!(removed.layers, [a.layers[1].clone()]);
@@ -258,18 +273,126 @@ fn removing_an_image_leaves_what_others_have() {
 }
 
 #[test]
-fn garbage_is_what_no_record_names_and_waits_for_leases() {
+fn garbage_is_what_no_record_names_and_no_lease_holds() {
     let (_directory, store) = open();
     let a = image(&store, "a", &["1"]);
-    store.images().put(&a, &[], 1).unwrap();
+    put(&store, &a, &[], 1);
     let orphan = store.content().put(b"orphan").unwrap();
+    let held = store.content().put(b"held").unwrap();
     let lease = store.lease();
-    assert_eq!(store.collect_garbage().unwrap(), None);
-    assert!(store.content().has(&orphan));
-    drop(lease);
-    assert_eq!(store.collect_garbage().unwrap(), Some(6));
+    lease.hold(&held);
+    let second = store.lease();
+    second.hold(&held);
+    assert_eq!(store.collect_garbage().unwrap(), 6);
     assert!(!store.content().has(&orphan));
+    drop(second);
+    assert!(store.is_held(&held));
+    assert_eq!(store.remove_unnamed(&[held.clone(), a.id.0.clone()]).unwrap(), 0);
+    drop(lease);
+    assert_eq!(store.remove_unnamed(&[held.clone(), a.id.0.clone()]).unwrap(), 4);
     assert_eq!(store.content().list().unwrap().len(), 2);
+}
+
+#[test]
+fn a_name_by_digest_keeps_its_manifest() {
+    let (_directory, store) = open();
+    let a = image(&store, "a", &["1"]);
+    let index = store.content().put(b"index").unwrap();
+    let by_digest = name("a").with_digest(index.clone());
+    put(&store, &a, &[name("a"), by_digest.clone()], 1);
+    assert_eq!(store.collect_garbage().unwrap(), 0);
+    assert_eq!(store.images().resolve(&by_digest.to_string()).unwrap(), a.id);
+    store.images().untag(&by_digest).unwrap();
+    assert_eq!(store.collect_garbage().unwrap(), 5);
+    assert!(!store.content().has(&index));
+}
+
+#[test]
+fn what_a_pull_and_a_push_tell_of_an_image_is_kept() {
+    let (_directory, store) = open();
+    let images = store.images();
+    let mut a = image(&store, "a", &["1"]);
+    put(&store, &a, &[], 5);
+    assert_eq!(images.get(&a.id).unwrap().unwrap().used_at, 1);
+    a.manifest = Some(store.content().put(b"manifest").unwrap().into());
+    a.used_at = 7;
+    let mut forms = blobs(&a);
+    forms[0].kept = false;
+    images.put(&a, &forms, &[], 7).unwrap();
+    assert_eq!(images.get(&a.id).unwrap(), Some(a.clone()));
+    let known = images.blobs_of(&a.layers[0].diff_id).unwrap();
+    assert!(known[0].kept, "what was kept stays kept");
+    forms[0].source = Some("example.org/other".to_owned());
+    let name = name("example.org/other").with_digest(a.manifest.clone().unwrap().into());
+    images.pushed(&a.id, a.manifest.as_ref().unwrap(), &forms, &name, 9).unwrap();
+    images.touch(&[(a.id.clone(), 8)]).unwrap();
+    assert_eq!(images.get(&a.id).unwrap().unwrap().used_at, 9);
+    assert_eq!(images.sources_of(&forms[0].digest).unwrap(), ["example.org/other", "example.org/some"]);
+    assert_eq!(images.references_of(&a.id).unwrap(), [name]);
+    images.forget_content(&forms[0].digest).unwrap();
+    assert_eq!(store.collect_garbage().unwrap(), 1);
+    images.remove(&a.id).unwrap();
+    assert!(
+        images.layer_blobs().unwrap().is_empty() && images.sources_of(&forms[0].digest).unwrap().is_empty()
+    );
+}
+
+/// The schema of layout 1, as its daemons made it.
+const SCHEMA_1: &str = "
+CREATE TABLE images (id TEXT PRIMARY KEY, manifest TEXT, size INTEGER NOT NULL, created_at INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE image_references (name TEXT PRIMARY KEY,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, tagged_at INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE INDEX image_references_by_image ON image_references(image);
+CREATE TABLE layers (chain_id TEXT PRIMARY KEY, diff_id TEXT NOT NULL, parent TEXT REFERENCES layers(chain_id),
+    blob TEXT, media_type TEXT NOT NULL, blob_size INTEGER NOT NULL, size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX layers_by_parent ON layers(parent);
+CREATE INDEX layers_by_blob ON layers(blob);
+CREATE TABLE image_layers (image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    chain_id TEXT NOT NULL REFERENCES layers(chain_id), PRIMARY KEY (image, position)) STRICT, WITHOUT ROWID;
+CREATE INDEX image_layers_by_chain_id ON image_layers(chain_id);
+CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL,
+    config TEXT NOT NULL, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE volumes (name TEXT PRIMARY KEY, driver TEXT NOT NULL, created_at INTEGER NOT NULL,
+    anonymous INTEGER NOT NULL, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+#[test]
+fn a_store_of_layout_1_is_read_on() {
+    let (directory, store) = open();
+    let config = r#"{"architecture":"arm64","os":"linux","config":{"Labels":{"a":"b"}}}"#;
+    let id = store.content().put(config.as_bytes()).unwrap();
+    drop(store);
+    for file in ["meta.db", "meta.db-wal", "meta.db-shm"] {
+        let _ = fs::remove_file(directory.path().join(file));
+    }
+    fs::write(directory.path().join("version"), "1\n").unwrap();
+    let layer = Digest::sha256_of(b"layer");
+    let old = rusqlite::Connection::open(directory.path().join("meta.db")).unwrap();
+    old.execute_batch(SCHEMA_1).unwrap();
+    old.execute_batch(&format!(
+        "INSERT INTO images VALUES ('{id}', NULL, 12, 3);
+         INSERT INTO image_references VALUES ('docker.io/library/a:latest', '{id}', 5);
+         INSERT INTO layers VALUES ('{layer}', '{layer}', NULL, NULL, 'x', 2048, 12);
+         INSERT INTO image_layers VALUES ('{id}', 0, '{layer}');"
+    ))
+    .unwrap();
+    drop(old);
+
+    let store = Store::open(directory.path()).unwrap();
+    let image = store.images().get(&store.images().resolve("a").unwrap()).unwrap().unwrap();
+    assert_eq!((image.size, image.created_at, image.used_at), (12, 3, 5));
+    assert_eq!(image.platform.to_string(), "linux/arm64");
+    assert_eq!(image.labels["a"], "b");
+    assert_eq!((image.layers[0].size, image.layers[0].tar_size), (12, 2048));
+    assert_eq!(store.check_database().unwrap(), Vec::<String>::new());
+    // New images are written beside the old ones.
+    let other = super::tests::image(&store, "other", &["1"]);
+    put(&store, &other, &[name("other")], 1);
+    assert_eq!(store.images().list().unwrap().len(), 2);
+    assert_eq!(fs::read_to_string(directory.path().join("version")).unwrap(), "2\n");
 }
 
 #[test]
