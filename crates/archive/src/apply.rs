@@ -25,7 +25,7 @@ pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Hides all that the layers below have in the directory.
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Prefix of aufs's own files, which mean nothing here.
-const WHITEOUT_META: &[u8] = b".wh..wh.";
+pub(crate) const WHITEOUT_META: &[u8] = b".wh..wh.";
 
 /// What a whiteout in the archive becomes (image-spec layer.md, "Whiteouts").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 //! - [`compression`]: recognises and undoes compression, in this process.
 //! - [`header`], [`reader`], [`writer`]: the tar format, streamed.
 //! - [`apply`]: a layer's tar becomes a directory tree; nothing that the tar says leaves the root.
+//! - [`erofs`]: a layer's tar becomes an image that the kernel mounts.
 //! - [`recipe`]: what, beside the tree, is needed to rebuild the very bytes of a tar.
 //! - [`create`]: a directory tree becomes a tar.
 //! - [`copy`]: what `docker cp` does, on a root that a container may be changing meanwhile.
@@ -15,6 +16,7 @@ pub mod apply;
 pub mod compression;
 pub mod copy;
 pub mod create;
+pub mod erofs;
 mod filler;
 pub mod header;
 mod metadata;

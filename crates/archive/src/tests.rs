@@ -371,10 +371,10 @@ fn every_truncation_is_noticed_or_ends_between_entries() {
 }
 
 /// A small generator (xorshift), so that a failure can be repeated.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -389,7 +389,7 @@ impl Random {
         format!("{slash}{}", path.join("/"))
     }
 
-    fn archive(&mut self) -> Vec<u8> {
+    pub(crate) fn archive(&mut self) -> Vec<u8> {
         let kinds = [Kind::Regular, Kind::Directory, Kind::Symlink, Kind::HardLink, Kind::Fifo, Kind::Char];
         let mut writer = Writer::new(Vec::new());
         for _ in 0..=self.below(12) {
