@@ -49,3 +49,39 @@ pub struct AuthResponse {
     #[serde(skip_serializing_if = "is_default")]
     pub identity_token: String,
 }
+
+impl AuthConfig {
+    /// The name and the password, also those that are given together in `auth`.
+    pub fn name_and_password(&self) -> (String, String) {
+        if !self.username.is_empty() || self.auth.is_empty() {
+            return (self.username.clone(), self.password.clone());
+        }
+        let text = crate::base64::decode(&self.auth).and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.unwrap_or_default();
+        let (name, password) = text.split_once(':').unwrap_or((&text, ""));
+        (name.to_owned(), password.trim_end_matches('\0').to_owned())
+    }
+}
+
+/// Reads the header `X-Registry-Auth` or `X-Registry-Config`: JSON in base64. What cannot be read counts
+/// as nothing, as with dockerd.
+pub fn decode_header<T: serde::de::DeserializeOwned + Default>(header: &str) -> T {
+    let bytes = crate::base64::decode(header.trim()).unwrap_or_default();
+    crate::json::from_slice(&bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read() {
+        let text = crate::base64::encode_url(br#"{"username":"u","password":"p>?","serveraddress":"h:5000"}"#);
+        let auth: AuthConfig = decode_header(&text);
+        assert_eq!(auth.name_and_password(), ("u".to_owned(), "p>?".to_owned()));
+        assert!(!format!("{auth:?}").contains("p>?"));
+        let auth = AuthConfig { auth: crate::base64::encode(b"a:b:c"), ..AuthConfig::default() };
+        assert_eq!(auth.name_and_password(), ("a".to_owned(), "b:c".to_owned()));
+        assert_eq!(decode_header::<AuthConfig>("no JSON"), AuthConfig::default());
+    }
+}

@@ -9,6 +9,7 @@
 //! print as `null` is an `Option<Vec<_>>`.
 
 pub mod auth;
+pub mod base64;
 pub mod check;
 pub mod container;
 pub mod distribution;
