@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ponton_api::auth::AuthConfig;
+use ponton_api::auth::{AuthConfig, AuthConfigs};
 use ponton_api::container::Config;
 use ponton_api::filters::Filters;
 
@@ -172,6 +172,8 @@ pub struct PullRequest {
     pub platform: Option<String>,
     /// Who asks.
     pub auth: AuthConfig,
+    /// Where `auth` is empty: who asks, by registry.
+    pub auths: AuthConfigs,
 }
 
 /// `POST /images/{name}/push`.

@@ -95,3 +95,20 @@ pub(crate) fn from_channel<T: Send + 'static>(receiver: mpsc::Receiver<Result<T>
         Some((item, receiver))
     }))
 }
+
+/// A stream once it has something to say: what fails before its first item is an error at once.
+pub(crate) async fn begun<T: Send + 'static>(mut items: Stream<T>) -> Result<Stream<T>> {
+    match items.next().await {
+        Some(Ok(first)) => Ok(Box::pin(stream::once(async { Ok(first) }).chain(items))),
+        Some(Err(error)) => Err(error),
+        None => Ok(items),
+    }
+}
+
+/// A stream that keeps `guard` until it has ended or is dropped.
+pub(crate) fn with_guard<T: Send + 'static>(items: Stream<T>, guard: impl Send + 'static) -> Stream<T> {
+    Box::pin(stream::unfold((items, guard), |(mut items, guard)| async move {
+        let item = items.next().await?;
+        Some((item, (items, guard)))
+    }))
+}

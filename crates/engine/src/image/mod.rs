@@ -8,6 +8,7 @@ mod progress;
 mod pull;
 mod push;
 mod registry;
+mod remote;
 mod remove;
 
 use std::collections::{BTreeMap, HashMap};

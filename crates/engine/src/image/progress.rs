@@ -30,7 +30,7 @@ pub(super) fn bytes(
 
 /// The numbers as a drawn bar, which clients print as it is.
 fn bar(current: i64, total: i64) -> String {
-    let size = unit::human_size_4;
+    let size = |bytes| unit::human_size_precise(bytes, 4);
     if current <= 0 && total <= 0 {
         return String::new();
     }

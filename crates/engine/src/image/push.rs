@@ -1,0 +1,134 @@
+//! Images to registries.
+
+use std::sync::Arc;
+
+use ponton_api::image::PushResult;
+use ponton_api::stream::{JsonMessage, ProgressDetail};
+use ponton_image::{Cancel, PushOptions, PushProgress, PushStatus};
+use ponton_oci::reference::Reference;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::pull::Cancelling;
+use super::registry::{credentials, refused_image};
+use super::remote::Registry;
+use super::{now, parse_platform, progress};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::request::{PushRequest, Stream};
+use crate::stream;
+
+/// Messages that may wait for the client.
+const MESSAGES: usize = 256;
+
+/// One push under way.
+struct Push {
+    engine: Arc<Engine>,
+    remote: Registry,
+    options: PushOptions,
+    cancel: Cancel,
+    messages: mpsc::Sender<Result<JsonMessage>>,
+}
+
+impl Engine {
+    /// Pushes the image with a tag, or all tags of a name; progress as it comes. The push ends when
+    /// the stream is dropped.
+    pub async fn image_push(self: &Arc<Self>, request: PushRequest) -> Result<Stream<JsonMessage>> {
+        let invalid = |error: ponton_oci::reference::ParseError| Error::invalid(error.to_string());
+        let mut name = Reference::parse_exact(&request.image).map_err(invalid)?;
+        if name.digest().is_some() {
+            return Err(Error::invalid("cannot push a digest reference"));
+        }
+        if !request.tag.is_empty() {
+            name = name.with_tag(&request.tag).map_err(invalid)?;
+        }
+        let platform = parse_platform(request.platform.as_deref())?;
+        let cancelling = Cancelling::new();
+        let repository = self
+            .registries
+            .repository(&name, credentials(&request.auth))
+            .with_cancel(cancelling.registry.clone());
+        let (messages, receiver) = mpsc::channel(MESSAGES);
+        let push = Push {
+            engine: Arc::clone(self),
+            remote: Registry::new(&name, repository.blocking(Handle::current())),
+            options: PushOptions { platform },
+            cancel: cancelling.images.clone(),
+            messages,
+        };
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = push.all(&name) {
+                push.tell(Err(error));
+            }
+        });
+        stream::begun(stream::with_guard(stream::from_channel(receiver), cancelling)).await
+    }
+}
+
+impl Push {
+    fn all(&self, name: &Reference) -> Result<()> {
+        self.tell(Ok(progress::text("", format!("The push refers to repository [{}]", name.name()))));
+        let wanted = |known: &Reference| {
+            known.name() == name.name()
+                && known.digest().is_none()
+                && (name.tag().is_none() || known.tag() == name.tag())
+        };
+        let known = self.engine.store.images().references()?;
+        let tagged: Vec<Reference> = known.into_keys().filter(wanted).collect();
+        if tagged.is_empty() {
+            return Err(Error::not_found(format!(
+                "An image does not exist locally with the tag: {}",
+                name.familiar_name()
+            )));
+        }
+        for reference in tagged {
+            self.one(&reference)?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, reference: &Reference) -> Result<()> {
+        let mut tell = |news: PushProgress| self.tell_layer(layer_message(news));
+        let pushed = self
+            .engine
+            .images
+            .push(reference, &self.remote, &self.options, now(), &self.cancel, &mut tell)
+            .map_err(|error| refused_image(error, reference))?;
+        let tag = reference.tag().unwrap_or_default();
+        let (digest, size) = (pushed.digest.to_string(), pushed.size as i64);
+        self.tell(Ok(progress::text("", format!("{tag}: digest: {digest} size: {size}"))));
+        let result = PushResult { tag: tag.to_owned(), digest, size };
+        self.tell(Ok(JsonMessage {
+            progress_detail: Some(ProgressDetail::default()),
+            aux: serde_json::to_value(result).ok(),
+            ..JsonMessage::default()
+        }));
+        self.engine.image_event("push", &reference.familiar(), &reference.familiar_name());
+        Ok(())
+    }
+
+    fn tell(&self, message: Result<JsonMessage>) {
+        let _ = self.messages.blocking_send(message);
+    }
+
+    /// News of bytes may be left out where the client does not keep up; no other news.
+    fn tell_layer(&self, message: JsonMessage) {
+        let is_number = message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0);
+        if is_number && self.messages.capacity() < MESSAGES / 4 {
+            return;
+        }
+        self.tell(Ok(message));
+    }
+}
+
+fn layer_message(news: PushProgress) -> JsonMessage {
+    let id = news.id;
+    match news.status {
+        PushStatus::Preparing => progress::status(id, "Preparing"),
+        PushStatus::Waiting => progress::status(id, "Waiting"),
+        PushStatus::Exists => progress::status(id, "Layer already exists"),
+        PushStatus::Mounted(from) => progress::status(id, format!("Mounted from {from}")),
+        PushStatus::Pushing { current, total } => progress::bytes(id, "Pushing", current, total),
+        PushStatus::Pushed => progress::status(id, "Pushed"),
+    }
+}
