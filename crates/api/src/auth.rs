@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn headers_are_read() {
-        let text = crate::base64::encode_url(br#"{"username":"u","password":"p>?","serveraddress":"h:5000"}"#);
+        let text =
+            crate::base64::encode_url(br#"{"username":"u","password":"p>?","serveraddress":"h:5000"}"#);
         let auth: AuthConfig = decode_header(&text);
         assert_eq!(auth.name_and_password(), ("u".to_owned(), "p>?".to_owned()));
         assert!(!format!("{auth:?}").contains("p>?"));

@@ -20,6 +20,16 @@ pub struct EngineConfig {
     pub mtu: u32,
     /// Labels that `info` shows.
     pub labels: Vec<String>,
+    /// How registries are reached.
+    pub registries: ponton_registry::Config,
+    /// Layers that are downloaded at once, of all pulls together.
+    pub max_concurrent_downloads: usize,
+    /// Layers that are uploaded at once, of all pushes together.
+    pub max_concurrent_uploads: usize,
+    /// How layers are kept; `None` for what the kernel and the disk can do best.
+    pub storage_driver: Option<String>,
+    /// Disk space that images may take; `None` for as much as they want.
+    pub budget: Option<ponton_image::Budget>,
 }
 
 impl EngineConfig {
@@ -37,6 +47,11 @@ impl EngineConfig {
             bridge_address: None,
             mtu: 0,
             labels: Vec::new(),
+            registries: ponton_registry::Config::default(),
+            max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
+            storage_driver: None,
+            budget: None,
         }
     }
 }

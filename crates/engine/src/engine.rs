@@ -28,6 +28,7 @@ pub struct Engine {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     trash: Trash,
     pub(crate) images: Images,
+    pub(crate) registries: ponton_registry::Client,
     pub(crate) network: Arc<Network>,
     pub(crate) shims: Arc<Shims>,
     pub(crate) events: Bus,
@@ -83,6 +84,8 @@ impl Engine {
         let overlay = Overlay::open(&config.data_root.join("snapshots/overlay"), trash.clone())?;
         let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlay);
         let images = Images::new(store.clone(), Arc::clone(&snapshotter));
+        let registries = ponton_registry::Client::new(config.registries.clone())
+            .map_err(|error| Error::invalid(chain(&error)))?;
         let mut network = NetworkConfig::new(config.data_root.join("network"));
         network.bridge.clone_from(&config.bridge);
         if let Some((address, prefix)) = config.bridge_address {
@@ -97,6 +100,7 @@ impl Engine {
             snapshotter,
             trash,
             images,
+            registries,
             network: Arc::new(Network::new(network)?),
             shims,
             events: Bus::new(),
@@ -302,14 +306,9 @@ from_kinds!(ponton_store::Error:
     ponton_store::Error::NameInUse { .. } => Conflict,
     ponton_store::Error::NotFound { .. } => NotFound,
     ponton_store::Error::Ambiguous { .. } => Invalid);
-from_kinds!(ponton_image::Error:
-    ponton_image::Error::NotFound(_) => NotFound,
-    ponton_image::Error::Conflict(_) => Conflict,
-    ponton_image::Error::Invalid(_) => Invalid,
-    ponton_image::Error::NotImplemented(_) => NotImplemented,
-    ponton_image::Error::Unpack { .. } => Internal,
-    ponton_image::Error::Archive { .. } => Invalid,
-    ponton_image::Error::DigestMismatch { .. } => Invalid);
+from_kinds!(ponton_registry::Error:
+    ponton_registry::Error::NotImplemented(_) => NotImplemented,
+    ponton_registry::Error::Cancelled => Cancelled);
 from_kinds!(ponton_network::Error:
     ponton_network::Error::Invalid(_) => Invalid,
     ponton_network::Error::NotFound(_) => NotFound,
@@ -323,3 +322,19 @@ from_kinds!(ponton_snapshot::Error:
 from_kinds!(ponton_sys::Error:);
 from_kinds!(ponton_cgroup::UpdateError:
     ponton_cgroup::UpdateError::Plan(_) => Invalid);
+
+impl From<ponton_image::Error> for Error {
+    fn from(error: ponton_image::Error) -> Self {
+        let kind = match &error {
+            ponton_image::Error::NotFound(_) => ErrorKind::NotFound,
+            ponton_image::Error::Conflict(_) => ErrorKind::Conflict,
+            ponton_image::Error::Invalid(_)
+            | ponton_image::Error::Archive { .. }
+            | ponton_image::Error::DigestMismatch { .. } => ErrorKind::Invalid,
+            ponton_image::Error::NotImplemented(_) => ErrorKind::NotImplemented,
+            ponton_image::Error::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::Internal,
+        };
+        Self { kind, message: chain(&error), source: Some(Box::new(error)) }
+    }
+}

@@ -5,18 +5,17 @@ use std::fs;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ponton_api::filters::Filters;
 use ponton_api::system::{
     Commit, Component, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime, SwarmInfo,
     Version,
 };
-use ponton_api::{event, version as api_version, volume};
+use ponton_api::{event, version as api_version};
 use ponton_cgroup::Version as CgroupVersion;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
-use crate::request::{EventsRequest, ListOptions, Stream};
+use crate::request::{DiskUsageOptions, EventsRequest, ImageListOptions, ListOptions, Stream};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -68,7 +67,7 @@ impl Engine {
             os_type: "linux".into(),
             architecture: text(kernel.machine()),
             index_server_address: "https://index.docker.io/v1/".into(),
-            registry_config: registry_config(),
+            registry_config: registry_config(&self.config().registries),
             n_cpu: std::thread::available_parallelism().map_or(1, |count| count.get() as i64),
             mem_total: crate::container::memory_total() as i64,
             docker_root_dir: self.config().data_root.display().to_string(),
@@ -119,20 +118,24 @@ impl Engine {
         })
     }
 
-    /// Disk usage.
-    pub async fn df(self: &Arc<Self>) -> Result<DiskUsage> {
-        let images = self.image_list(true, Filters::default()).await?;
-        let options = ListOptions { all: true, size: true, ..ListOptions::default() };
-        let volumes: Vec<volume::Volume> = self.volume_list(Filters::default()).await?.volumes;
-        let layers_size = self.store.images().layers()?.iter().map(|layer| layer.size as i64).sum();
-        Ok(DiskUsage {
-            layers_size,
-            images: Some(images),
-            containers: Some(self.list(options).await?),
-            volumes: Some(volumes),
-            build_cache: Some(Vec::new()),
-            builder_size: None,
-        })
+    /// Disk usage of the kinds that are asked for.
+    pub async fn df(self: &Arc<Self>, wanted: DiskUsageOptions) -> Result<DiskUsage> {
+        let mut usage = DiskUsage::default();
+        if wanted.images {
+            let options =
+                ImageListOptions { shared_size: true, containers: true, ..ImageListOptions::default() };
+            usage.images = Some(self.image_list(options).await?);
+            usage.layers_size = self.store.images().layers()?.iter().map(|layer| layer.size as i64).sum();
+        }
+        if wanted.containers {
+            let options = ListOptions { all: true, size: true, ..ListOptions::default() };
+            usage.containers = Some(self.list(options).await?);
+        }
+        if wanted.volumes {
+            usage.volumes = Some(self.volume_usage().await?);
+        }
+        usage.build_cache = wanted.build_cache.then(Vec::new);
+        Ok(usage)
     }
 
     /// What happens, and what happened lately.
@@ -167,13 +170,21 @@ impl Engine {
     }
 }
 
-fn registry_config() -> RegistryConfig {
-    let hub = IndexInfo { name: "docker.io".into(), mirrors: Vec::new(), secure: true, official: true };
-    RegistryConfig {
-        insecure_registry_cidrs: vec!["127.0.0.0/8".into()],
-        index_configs: BTreeMap::from([("docker.io".into(), hub)]),
-        mirrors: Vec::new(),
+fn registry_config(config: &ponton_registry::Config) -> RegistryConfig {
+    let hub =
+        IndexInfo { name: "docker.io".into(), mirrors: config.mirrors.clone(), secure: true, official: true };
+    let mut cidrs = Vec::new();
+    let mut index_configs = BTreeMap::from([("docker.io".to_owned(), hub)]);
+    for insecure in &config.insecure {
+        if insecure.contains('/') {
+            cidrs.push(insecure.clone());
+        } else {
+            let info = IndexInfo { name: insecure.clone(), ..IndexInfo::default() };
+            index_configs.insert(insecure.clone(), info);
+        }
     }
+    cidrs.push("127.0.0.0/8".to_owned());
+    RegistryConfig { insecure_registry_cidrs: cidrs, index_configs, mirrors: config.mirrors.clone() }
 }
 
 fn read(path: &str) -> String {

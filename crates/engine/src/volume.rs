@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ponton_api::filters::Filters;
-use ponton_api::volume::{CreateRequest, ListResponse, PruneResponse, Volume};
+use ponton_api::volume::{CreateRequest, ListResponse, PruneResponse, UsageData, Volume};
 use ponton_store::VolumeRecord;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +108,23 @@ impl Engine {
                 deleted.push(record.name);
             }
         }
+        self.tell_pruned("volume", space_reclaimed);
         Ok(PruneResponse { volumes_deleted: (!deleted.is_empty()).then_some(deleted), space_reclaimed })
+    }
+
+    /// The volumes with their sizes, and how many containers use each.
+    pub(crate) async fn volume_usage(self: &Arc<Self>) -> Result<Vec<Volume>> {
+        let engine = Arc::clone(self);
+        blocking(move || {
+            let describe = |record: VolumeRecord| {
+                let size = size(&engine.volume_data(&record.name)) as i64;
+                let ref_count = engine.volume_users(&record.name).count() as i64;
+                let usage_data = Some(UsageData { ref_count, size });
+                Volume { usage_data, ..engine.describe_volume(record) }
+            };
+            Ok(engine.store.volumes().list()?.into_iter().map(describe).collect())
+        })
+        .await
     }
 
     /// `<data-root>/volumes/<name>/_data`

@@ -134,6 +134,9 @@ pub(crate) fn image(value: &mut Value, version: ApiVersion) {
     }
     let size = value.get("Size").cloned().unwrap_or_default();
     let Some(image) = value.as_object_mut() else { return };
+    if version < v(48) {
+        image.remove("Descriptor");
+    }
     if version < v(44) {
         image.insert("VirtualSize".into(), size);
     }

@@ -9,8 +9,8 @@ use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
-use ponton_api::json;
 use ponton_api::version::ApiVersion;
+use ponton_api::{auth, json};
 use ponton_engine::Engine;
 use ponton_engine::request::ByteSource;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,13 @@ impl Call {
 
     pub(crate) fn query(&self) -> Result<Query> {
         Query::parse(self.query.as_deref())
+    }
+
+    /// Who the client is to a registry, by a header that is JSON in base64; what cannot be read counts as
+    /// nothing, as with dockerd.
+    pub(crate) fn credentials<T: DeserializeOwned + Default>(&self, header: &str) -> T {
+        let value = self.headers.get(header).and_then(|value| value.to_str().ok());
+        value.map(auth::decode_header).unwrap_or_default()
     }
 
     /// The body as JSON; it must be called JSON, so that no web page can send it unasked.

@@ -1,7 +1,9 @@
 //! The query of a request, and values in Docker's forms.
 
 use jiff::Timestamp;
+use ponton_api::distribution::Platform;
 use ponton_api::filters::Filters;
+use ponton_api::json;
 
 use crate::error::{Error, Result};
 
@@ -54,6 +56,36 @@ impl Query {
     /// The same, `default` if it isn't given.
     pub(crate) fn boolean_or(&self, name: &str, default: bool) -> bool {
         if self.has(name) { self.boolean(name) } else { default }
+    }
+
+    /// The platforms of a parameter that may be repeated: `linux/arm64/v8`, or since 1.48 a JSON object.
+    pub(crate) fn platforms(&self, name: &str) -> Result<Vec<String>> {
+        let given = self.all(name).filter(|text| !text.is_empty());
+        given
+            .map(|text| {
+                if !text.starts_with('{') {
+                    return Ok(text.to_owned());
+                }
+                let platform: Platform = json::from_slice(text.as_bytes())
+                    .map_err(|error| Error::invalid(format!("invalid {name}: {error}")))?;
+                if platform.os.is_empty() || platform.architecture.is_empty() {
+                    return Err(Error::invalid("both OS and Architecture must be provided"));
+                }
+                let parts = [&platform.os, &platform.architecture, &platform.variant];
+                let parts: Vec<&str> =
+                    parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+                Ok(parts.join("/"))
+            })
+            .collect()
+    }
+
+    /// The platform of a parameter that may be given once.
+    pub(crate) fn platform(&self, name: &str) -> Result<Option<String>> {
+        let mut platforms = self.platforms(name)?;
+        if platforms.len() > 1 {
+            return Err(Error::invalid(format!("only one {name} may be given")));
+        }
+        Ok(platforms.pop())
     }
 
     /// A number; `None` if it isn't given.

@@ -4,6 +4,7 @@ mod container;
 mod exec;
 mod image;
 mod network;
+mod registry;
 mod stream;
 mod system;
 mod unbuilt;
@@ -18,6 +19,7 @@ pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
         container::ROUTES,
         stream::ROUTES,
         exec::ROUTES,
+        registry::ROUTES,
         image::ROUTES,
         network::ROUTES,
         volume::ROUTES,

@@ -1,4 +1,4 @@
-//! `cp` and `export`: a container's file system, whether it runs or not.
+//! `cp`: a container's file system with its volumes, whether it runs or not.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ponton_api::container::{Change, PathStat};
+use ponton_api::container::PathStat;
 use ponton_archive::compression::Decoder;
 use ponton_archive::copy;
 use ponton_sys::path::Root;
@@ -73,31 +73,6 @@ impl Engine {
             Ok(())
         })
         .await
-    }
-
-    /// The whole file system as a tar.
-    pub async fn export(self: &Arc<Self>, name: &str) -> Result<Stream<Bytes>> {
-        let container = self.find(name)?;
-        let engine = Arc::clone(self);
-        let asked = Arc::clone(&container);
-        let root = blocking(move || engine.root_of(&asked)).await?;
-        super::emit(self, &container.id, &container.view(), "export", &[]);
-        Ok(stream::written(move |writer| {
-            let failed = |error| Error::failed(format!("export container {}", container.id), error);
-            let directory = root
-                .open_path("/", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)
-                .map_err(|error| Error::failed("open root", error))?;
-            let mut creator = ponton_archive::create::Creator::new(writer);
-            creator.add_children(std::os::fd::AsFd::as_fd(&directory), b"").map_err(failed)?;
-            creator.finish().map_err(failed)?;
-            Ok(())
-        }))
-    }
-
-    /// What changed in the file system.
-    pub async fn changes(self: &Arc<Self>, name: &str) -> Result<Vec<Change>> {
-        self.find(name)?;
-        Err(Error::not_implemented("listing a container's changes is not implemented"))
     }
 
     /// The root of a container's file system, with its volumes and binds: that of its process when

@@ -165,7 +165,7 @@ fn alias(architecture: &str) -> &str {
 }
 
 /// Adds what the image says where the request says nothing, by Docker's rules.
-fn merge(config: &mut Config, image: &ImageConfig) {
+pub(super) fn merge(config: &mut Config, image: &ImageConfig) {
     let image = &image.config;
     let set = |ours: &mut String, theirs: &str| {
         if ours.is_empty() {

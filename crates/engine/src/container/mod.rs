@@ -7,8 +7,11 @@
 
 mod archive;
 mod attach;
+mod commit;
 mod create;
+mod diff;
 mod exit;
+mod export;
 mod files;
 mod inspect;
 mod list;

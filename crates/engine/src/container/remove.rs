@@ -68,6 +68,7 @@ impl Engine {
                 Err(error) => tracing::warn!(%error, container = container.id, "prune"),
             }
         }
+        self.tell_pruned("container", space_reclaimed);
         let containers_deleted = (!deleted.is_empty()).then_some(deleted);
         Ok(PruneResponse { containers_deleted, space_reclaimed })
     }

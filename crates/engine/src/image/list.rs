@@ -98,7 +98,8 @@ impl Engine {
         let platform = Some(api_platform(&platform_of(image)));
         let record = self.store.images().get(&image.id).ok().flatten();
         let manifest = record.and_then(|record| record.manifest);
-        let read = manifest.and_then(|digest| Some((self.store.content().read(&digest).ok()?, digest)));
+        let read =
+            manifest.and_then(|digest| Some((self.store.content().read(digest.digest()).ok()?, digest)));
         match read {
             Some((bytes, digest)) => Descriptor {
                 media_type: media_type(&bytes),

@@ -81,7 +81,9 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             let done = match tags {
                 Some(tags) => pull.all(&tags),
-                None => pull.one(&pull.reference).map(|is_new| pull.tell_end(is_new, pull.reference.familiar())),
+                None => {
+                    pull.one(&pull.reference).map(|is_new| pull.tell_end(is_new, pull.reference.familiar()))
+                }
             };
             if let Err(error) = done {
                 pull.tell(Err(error));
@@ -218,9 +220,8 @@ mod tests {
             json(LayerStatus::Pending),
             r#"{"status":"Pulling fs layer","progressDetail":{},"id":"abc"}"#
         );
-        assert!(
-            json(LayerStatus::Downloading { current: 5, total: 10 })
-                .starts_with(r#"{"status":"Downloading","progressDetail":{"current":5,"total":10},"progress":"["#)
-        );
+        assert!(json(LayerStatus::Downloading { current: 5, total: 10 }).starts_with(
+            r#"{"status":"Downloading","progressDetail":{"current":5,"total":10},"progress":"["#
+        ));
     }
 }

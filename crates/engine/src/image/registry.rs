@@ -67,9 +67,9 @@ impl Engine {
         filters
             .check_known(&["is-automated", "is-official", "stars"])
             .map_err(|error| Error::invalid(error.to_string()))?;
-        let stars = filters.get("stars").map(|text| {
-            text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars={text}'")))
-        });
+        let stars = filters
+            .get("stars")
+            .map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars={text}'"))));
         let stars = stars.collect::<Result<Vec<u64>>>()?.into_iter().max();
         let (registry, term) = searched(&request.term);
         let search = Search {
@@ -240,9 +240,6 @@ mod tests {
         );
         let message = "manifest unknown: manifest unknown".to_owned();
         let unknown = refused(ponton_registry::Error::NotFound { what, message }, &reference);
-        assert_eq!(
-            unknown.message,
-            "manifest for nosuch:1 not found: manifest unknown: manifest unknown"
-        );
+        assert_eq!(unknown.message, "manifest for nosuch:1 not found: manifest unknown: manifest unknown");
     }
 }

@@ -67,7 +67,7 @@ impl Remote for Registry {
     fn push_blob(
         &self,
         descriptor: &Descriptor,
-        open: &(dyn Fn() -> Result<Box<dyn Read + Send>> + Sync),
+        open: &(dyn Fn() -> Result<Box<dyn Read + Send>> + Send + Sync),
     ) -> Result<()> {
         let source = || open().map_err(io::Error::other);
         self.client.push_blob(descriptor, &source).map_err(failed("push blob"))

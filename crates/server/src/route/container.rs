@@ -2,6 +2,7 @@
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use ponton_api::base64;
 use ponton_api::container::{CreateRequest, PathStat, UpdateRequest};
 use ponton_api::version::ApiVersion;
 use ponton_engine::request::{ListOptions, PutOptions, RemoveOptions, StopOptions};
@@ -167,7 +168,8 @@ fn archive_path(query: &Query) -> Result<&str> {
 fn add_path_stat(response: &mut Response<Body>, stat: &PathStat) -> Result<()> {
     const PATH_STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
     let json = serde_json::to_vec(stat).map_err(|error| Error::internal(error.to_string()))?;
-    let value = HeaderValue::try_from(base64(&json)).map_err(|error| Error::internal(error.to_string()))?;
+    let value =
+        HeaderValue::try_from(base64::encode(&json)).map_err(|error| Error::internal(error.to_string()))?;
     response.headers_mut().insert(PATH_STAT, value);
     Ok(())
 }
@@ -201,33 +203,4 @@ async fn archive_put(call: Call) -> Result<Response<Body>> {
 async fn export(call: Call) -> Result<Response<Body>> {
     let tar = call.engine.export(call.name()).await?;
     Ok(answer::stream(answer::TAR, call.shutdown, tar))
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let digit = char::from(ALPHABET[(bits >> shift & 63) as usize]);
-            text.push(if at <= chunk.len() { digit } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_padded() {
-        for (plain, encoded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob>?", "Zm9vYj4/")]
-        {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 }

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use hyper::Response;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, PRAGMA};
 use ponton_api::version::{self, ApiVersion};
-use ponton_engine::request::EventsRequest;
+use ponton_engine::request::{DiskUsageOptions, EventsRequest};
 
 use crate::adapt;
 use crate::answer::{self, Body};
@@ -108,15 +108,14 @@ async fn disk_usage(call: Call) -> Result<Response<Body>> {
     {
         return Err(Error::invalid(format!("unknown object type: {kind}")));
     }
-    let mut usage = call.engine.df().await?;
     let wanted = |kind: &str| kinds.is_empty() || kinds.contains(&kind);
-    usage.images = usage.images.filter(|_| wanted("image"));
-    usage.containers = usage.containers.filter(|_| wanted("container"));
-    usage.volumes = usage.volumes.filter(|_| wanted("volume"));
-    usage.build_cache = usage.build_cache.filter(|_| wanted("build-cache"));
-    if !wanted("image") {
-        usage.layers_size = 0;
-    }
+    let options = DiskUsageOptions {
+        images: wanted("image"),
+        containers: wanted("container"),
+        volumes: wanted("volume"),
+        build_cache: wanted("build-cache"),
+    };
+    let usage = call.engine.df(options).await?;
     let verbose = query.boolean("verbose");
     Ok(adapt::ok(&usage, |value| adapt::disk_usage(value, &usage, call.version, verbose)))
 }

@@ -19,8 +19,6 @@ macro_rules! unbuilt {
 
 unbuilt! {
     build "building images";
-    commit "committing a container to an image";
-    registry "talking to registries (login, search, push, distribution)";
     network "making, changing and removing networks";
     attach_ws "attaching by WebSocket";
     session "BuildKit's session";
@@ -42,11 +40,6 @@ routes! {
     POST "/build" => build,
     POST "/build/prune" => build,
     POST "/build/cancel" => build,
-    POST "/commit" => commit,
-    POST "/auth" => registry,
-    GET "/images/search" => registry,
-    POST "/images/{name*}/push" => registry,
-    GET "/distribution/{name*}/json" => registry,
     POST "/networks/create" => network,
     POST "/networks/{name}/connect" => network,
     POST "/networks/{name}/disconnect" => network,
