@@ -139,11 +139,20 @@ async fn errors_are_json_with_dockers_status() {
 }
 
 #[tokio::test]
-async fn a_pull_says_what_to_do_instead() {
+async fn names_that_no_registry_has_are_refused_before_it_is_asked() {
     let server = Server::start().await;
-    let answer = server.post("/v1.41/images/create?fromImage=busybox&tag=latest", "", "").await;
-    assert_eq!(status(&answer), "501");
-    assert!(body(&answer).contains("bring the image in with load or import"), "{answer}");
+    for (path, status_wanted, message) in [
+        ("/images/create?fromImage=UPPER&tag=1", "400", "must be lowercase"),
+        ("/images/create?fromImage=a&tag=no%20tag", "400", "invalid reference format"),
+        ("/images/create?fromImage=a&tag=1&platform=a%2Fb%2Fc%2Fd", "400", "is an invalid platform"),
+        ("/images/a@sha256:00/push", "400", "invalid"),
+        ("/commit?container=nosuch", "404", "No such container: nosuch"),
+        ("/images/nosuch/push?tag=1", "200", "An image does not exist locally with the tag: nosuch"),
+    ] {
+        let answer = server.post(path, "", "").await;
+        assert_eq!(status(&answer), status_wanted, "{answer}");
+        assert!(body(&answer).contains(message), "{answer}");
+    }
 }
 
 #[tokio::test]
