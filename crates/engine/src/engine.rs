@@ -306,9 +306,6 @@ from_kinds!(ponton_store::Error:
     ponton_store::Error::NameInUse { .. } => Conflict,
     ponton_store::Error::NotFound { .. } => NotFound,
     ponton_store::Error::Ambiguous { .. } => Invalid);
-from_kinds!(ponton_registry::Error:
-    ponton_registry::Error::NotImplemented(_) => NotImplemented,
-    ponton_registry::Error::Cancelled => Cancelled);
 from_kinds!(ponton_network::Error:
     ponton_network::Error::Invalid(_) => Invalid,
     ponton_network::Error::NotFound(_) => NotFound,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use ponton_api::container::{Config, GraphDriver};
 use ponton_api::image::{HistoryItem, Inspect, Metadata, RootFs};
-use ponton_image::Image;
+use ponton_image::{Image, ImageSummary};
 use ponton_oci::reference::Reference;
 
-use super::{check_platform, digests, seconds, tags};
+use super::{check_platform, digests, platform_of, seconds, tags};
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
 
@@ -26,11 +26,12 @@ impl Engine {
         let config = &image.config;
         let last = config.history.last().and_then(|entry| entry.comment.clone());
         let tagged = self.store.images().tagged_at(&image.id)?;
-        let descriptor = self.descriptor(&image);
+        let summary = self.summary_of(&image)?;
+        let descriptor = self.descriptor(&summary);
         Ok(Inspect {
             id: image.id.to_string(),
-            repo_tags: tags(&image),
-            repo_digests: digests(&image),
+            repo_tags: tags(&image.references),
+            repo_digests: digests(&image.references),
             comment: config.comment.clone().or(last).unwrap_or_default(),
             created: image.created.clone().unwrap_or_default(),
             docker_version: config.docker_version.clone().unwrap_or_default(),
@@ -51,9 +52,24 @@ impl Engine {
                     .and_then(|time| Timestamp::from_nanosecond(i128::from(time)).ok())
                     .map_or_else(|| ponton_api::ZERO_TIME.into(), |time| time.to_string()),
             },
+            manifests: manifests.then(|| self.manifests(&summary, descriptor.clone())),
             descriptor: Some(descriptor),
-            manifests: manifests.then(|| self.manifests(&image)),
             ..Inspect::default()
+        })
+    }
+
+    fn summary_of(&self, image: &Image) -> Result<ImageSummary> {
+        let record = self.store.images().get(&image.id)?;
+        let manifest = record.as_ref().and_then(|record| record.manifest.clone());
+        Ok(ImageSummary {
+            id: image.id.clone(),
+            references: image.references.clone(),
+            created_at: record.as_ref().map_or(0, |record| record.created_at),
+            used_at: record.as_ref().map_or(0, |record| record.used_at),
+            size: image.size,
+            labels: image.config.config.labels.clone(),
+            platform: platform_of(image),
+            manifest,
         })
     }
 

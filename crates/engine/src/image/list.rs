@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ponton_api::distribution::{Descriptor, Platform as ApiPlatform};
 use ponton_api::filters::Filters;
 use ponton_api::image::{ManifestImage, ManifestSize, ManifestSummary, Summary, UnpackedSize};
-use ponton_image::Image;
-use ponton_oci::digest::ChainId;
+use ponton_image::ImageSummary;
+use ponton_oci::digest::{ChainId, Digest, ImageId};
+use ponton_oci::media_type::{OCI_CONFIG, OCI_MANIFEST};
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
+use ponton_store::ImageRecord;
 
-use super::{created, digests, platform_of, tags, truth, until};
+use super::{created, digests, is_dangling, seconds, tags, truth, until};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::request::ImageListOptions;
@@ -25,58 +27,63 @@ impl Engine {
         let engine = Arc::clone(self);
         blocking(move || {
             let wanted = Wanted::new(&engine, &options.filters)?;
-            let images: Vec<Image> =
-                engine.images.list()?.into_iter().filter(|image| wanted.matches(image)).collect();
-            engine.summaries(&images, &options)
+            let mut images = engine.images.summaries()?;
+            images.retain(|image| wanted.matches(image));
+            engine.summaries(images, &options)
         })
         .await
     }
 
-    fn summaries(&self, images: &[Image], options: &ImageListOptions) -> Result<Vec<Summary>> {
+    fn summaries(&self, images: Vec<ImageSummary>, options: &ImageListOptions) -> Result<Vec<Summary>> {
         let containers = options.containers.then(|| self.containers_by_image());
         let shared = match options.shared_size {
-            true => Some(self.shared_layers()?),
+            true => Some(self.shared_sizes()?),
             false => None,
         };
-        Ok(images
-            .iter()
-            .map(|image| {
-                let id = image.id.to_string();
-                let count = containers.as_ref().map(|counts| counts.get(&id).copied().unwrap_or_default());
-                let sizes = shared.as_ref();
-                let shared_size = sizes.map(|sizes| image.chain.iter().filter_map(|l| sizes.get(l)).sum());
-                Summary {
-                    repo_tags: tags(image),
-                    repo_digests: digests(image),
-                    created: created(image),
-                    size: image.size as i64,
-                    shared_size: shared_size.unwrap_or(-1),
-                    labels: Some(image.config.config.labels.clone()).filter(|labels| !labels.is_empty()),
-                    containers: count.unwrap_or(-1),
-                    manifests: options.manifests.then(|| self.manifests(image)),
-                    id,
-                    ..Summary::default()
-                }
-            })
-            .collect())
+        let describe = |image: ImageSummary| {
+            let shared_size = shared.as_ref().map(|sizes| sizes.get(&image.id).copied().unwrap_or_default());
+            let descriptor = options.manifests.then(|| self.descriptor(&image));
+            let id = image.id.to_string();
+            let count = containers.as_ref().map(|counts| counts.get(&id).copied().unwrap_or_default());
+            Summary {
+                id,
+                repo_tags: tags(&image.references),
+                repo_digests: digests(&image.references),
+                created: created(&image),
+                size: image.size as i64,
+                shared_size: shared_size.unwrap_or(-1),
+                containers: count.unwrap_or(-1),
+                manifests: descriptor.clone().map(|manifest| self.manifests(&image, manifest)),
+                descriptor,
+                labels: Some(image.labels).filter(|labels| !labels.is_empty()),
+                ..Summary::default()
+            }
+        };
+        Ok(images.into_iter().map(describe).collect())
     }
 
-    /// The layers that more than one image has, with their sizes.
-    fn shared_layers(&self) -> Result<HashMap<ChainId, i64>> {
-        let mut layers = HashMap::<ChainId, (u32, i64)>::new();
-        for image in self.store.images().list()? {
-            for layer in image.layers {
-                layers.entry(layer.chain_id).or_insert((0, layer.size as i64)).0 += 1;
-            }
+    /// When the image that a name means was made, in seconds since the epoch.
+    fn image_created(&self, name: &str) -> Result<i64> {
+        Ok(self.images.get(name)?.created.as_deref().map_or(0, seconds))
+    }
+
+    /// How many bytes of each image others have, too.
+    fn shared_sizes(&self) -> Result<HashMap<ImageId, i64>> {
+        let records = self.store.images().list()?;
+        let mut users = HashMap::<&ChainId, u32>::new();
+        for layer in records.iter().flat_map(|image| &image.layers) {
+            *users.entry(&layer.chain_id).or_default() += 1;
         }
-        let shared = layers.into_iter().filter(|(_, (count, _))| *count > 1);
-        Ok(shared.map(|(chain, (_, size))| (chain, size)).collect())
+        let shared = |image: &ImageRecord| {
+            let layers = image.layers.iter().filter(|layer| users.get(&layer.chain_id) > Some(&1));
+            layers.map(|layer| layer.size as i64).sum()
+        };
+        Ok(records.iter().map(|image| (image.id.clone(), shared(image))).collect())
     }
 
     /// The manifests of an image: of each there is one, that of its platform.
-    pub(super) fn manifests(&self, image: &Image) -> Vec<ManifestSummary> {
+    pub(super) fn manifests(&self, image: &ImageSummary, descriptor: Descriptor) -> Vec<ManifestSummary> {
         let containers = self.image_users(&image.id).into_iter().map(|user| user.container).collect();
-        let descriptor = self.descriptor(image);
         let content = descriptor.size;
         let unpacked = image.size as i64;
         vec![ManifestSummary {
@@ -86,7 +93,7 @@ impl Engine {
             size: ManifestSize { content, total: content + unpacked },
             kind: "image".into(),
             image_data: Some(ManifestImage {
-                platform: api_platform(&platform_of(image)),
+                platform: api_platform(&image.platform),
                 containers,
                 size: UnpackedSize { unpacked },
             }),
@@ -94,28 +101,17 @@ impl Engine {
     }
 
     /// The manifest that an image came with; for one that was made here, its configuration.
-    pub(super) fn descriptor(&self, image: &Image) -> Descriptor {
-        let platform = Some(api_platform(&platform_of(image)));
-        let record = self.store.images().get(&image.id).ok().flatten();
-        let manifest = record.and_then(|record| record.manifest);
-        let read =
-            manifest.and_then(|digest| Some((self.store.content().read(digest.digest()).ok()?, digest)));
-        match read {
-            Some((bytes, digest)) => Descriptor {
-                media_type: media_type(&bytes),
-                digest: digest.to_string(),
-                size: bytes.len() as i64,
-                platform,
-                ..Descriptor::default()
-            },
-            None => Descriptor {
-                media_type: ponton_oci::media_type::OCI_CONFIG.into(),
-                digest: image.id.to_string(),
-                size: image.raw.len() as i64,
-                platform,
-                ..Descriptor::default()
-            },
-        }
+    pub(super) fn descriptor(&self, image: &ImageSummary) -> Descriptor {
+        let read = |digest: &Digest| self.store.content().read(digest).unwrap_or_default();
+        let (media_type, digest, size) = match &image.manifest {
+            Some(manifest) => {
+                let bytes = read(manifest.digest());
+                (media_type(&bytes), manifest.to_string(), bytes.len())
+            }
+            None => (OCI_CONFIG.to_owned(), image.id.to_string(), read(image.id.digest()).len()),
+        };
+        let platform = Some(api_platform(&image.platform));
+        Descriptor { media_type, digest, size: size as i64, platform, ..Descriptor::default() }
     }
 }
 
@@ -127,7 +123,7 @@ fn media_type(manifest: &[u8]) -> String {
         media_type: Option<String>,
     }
     let typed = serde_json::from_slice::<Typed>(manifest).ok().and_then(|manifest| manifest.media_type);
-    typed.unwrap_or_else(|| ponton_oci::media_type::OCI_MANIFEST.into())
+    typed.unwrap_or_else(|| OCI_MANIFEST.into())
 }
 
 pub(super) fn api_platform(platform: &Platform) -> ApiPlatform {
@@ -152,7 +148,7 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn new(engine: &Engine, filters: &'a Filters) -> Result<Self> {
         let created_of = |name: &str| -> Result<Option<i64>> {
-            filters.get(name).next().map(|name| Ok(created(&engine.images.get(name)?))).transpose()
+            filters.get(name).next().map(|name| engine.image_created(name)).transpose()
         };
         Ok(Self {
             filters,
@@ -163,13 +159,13 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    fn matches(&self, image: &Image) -> bool {
+    fn matches(&self, image: &ImageSummary) -> bool {
         let time = created(image);
         self.before.is_none_or(|before| time < before)
             && self.since.is_none_or(|since| time > since)
             && self.until.is_none_or(|until| time < until)
-            && self.dangling.is_none_or(|dangling| tags(image).is_empty() == dangling)
-            && self.filters.matches_labels("label", &image.config.config.labels)
+            && self.dangling.is_none_or(|dangling| is_dangling(image) == dangling)
+            && self.filters.matches_labels("label", &image.labels)
             && self.filters.matches("reference", |wanted| {
                 image.references.iter().any(|name| reference_matches(name, wanted))
             })

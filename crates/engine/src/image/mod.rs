@@ -8,14 +8,13 @@ mod progress;
 mod pull;
 mod push;
 mod registry;
-mod remote;
 mod remove;
 
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use ponton_api::filters::Filters;
-use ponton_image::{Image, User};
+use ponton_image::{Image, ImageSummary, User};
 use ponton_oci::digest::ImageId;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
@@ -108,16 +107,21 @@ fn seconds(time: &str) -> i64 {
 }
 
 /// Seconds since the epoch.
-fn created(image: &Image) -> i64 {
-    image.created.as_deref().map_or(0, seconds)
+fn created(image: &ImageSummary) -> i64 {
+    image.created_at.div_euclid(1_000_000_000)
 }
 
-fn tags(image: &Image) -> Vec<String> {
-    image.references.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect()
+fn tags(references: &[Reference]) -> Vec<String> {
+    references.iter().filter(|name| name.digest().is_none()).map(Reference::familiar).collect()
 }
 
-fn digests(image: &Image) -> Vec<String> {
-    image.references.iter().filter(|name| name.digest().is_some()).map(Reference::familiar).collect()
+fn digests(references: &[Reference]) -> Vec<String> {
+    references.iter().filter(|name| name.digest().is_some()).map(Reference::familiar).collect()
+}
+
+/// Whether an image has no tag.
+fn is_dangling(image: &ImageSummary) -> bool {
+    image.references.iter().all(|name| name.digest().is_some())
 }
 
 /// The value of a filter that is true or false, if it is there.

@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::registry::{credentials, host, refused, refused_image};
-use super::remote::Registry;
 use super::{now, parse_platform, progress};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -23,21 +22,12 @@ use crate::stream;
 const MESSAGES: usize = 256;
 
 /// Ends a transfer in whatever it is doing, when it is dropped: nobody listens any more.
-pub(super) struct Cancelling {
-    pub(super) images: Cancel,
-    pub(super) registry: ponton_registry::Cancel,
-}
-
-impl Cancelling {
-    pub(super) fn new() -> Self {
-        Self { images: Cancel::new(), registry: ponton_registry::Cancel::new() }
-    }
-}
+#[derive(Default)]
+pub(super) struct Cancelling(pub(super) Cancel);
 
 impl Drop for Cancelling {
     fn drop(&mut self) {
-        self.images.cancel();
-        self.registry.cancel();
+        self.0.cancel();
     }
 }
 
@@ -59,11 +49,9 @@ impl Engine {
         let reference = pulled(&request.image, &request.tag)?;
         let platform = parse_platform(request.platform.as_deref())?;
         let auth = chosen(&request, reference.registry());
-        let cancelling = Cancelling::new();
-        let repository = self
-            .registries
-            .repository(&reference, credentials(&auth))
-            .with_cancel(cancelling.registry.clone());
+        let cancelling = Cancelling::default();
+        let repository =
+            self.registries.repository(&reference, credentials(&auth)).with_cancel(cancelling.0.clone());
         let tags = match (reference.tag(), reference.digest()) {
             (None, None) => Some(repository.tags().await.map_err(|error| refused(error, &reference))?),
             _ => None,
@@ -72,10 +60,10 @@ impl Engine {
         let blocking = repository.blocking(Handle::current());
         let pull = Pull {
             engine: Arc::clone(self),
-            remote: Arc::new(Registry::new(&reference, blocking)),
+            remote: Arc::new(blocking),
             reference,
             platform,
-            cancel: cancelling.images.clone(),
+            cancel: cancelling.0.clone(),
             messages,
         };
         tokio::task::spawn_blocking(move || {

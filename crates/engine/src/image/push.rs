@@ -6,12 +6,12 @@ use ponton_api::image::PushResult;
 use ponton_api::stream::{JsonMessage, ProgressDetail};
 use ponton_image::{Cancel, PushOptions, PushProgress, PushStatus};
 use ponton_oci::reference::Reference;
+use ponton_registry::blocking;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::pull::Cancelling;
 use super::registry::{credentials, refused_image};
-use super::remote::Registry;
 use super::{now, parse_platform, progress};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ const MESSAGES: usize = 256;
 /// One push under way.
 struct Push {
     engine: Arc<Engine>,
-    remote: Registry,
+    remote: blocking::Repository,
     options: PushOptions,
     cancel: Cancel,
     messages: mpsc::Sender<Result<JsonMessage>>,
@@ -43,17 +43,15 @@ impl Engine {
             name = name.with_tag(&request.tag).map_err(invalid)?;
         }
         let platform = parse_platform(request.platform.as_deref())?;
-        let cancelling = Cancelling::new();
-        let repository = self
-            .registries
-            .repository(&name, credentials(&request.auth))
-            .with_cancel(cancelling.registry.clone());
+        let cancelling = Cancelling::default();
+        let repository =
+            self.registries.repository(&name, credentials(&request.auth)).with_cancel(cancelling.0.clone());
         let (messages, receiver) = mpsc::channel(MESSAGES);
         let push = Push {
             engine: Arc::clone(self),
-            remote: Registry::new(&name, repository.blocking(Handle::current())),
+            remote: repository.blocking(Handle::current()),
             options: PushOptions { platform },
-            cancel: cancelling.images.clone(),
+            cancel: cancelling.0.clone(),
             messages,
         };
         tokio::task::spawn_blocking(move || {

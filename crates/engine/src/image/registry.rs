@@ -200,10 +200,7 @@ fn refusal(error: &ponton_registry::Error, reference: &Reference) -> (ErrorKind,
 /// The same of an error in whose causes a registry's may be.
 pub(super) fn refused_image(error: ponton_image::Error, reference: &Reference) -> Error {
     match error {
-        ponton_image::Error::Registry { what, source } => match source.downcast() {
-            Ok(refusal) => refused(*refusal, reference),
-            Err(source) => Error::failed(what, source),
-        },
+        ponton_image::Error::Registry(error) => refused(error, reference),
         error => error.into(),
     }
 }

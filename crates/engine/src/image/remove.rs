@@ -1,15 +1,15 @@
 //! Names given and taken, and images removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use ponton_api::filters::Filters;
 use ponton_api::image::{DeleteResponseItem, PruneResponse};
-use ponton_image::{Image, Removed};
+use ponton_image::{ImageSummary, Removed};
 use ponton_oci::digest::ImageId;
 
-use super::{created, now, parse_reference, tags, until};
+use super::{created, is_dangling, now, parse_reference, until};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 
@@ -60,23 +60,22 @@ impl Engine {
         let until = until(&filters)?;
         let engine = Arc::clone(self);
         blocking(move || {
-            let mut response = PruneResponse::default();
-            for image in engine.images.list()? {
-                let wanted = (!dangling || tags(&image).is_empty())
-                    && engine.image_users(&image.id).is_empty()
-                    && until.is_none_or(|until| created(&image) <= until)
-                    && has_labels(&filters, &image);
-                if !wanted {
-                    continue;
-                }
-                let id = image.id.to_string();
-                let removed = engine.images.remove(&id, true, &|id| engine.image_users(id))?;
-                response.space_reclaimed += image.size;
-                let told = engine.tell_removed(&id, &image.config.config.labels, removed);
-                response.images_deleted.get_or_insert_default().extend(told);
-            }
-            engine.tell_pruned("image", response.space_reclaimed);
-            Ok(response)
+            let wanted = |image: &ImageSummary| {
+                (!dangling || is_dangling(image))
+                    && until.is_none_or(|until| created(image) <= until)
+                    && has_labels(&filters, &image.labels)
+            };
+            let labels = engine.images.summaries()?.into_iter();
+            let labels: HashMap<_, _> = labels.map(|image| (image.id, image.labels)).collect();
+            let pruned = engine.images.prune(&wanted, &|id| engine.image_users(id))?;
+            let none = BTreeMap::new();
+            let removed = pruned.removed.into_iter().flat_map(|(id, removed)| {
+                engine.tell_removed(&id.to_string(), labels.get(&id).unwrap_or(&none), removed)
+            });
+            let deleted: Vec<_> = removed.collect();
+            engine.tell_pruned("image", pruned.freed);
+            let images_deleted = (!deleted.is_empty()).then_some(deleted);
+            Ok(PruneResponse { images_deleted, space_reclaimed: pruned.freed })
         })
         .await
     }
@@ -111,8 +110,7 @@ impl Engine {
     }
 }
 
-fn has_labels(filters: &Filters, image: &Image) -> bool {
-    let labels = &image.config.config.labels;
+fn has_labels(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
     filters.matches_labels("label", labels)
         && !(filters.contains("label!") && filters.matches_labels("label!", labels))
 }
