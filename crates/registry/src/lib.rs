@@ -19,12 +19,23 @@
 pub mod blocking;
 pub mod credentials;
 
+pub mod challenge;
+
+mod access;
 mod blob;
 mod client;
 mod config;
+mod connect;
+mod endpoint;
 mod error;
+mod list;
+mod manifest;
+mod redirect;
 mod repository;
 mod search;
+mod transport;
+mod tries;
+mod trust;
 mod upload;
 
 pub use blob::Blob;
@@ -35,3 +46,30 @@ pub use error::{Error, Kind, Result};
 pub use repository::{Fetched, Repository, TagOrDigest};
 pub use search::{Search, SearchResult};
 pub use upload::{Source, Upload};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is waited for may be waited for by a task of its own.
+    #[expect(dead_code, reason = "compiled, not run")]
+    fn tasks(client: Client, repository: Repository, mut blob: Blob, mut upload: Upload) {
+        fn is_send(_: impl Send) {}
+        let tag = TagOrDigest::Tag(String::new());
+        let digest = ponton_oci::digest::Digest::sha256_of(b"");
+        let descriptor = ponton_oci::descriptor::Descriptor::new("", digest.clone(), 0);
+        is_send(client.login("", &Credentials::Anonymous));
+        is_send(client.search("", &Credentials::Anonymous, &Search::default()));
+        is_send(repository.manifest(&tag));
+        is_send(repository.head_manifest(&tag));
+        is_send(repository.blob(&descriptor, 0));
+        is_send(repository.push_blob(&descriptor, &|| Ok(Box::new(std::io::empty()))));
+        is_send(repository.push_manifest(&tag, "", bytes::Bytes::new()));
+        is_send(repository.mount_blob(&digest, ""));
+        is_send(repository.referrers(&digest, None));
+        is_send(repository.tags());
+        is_send(blob.next());
+        is_send(upload.write(bytes::Bytes::new()));
+        is_send(upload.finish(&digest));
+    }
+}
