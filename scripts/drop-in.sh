@@ -28,7 +28,7 @@ docker_start() {
 		>"$work/dockerd.log" 2>&1 &
 	dockerd=$!
 	export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/docker
-	for _ in $(seq 200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
+	for _ in $(seq 1200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 	docker import "$image" busybox >/dev/null || { tail -n 20 "$work/dockerd.log" >&2; return 1; }
 }
 
@@ -61,7 +61,7 @@ step() { # step NAME COMMAND...: one block of the transcript
 	echo "== $1"
 	shift
 	# Through a shell, which knows the functions of this one.
-	timeout -k 1 30 bash -c '"$@"' step "$@" 2>&1 </dev/null
+	timeout -k 1 120 bash -c '"$@"' step "$@" 2>&1 </dev/null
 	echo "exit $?"
 }
 
@@ -71,7 +71,7 @@ terminal() { SHELL=/bin/bash script -qec "$*" /dev/null <>"$work/nobody"; }
 until_says() { # until_says TEXT COMMAND...: once the command says so
 	local text=$1
 	shift
-	for _ in $(seq 100); do "$@" 2>/dev/null | grep -q "$text" && return; sleep 0.1; done
+	for _ in $(seq 600); do "$@" 2>/dev/null | grep -q "$text" && return; sleep 0.1; done
 	echo "it never says $text"
 	return 1
 }
@@ -115,7 +115,7 @@ steps() { # steps ENGINE RUNTIME: engine is the words that begin its command lin
 	step top bash -c "$engine top $name | sed -n 2p | grep -c 'while'"
 	step stats bash -c "$engine stats --no-stream --format '{{.PIDs}}' $name | grep -c '^[1-9]'"
 	step pause $engine pause $name
-	step paused $engine ps --filter name=$name --format '{{.Status}}'
+	step paused $engine ps --filter name=$name --format '{{.State}}'
 	step exec-paused $engine exec $name true
 	step unpause $engine unpause $name
 	step update $5 $name $(awk '{print $3}' <<<"$engine")
@@ -133,7 +133,7 @@ steps() { # steps ENGINE RUNTIME: engine is the words that begin its command lin
 	step left bash -c "$engine ps -aq | wc -l"
 }
 
-docker_health() { until_says healthy docker inspect --format '{{.State.Health.Status}}' "$1"; }
+docker_health() { until_says '^healthy' docker inspect --format '{{.State.Health.Status}}' "$1"; }
 docker_update() { docker update --memory 96m --memory-swap -1 --pids-limit 60 "$1"; }
 docker_steps() { # docker_steps RUNTIME
 	steps docker "--runtime $1" "$1" "" docker_update docker_health

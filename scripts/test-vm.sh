@@ -50,7 +50,7 @@ while IFS=$'\t' read -r _ _ program; do
 	install -D -m 755 -s "$program" "$stage$program"
 done <"$work/programs"
 install -m 755 scripts/vm-init.sh "$stage/init"
-printf 'PATHS="%s %s %s"\nexport PONTON_BIN_DIR=%s PONTON_TEST_SLOWNESS=10\n' "$project" "$target" "$bin" "$bin" >"$stage/environment"
+printf 'PATHS="%s %s %s"\nexport PONTON_BIN_DIR=%s\n' "$project" "$target" "$bin" "$bin" >"$stage/environment"
 
 # programs of a mode: BOUND DIRECTORY PROGRAM ARGUMENTS
 list() {
@@ -74,7 +74,7 @@ for mode in "${modes[@]}"; do
 	fi
 	mke2fs -q -F -t ext4 -d "$stage" -O ^has_journal "$work/tests.ext4" "$(($(du -sm "$stage" | cut -f1) + 600))M"
 	echo "==== $mode: $(wc -l <"$stage/programs") programs"
-	timeout -k 5 1500 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nodefaults -no-reboot \
+	timeout -k 5 1500 qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 2048 -nodefaults -no-reboot \
 		-display none -serial stdio -kernel .cache/vm/vmlinuz -initrd .cache/vm/initrd \
 		-drive file=.cache/vm/rootfs.ext4,if=virtio,format=raw,snapshot=on \
 		-drive file="$work/tests.ext4",if=virtio,format=raw,snapshot=on \

@@ -18,7 +18,7 @@ use ponton_engine::request::{
 use ponton_engine::{Engine, EngineConfig, ErrorKind};
 
 /// Longer than anything here takes; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Lab {
     directory: tempfile::TempDir,

@@ -14,7 +14,8 @@ use crate::{
 };
 use ponton_sys::netlink::Socket;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Only a hang, or a packet that is lost, reaches it.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A host without any link but a loopback that is up.
 fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {

@@ -5,17 +5,10 @@ mod fixture;
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use fixture::{Bundle, mount, stderr};
-
-/// Emulated machines are slower.
-fn deadline() -> Duration {
-    let slowness = std::env::var("PONTON_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(10) * slowness.unwrap_or(1)
-}
+use fixture::{Bundle, mount, stderr, until};
 
 /// Counts in a file of the root file system.
 fn counter() -> Bundle {
@@ -35,15 +28,10 @@ fn has_criu() -> bool {
 /// Waits until it has counted further than `from`; how far.
 #[track_caller]
 fn count_after(bundle: &Bundle, from: u32) -> u32 {
-    let begin = Instant::now();
-    loop {
+    until(&format!("a count beyond {from}"), || {
         let text = fs::read_to_string(bundle.root().join("tmp/count")).unwrap_or_default();
-        if let Some(count) = text.trim().parse().ok().filter(|count| *count > from) {
-            return count;
-        }
-        assert!(begin.elapsed() < deadline(), "it does not count on from {from}: {text:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        text.trim().parse().ok().filter(|count| *count > from)
+    })
 }
 
 #[track_caller]

@@ -9,25 +9,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ponton_sys::{pty, socket};
 use serde_json::{Value, json};
 
-use fixture::{Bundle, stdout, with_host_programs};
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(begin.elapsed() < DEADLINE, "waited for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use fixture::{Bundle, PATIENCE, stdout, until, with_host_programs};
 
 fn sleeper() -> Bundle {
     Bundle::new(|spec| spec["process"]["args"] = json!(["sleep", "1000"]))
@@ -329,7 +316,7 @@ fn readiness_is_handed_on() {
     fs::create_dir(bundle.root().join("run")).unwrap();
     let path = bundle.path().join("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let run = ["run", "--detach", "--bundle", bundle.path_text(), &bundle.id];
     assert_ok(&bundle.finish(bundle.prepare(&run).env("NOTIFY_SOCKET", &path)));
     let mut buffer = [0; 256];

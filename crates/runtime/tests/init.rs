@@ -41,7 +41,7 @@ fn it_hands_signals_on() {
 fn it_reaps_orphans() {
     // The subshell's child outlives it. A zombie would have its directory in /proc for ever.
     let script = "orphan=$( (sleep 0.05 >/dev/null & echo $!) ); tries=0
-        while [ -e /proc/$orphan ] && [ $tries -lt 500 ]; do sleep 0.01; tries=$((tries+1)); done
+        while [ -e /proc/$orphan ] && [ $tries -lt 10000 ]; do sleep 0.01; tries=$((tries+1)); done
         test ! -e /proc/$orphan";
     assert_eq!(init(script).status().unwrap().code(), Some(0));
 }

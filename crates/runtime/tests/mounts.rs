@@ -184,7 +184,7 @@ fn mounts_of_the_host_reach_a_root_that_is_a_slave_and_never_the_other_way() {
             bundle = bundle.path_text(),
         );
         let output = Command::new("timeout")
-            .args(["30", "unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
+            .args(["120", "unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
             .output()
             .unwrap();
         stdout(&output)

@@ -44,7 +44,7 @@ impl Server {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
         read.expect("the server closes the connection").unwrap();
         String::from_utf8(answer).unwrap()
     }
@@ -164,7 +164,7 @@ async fn a_body_that_is_too_long_is_refused() {
     stream.write_all(head.as_bytes()).await.unwrap();
     // The length that is announced is enough: nothing has to be sent.
     let mut answer = vec![0; 4096];
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut answer)).await;
     let length = read.expect("an answer without the body").unwrap();
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert_eq!(status(&answer), "413", "{answer}");

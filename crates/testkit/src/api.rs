@@ -2,12 +2,12 @@
 //!
 //! It shares no code with the product's client, so that a mistake in one cannot hide in the other.
 
+use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde_json::Value;
+use crate::wait::PATIENCE;
 
 /// The Engine API behind one socket.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Api {
     /// A connection with the request written, for streams.
     pub fn open(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> io::Result<UnixStream> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let length = body.len();
         let head =
             format!("{method} {path} HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: {length}\r\n\r\n");

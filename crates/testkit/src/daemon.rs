@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end, with `input` on its standard input; killed after two minutes.
+/// Runs a command to its end, with `input` on its standard input; killed when it must have hung: after ten minutes.
 pub fn run(command: &mut Command, input: &[u8]) -> Ran {
     let mut child = command
         .stdin(Stdio::piped())
@@ -49,7 +49,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Ran {
     let pid = Pid::from_child(&child);
     let (done, ended) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(Duration::from_secs(600)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let _ = kill_process(pid, Signal::KILL);
         }
     });
@@ -129,7 +129,7 @@ impl Daemon {
         assert!(self.child.is_none(), "it runs already");
         self.spawn_unready();
         let api = self.api();
-        wait::until("the daemon's first answer", Duration::from_secs(20), || {
+        wait::until("the daemon's first answer", || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
                 panic!("the daemon ended with {status}: {}", self.log());
             }
@@ -139,11 +139,11 @@ impl Daemon {
 
     /// Starts the daemon's process and measures the time to its first answer.
     pub fn time_to_first_answer(&mut self) -> Duration {
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         self.spawn_unready();
         let api = self.api();
         while api.try_request("GET", "/_ping", None).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(30), "the daemon does not answer: {}", self.log());
+            assert!(begin.elapsed() < wait::PATIENCE, "the daemon does not answer: {}", self.log());
             std::thread::sleep(Duration::from_micros(200));
         }
         begin.elapsed()
@@ -197,7 +197,7 @@ impl Daemon {
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         kill_process(Pid::from_child(&child), Signal::TERM).expect("SIGTERM to the daemon");
-        wait::until("the daemon's end", Duration::from_secs(30), || child.try_wait().expect("wait")).code()
+        wait::until("the daemon's end", || child.try_wait().expect("wait")).code()
     }
 
     /// Kills the daemon and starts the next one on the same state.
@@ -274,10 +274,8 @@ impl Drop for Daemon {
         }
         if self.child.is_none() && self.path("run").exists() {
             self.spawn_unready();
-            for _ in 0..2000 {
-                if self.api().try_request("GET", "/_ping", None).is_ok() {
-                    break;
-                }
+            let begin = Instant::now();
+            while self.api().try_request("GET", "/_ping", None).is_err() && begin.elapsed() < wait::PATIENCE {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }

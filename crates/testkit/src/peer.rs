@@ -29,9 +29,7 @@ impl Peer {
         let namespace = network_namespace();
         let child = spawn(dir.path(), &namespace);
         let peer = Self { dir, namespace, child };
-        wait::until("dockerd's first answer", Duration::from_secs(60), || {
-            peer.api().try_request("GET", "/_ping", None).ok()
-        });
+        wait::until("dockerd's first answer", || peer.api().try_request("GET", "/_ping", None).ok());
         peer.docker(&[
             "import",
             "--change",
@@ -46,7 +44,7 @@ impl Peer {
     /// Stops dockerd with SIGTERM.
     pub fn stop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        wait::until("dockerd's end", Duration::from_secs(30), || self.child.try_wait().expect("wait"));
+        wait::until("dockerd's end", || self.child.try_wait().expect("wait"));
     }
 
     /// Starts dockerd again and measures the time to its first answer.
@@ -54,7 +52,7 @@ impl Peer {
         let begin = Instant::now();
         self.child = spawn(self.dir.path(), &self.namespace);
         while self.api().try_request("GET", "/_ping", None).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "dockerd does not answer");
+            assert!(begin.elapsed() < wait::PATIENCE, "dockerd does not answer");
             std::thread::sleep(Duration::from_micros(200));
         }
         begin.elapsed()
@@ -122,10 +120,8 @@ impl Drop for Peer {
             self.docker(&[&["rm", "-f"], ids.as_slice()].concat());
         }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        for _ in 0..1500 {
-            if self.child.try_wait().ok().flatten().is_some() {
-                break;
-            }
+        let begin = Instant::now();
+        while self.child.try_wait().ok().flatten().is_none() && begin.elapsed() < wait::PATIENCE {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = self.child.kill();

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// How long a program may take to print what is waited for.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::wait::{self, PATIENCE};
 
 /// A program with a terminal of its own, 80 columns by 24 rows.
 pub struct Terminal {
@@ -84,7 +83,7 @@ impl Terminal {
             self.resize(rows, columns);
             match self.seen_within(text, Duration::from_millis(500)) {
                 Ok(()) => return,
-                Err(RecvTimeoutError::Timeout) if begin.elapsed() < LIMIT => {}
+                Err(RecvTimeoutError::Timeout) if begin.elapsed() < PATIENCE => {}
                 Err(error) => self.missed(text, error),
             }
         }
@@ -93,7 +92,7 @@ impl Terminal {
     /// Waits until the program has printed `text`, and forgets what came up to it.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
-        if let Err(error) = self.seen_within(text, LIMIT) {
+        if let Err(error) = self.seen_within(text, PATIENCE) {
             self.missed(text, error);
         }
     }
@@ -119,9 +118,8 @@ impl Terminal {
     /// Waits for the program's end, and gives its exit code.
     #[track_caller]
     pub fn end(mut self) -> i32 {
-        let status = crate::wait::until("the program on the terminal to end", LIMIT, || {
-            self.child.try_wait().expect("wait")
-        });
+        let status =
+            wait::until("the program on the terminal to end", || self.child.try_wait().expect("wait"));
         status.code().unwrap_or(-1)
     }
 }

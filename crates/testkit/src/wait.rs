@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-/// How many times slower than a processor the machine is: `PONTON_TEST_SLOWNESS`, which is set under
-/// emulation.
-fn slowness() -> u32 {
-    std::env::var("PONTON_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+/// Longer than anything takes on a slow machine that is busy with something else; only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Polls `condition` until it gives a value; panics with `what` when patience ends.
+#[track_caller]
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition)
 }
 
-/// Polls `condition` until it gives a value; panics with `what` after `limit`.
-pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+/// As [`until`], for what is known to take longer.
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
-    let limit = limit * slowness();
     loop {
         if let Some(value) = condition() {
             return value;

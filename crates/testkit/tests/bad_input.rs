@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ponton_testkit::tar::{self, Tar};
 use ponton_testkit::{Daemon, Ran, daemon, image, wait};
@@ -118,9 +117,7 @@ impl Feeder {
         let images = self.daemon.ponton(&["images", "-aq"]).ok();
         assert_eq!(images.lines().count(), 1, "{images}");
         // What is discarded is deleted in the background.
-        wait::until("the end of deleting", Duration::from_secs(20), || {
-            (entries(&self.daemon.path("data/tmp")) == 0).then_some(())
-        });
+        wait::until("the end of deleting", || (entries(&self.daemon.path("data/tmp")) == 0).then_some(()));
         assert_eq!(entries(&self.daemon.path("data/content/ingest")), 0);
         assert_eq!(entries(&self.daemon.path("data/content/blobs/sha256")), 1, "the configuration");
         // Names of layers and of snapshots, and the layer.

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::mpsc::channel;
 
 use ponton_testkit::{Daemon, Terminal, daemon, image, wait};
 
@@ -124,20 +124,20 @@ fn events_are_told_once_and_in_order() {
         .spawn()
         .expect("events");
     let mut lines = BufReader::new(listener.stdout.take().expect("stdout")).lines();
-    // The listener is there once it hears of an image's tag.
+    let (is_there, listening) = channel();
     let heard = std::thread::spawn(move || {
         let mut heard: Vec<String> = Vec::new();
         while heard.last().is_none_or(|last| last != "destroy") {
             heard.push(lines.next().expect("a line").expect("read"));
+            let _ = is_there.send(());
         }
         heard.retain(|action| action != "tag");
         heard
     });
-    let mut n = 0;
-    wait::until("the listener", Duration::from_secs(10), || {
-        n += 1;
-        daemon.docker(&["tag", "busybox", &format!("t{n}")]).ok();
-        (n > 20).then_some(())
+    // The listener is there once it hears of an image's tag.
+    wait::until("the listener", || {
+        daemon.docker(&["tag", "busybox", "heard"]).ok();
+        listening.try_recv().ok()
     });
     daemon.docker(&["run", "--rm", "--name", "told", "busybox", "true"]).ok();
     let heard = heard.join().expect("listener");

@@ -54,9 +54,7 @@ fn killed_at_random_moments() {
     let is_clean = |state: &Vec<String>| {
         !state.iter().any(|entry| entry.contains("trash-") || entry.starts_with("run/"))
     };
-    let clean = wait::until("a clean beginning", Duration::from_secs(20), || {
-        Some(state_of(&daemon)).filter(is_clean)
-    });
+    let clean = wait::until("a clean beginning", || Some(state_of(&daemon)).filter(is_clean));
     let book: Book = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicUsize::new(0));
@@ -91,7 +89,7 @@ fn killed_at_random_moments() {
     let left = || (state_of(&daemon), leak::cgroups_of(&ids));
     let clean = (clean, Vec::new());
     let begin = Instant::now();
-    while left() != clean && begin.elapsed() < Duration::from_secs(20) {
+    while left() != clean && begin.elapsed() < wait::PATIENCE {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(left(), clean, "left behind, or gone");

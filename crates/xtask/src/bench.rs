@@ -312,7 +312,7 @@ fn with_memory(engine: &Engine, work: impl FnOnce() -> f64) -> (f64, u64) {
 /// What was done earlier must not be finished in somebody else's time: the engine's deleting, and the writing of all.
 fn quiet(engine: &Engine) {
     if let Some(trash) = &engine.trash {
-        wait::until("the end of the deleting", Duration::from_secs(300), || {
+        wait::within(Duration::from_secs(300), "the end of the deleting", || {
             std::fs::read_dir(trash).expect("trash").next().is_none().then_some(())
         });
     }

@@ -13,6 +13,7 @@ use super::{Container, View};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::lifecycle::State;
+use crate::spec;
 
 impl Engine {
     /// All about one container.
@@ -51,6 +52,7 @@ impl Engine {
             restart_count: i64::from(view.life.restarts),
             driver: settings.driver.clone(),
             platform: "linux".into(),
+            apparmor_profile: spec::apparmor_profile(&settings.host_config),
             exec_ids: container.execs.running(),
             host_config: settings.host_config.clone(),
             graph_driver: GraphDriver { data: None, name: settings.driver.clone() },

@@ -197,6 +197,12 @@ fn cgroups_path(parent: &str, id: &str) -> String {
     }
 }
 
+/// The AppArmor profile that `--security-opt` names; empty where it names none.
+pub fn apparmor_profile(host: &HostConfig) -> String {
+    let options = host.security_opt.as_deref().unwrap_or_default();
+    Security::parse(options).map(|security| security.apparmor).unwrap_or_default()
+}
+
 fn namespaces(host: &HostConfig, joined: &Joined) -> Vec<Namespace> {
     let asked = [
         (NamespaceType::Mount, true, None),

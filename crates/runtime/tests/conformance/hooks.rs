@@ -120,7 +120,10 @@ pub(crate) const ALL: &[Statement] = &[
                 ("poststart", "running"),
                 ("poststop", "stopped"),
             ] {
-                let bundle = hooked(&[(kind, "cat > $D/state")], "sleep 0.2");
+                // The program of a container that is looked at while it lives waits for that.
+                let program =
+                    if kind == "poststop" { "true" } else { "until test -s /srv/state; do sleep 0.01; done" };
+                let bundle = hooked(&[(kind, "cat > $D/new; mv $D/new $D/state")], program);
                 live(&bundle);
                 let state: Value = serde_json::from_str(&text(&bundle, "state"))
                     .unwrap_or_else(|error| panic!("{kind}: {error}: {}", text(&bundle, "state")));
@@ -175,7 +178,7 @@ pub(crate) const ALL: &[Statement] = &[
         check: || {
             for kind in OUTSIDE {
                 let bundle =
-                    hooked(&[(kind, "readlink /proc/self/ns/mnt > $D/ns; hostname >> $D/ns")], "sleep 0.2");
+                    hooked(&[(kind, "readlink /proc/self/ns/mnt > $D/ns; hostname >> $D/ns")], "true");
                 live(&bundle);
                 let own = fs::read_link("/proc/self/ns/mnt").unwrap();
                 let text = text(&bundle, "ns");

@@ -95,12 +95,9 @@ fn created(change: impl FnOnce(&mut Value)) -> Bundle {
 }
 
 /// Waits for what another process does.
+#[track_caller]
 fn wait_for(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + std::time::Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it does not come");
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+    fixture::until("what another process does", || condition().then_some(()));
 }
 
 fn check(statement: &Statement) -> Outcome {

@@ -5,12 +5,11 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::fs::StatVfsMountFlags;
 use serde_json::json;
 
-use crate::fixture::{Bundle, stderr, with_host_programs};
+use crate::fixture::{Bundle, stderr, until, with_host_programs};
 
 /// Finds a process that executes the runtime, takes its `exe`, lets it end, and writes to it as soon
 /// as the kernel lets go of a file that is executed.
@@ -135,11 +134,7 @@ fn number(file: &File) -> String {
     file.as_raw_fd().to_string()
 }
 
-fn wait_for(condition: impl FnMut() -> bool) {
-    let mut condition = condition;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it does not come");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+#[track_caller]
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    until("what another process does", || condition().then_some(()));
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -196,10 +195,8 @@ fn one_that_hangs_is_killed_with_all_that_it_started() {
         spec["hooks"] = json!({"createRuntime": [hook(&script)]});
         spec["hooks"]["createRuntime"][0]["timeout"] = json!(1);
     });
-    let begin = Instant::now();
     let text = stderr(&bundle.run());
     assert!(text.contains("hooks.createRuntime[0] /bin/sh: killed: not done within 1 s"), "{text}");
-    assert!(begin.elapsed() < Duration::from_secs(20));
     let pid: u32 = lines(&bundle.path().join("pid"))[0].parse().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     assert!(status.is_empty() || status.contains("State:\tZ"), "its child: {status}");

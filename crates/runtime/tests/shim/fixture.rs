@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as ProcessStdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ponton_oci::runtime::{Linux, Namespace, NamespaceType, Process, Root, Spec};
 use ponton_runtime::host::Host;
@@ -15,11 +15,8 @@ use ponton_runtime::shim::protocol::{
     Adopt, AttachSpec, Event, Exec, Exit, FdRole, LogTarget, Reply, Request, Start, Status, Stdio,
 };
 
-/// No single wait of a test takes longer; under emulation (`PONTON_TEST_SLOWNESS`) all take their time.
-fn patience() -> Duration {
-    let slowness = std::env::var("PONTON_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(20) * slowness.unwrap_or(1)
-}
+/// Longer than anything takes on a slow machine that is busy with something else; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Shim {
     pub child: Child,
@@ -63,12 +60,14 @@ impl Fixture {
             .stdin(ProcessStdio::null())
             .spawn()
             .unwrap();
-        let client = (0..2000)
-            .find_map(|_| {
-                std::thread::sleep(Duration::from_millis(1));
-                Client::connect(&socket).ok()
-            })
-            .expect("the shim listens");
+        let begin = Instant::now();
+        let client = loop {
+            match Client::connect(&socket) {
+                Ok(client) => break client,
+                Err(error) => assert!(begin.elapsed() < PATIENCE, "the shim does not listen: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let mut shim = Shim { child, client, socket, directory, ends: Vec::new() };
         shim.bound();
         // A connection counts when it is accepted.
@@ -152,7 +151,7 @@ impl Shim {
         rustix::net::sockopt::set_socket_timeout(
             &self.client,
             rustix::net::sockopt::Timeout::Recv,
-            Some(patience()),
+            Some(PATIENCE),
         )
         .unwrap();
     }
@@ -299,7 +298,7 @@ impl Running {
 /// The test's end and the shim's end of a client's connection.
 pub fn client_pair() -> (UnixStream, UnixStream) {
     let (own, other) = UnixStream::pair().unwrap();
-    own.set_read_timeout(Some(patience())).unwrap();
+    own.set_read_timeout(Some(PATIENCE)).unwrap();
     other.set_nonblocking(true).unwrap();
     (own, other)
 }

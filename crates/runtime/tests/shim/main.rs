@@ -69,7 +69,7 @@ fn failures_have_their_class_and_leave_nothing() {
     let (_own, other) = client_pair();
     let error = shim.attach("a", everything(), &other).unwrap_err();
     assert_eq!(refused(error), FailureKind::NotFound);
-    let running = shim.start(&fixture, "a", &["/bin/sleep", "100"], Options::default()).unwrap();
+    let running = shim.start(&fixture, "a", &["/bin/sleep", "1000"], Options::default()).unwrap();
     let error = shim.start(&fixture, "a", &["/bin/true"], Options::default()).err().unwrap();
     assert_eq!(refused(error), FailureKind::Invalid);
     let forget = Request::Forget { container: "a".into(), exec: None };
@@ -211,7 +211,7 @@ fn a_terminal_has_a_size_and_detach_keys() {
 fn exec_runs_beside_and_has_a_record_of_its_own() {
     let fixture = Fixture::new();
     let mut shim = fixture.shim("1");
-    let running = shim.start(&fixture, "a", &["/bin/sleep", "100"], Options::default()).unwrap();
+    let running = shim.start(&fixture, "a", &["/bin/sleep", "1000"], Options::default()).unwrap();
     let before = shim.open_files();
     let (mut own, other) = client_pair();
     let stdio = Stdio { stdin: true, stdin_once: true, ..Stdio::default() };
@@ -335,7 +335,7 @@ fn sixty_four_containers_leave_no_descriptor_and_cost_little() {
         .map(|number| {
             let id = format!("c{number}");
             let log = Some(LogTarget::new(fixture.log(&id)));
-            shim.start(&fixture, &id, &["/bin/sleep", "100"], Options { log, ..Options::default() }).unwrap()
+            shim.start(&fixture, &id, &["/bin/sleep", "1000"], Options { log, ..Options::default() }).unwrap()
         })
         .collect();
     println!("64 started: {:?}", began.elapsed());
@@ -388,7 +388,7 @@ fn a_start_waits_for_the_last_runs_group_alone() {
         let start = Start { container: "a".into(), plan, stdio: Stdio::default(), log: None, attach: vec![] };
         Request::Start(Box::new(start))
     };
-    let Reply::Started { pid, .. } = shim.call(&start(&["/bin/sleep", "100"])) else { panic!() };
+    let Reply::Started { pid, .. } = shim.call(&start(&["/bin/sleep", "1000"])) else { panic!() };
     let mut stray = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
     let hierarchies = Layout::detect().unwrap().hierarchies;
     let made: Vec<_> = hierarchies
