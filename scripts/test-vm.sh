@@ -26,7 +26,7 @@ trap 'rm -rf "$work"' EXIT
 # The suites of a mode, each with its bound in seconds: emulation is some 35 times slower than the processor.
 suites() {
 	case $1 in
-	v2) echo "ponton-sys:120 ponton-cgroup:120 ponton-snapshot:180 ponton-runtime:400 outlive:300 bad_input:300" ;;
+	v2) echo "ponton-sys:120 ponton-cgroup:120 ponton-snapshot:180 ponton-runtime:900 rights:300 outlive:600 bad_input:600" ;;
 	v1) echo "ponton-cgroup:120 cgroup:300 container:300" ;;
 	systemd) echo "ponton-cgroup:120 systemd:300" ;;
 	esac
@@ -74,7 +74,7 @@ for mode in "${modes[@]}"; do
 	fi
 	mke2fs -q -F -t ext4 -d "$stage" -O ^has_journal "$work/tests.ext4" "$(($(du -sm "$stage" | cut -f1) + 600))M"
 	echo "==== $mode: $(wc -l <"$stage/programs") programs"
-	timeout -k 5 1500 qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 2048 -nodefaults -no-reboot \
+	timeout -k 5 3000 qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 2048 -nodefaults -no-reboot \
 		-display none -serial stdio -kernel .cache/vm/vmlinuz -initrd .cache/vm/initrd \
 		-drive file=.cache/vm/rootfs.ext4,if=virtio,format=raw,snapshot=on \
 		-drive file="$work/tests.ext4",if=virtio,format=raw,snapshot=on \

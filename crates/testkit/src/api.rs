@@ -27,6 +27,27 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Parses what came on a connection until its end; `None` if that is not whole.
+    pub fn parse(all: &[u8]) -> Option<Self> {
+        let end = all.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&all[..end]).into_owned();
+        let status = head.split_whitespace().nth(1)?.parse().ok()?;
+        let lower = head.to_ascii_lowercase();
+        let rest = &all[end + 4..];
+        let body = if lower.contains("transfer-encoding: chunked") {
+            unchunk(rest)?
+        } else if let Some(length) = lower.lines().find_map(|l| l.strip_prefix("content-length: ")) {
+            let length: usize = length.trim().parse().ok()?;
+            if rest.len() < length {
+                return None;
+            }
+            rest[..length].to_vec()
+        } else {
+            rest.to_vec()
+        };
+        Some(Self { status, head, body })
+    }
+
     /// The body as JSON; [`Value::Null`] when it is empty.
     pub fn json(&self) -> Value {
         if self.body.is_empty() {
@@ -75,7 +96,8 @@ impl Api {
         let mut stream = self.open(method, path, headers, bytes.as_bytes())?;
         let mut all = Vec::new();
         stream.read_to_end(&mut all)?;
-        parse(&all).ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is not whole"))
+        Answer::parse(&all)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is not whole"))
     }
 
     /// One request that must be answered.
@@ -95,26 +117,6 @@ impl Api {
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.request("POST", path, Some(body))
     }
-}
-
-fn parse(all: &[u8]) -> Option<Answer> {
-    let end = all.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&all[..end]).into_owned();
-    let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    let lower = head.to_ascii_lowercase();
-    let rest = &all[end + 4..];
-    let body = if lower.contains("transfer-encoding: chunked") {
-        unchunk(rest)?
-    } else if let Some(length) = lower.lines().find_map(|l| l.strip_prefix("content-length: ")) {
-        let length: usize = length.trim().parse().ok()?;
-        if rest.len() < length {
-            return None;
-        }
-        rest[..length].to_vec()
-    } else {
-        rest.to_vec()
-    };
-    Some(Answer { status, head, body })
 }
 
 fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
@@ -140,10 +142,11 @@ mod tests {
 
     #[test]
     fn a_cut_answer_is_no_answer() {
-        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").is_none());
-        assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").is_none());
+        assert!(Answer::parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").is_none());
+        assert!(Answer::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").is_none());
         let answer =
-            parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n").unwrap();
+            Answer::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")
+                .unwrap();
         assert_eq!((answer.status, answer.text().as_str()), (200, "ab"));
     }
 }

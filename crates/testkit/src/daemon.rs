@@ -5,12 +5,13 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Api, image, wait};
+use crate::{Api, Namespace, image, wait};
 
 /// What a command printed, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub fn binaries() -> PathBuf {
 /// A daemon in a network namespace and directories of its own.
 pub struct Daemon {
     dir: TempDir,
-    namespace: Child,
+    namespace: Arc<Namespace>,
     child: Option<Child>,
     flags: Vec<String>,
     small_disk: Option<String>,
@@ -110,7 +111,7 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("ponton-test-").tempdir().expect("a temporary directory");
         let mut daemon = Self {
             dir,
-            namespace: network_namespace(),
+            namespace: Namespace::new(),
             child: None,
             flags: flags.iter().map(ToString::to_string).collect(),
             small_disk: small_disk.map(str::to_owned),
@@ -180,9 +181,7 @@ impl Daemon {
 
     /// A command that runs in the daemon's network namespace. It keeps the process id that it gets.
     pub fn in_namespace(&self, program: &Path) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.namespace.id())).arg("--").arg(program);
-        command
+        self.namespace.command(program)
     }
 
     /// Kills the daemon with SIGKILL.
@@ -263,7 +262,12 @@ impl Daemon {
 
     /// Process id that lives in the daemon's network namespace as long as the test.
     pub fn namespace_pid(&self) -> u32 {
-        self.namespace.id()
+        self.namespace.pid()
+    }
+
+    /// The network namespace, for what is to run beside the daemon.
+    pub fn namespace(&self) -> Arc<Namespace> {
+        self.namespace.clone()
     }
 }
 
@@ -291,25 +295,5 @@ impl Drop for Daemon {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        let _ = self.namespace.kill();
-        let _ = self.namespace.wait();
     }
-}
-
-/// A process that holds a network namespace with the loopback interface up.
-pub(crate) fn network_namespace() -> Child {
-    let mut child = Command::new("unshare")
-        .args(["--net", "--", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("unshare --net");
-    let mut line = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(child.stdout.take().expect("stdout")),
-        &mut line,
-    )
-    .expect("read from the namespace's process");
-    assert_eq!(line, "up\n", "a network namespace of its own");
-    child
 }

@@ -3,32 +3,42 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::daemon::{Ran, network_namespace, run};
-use crate::{Api, image, wait};
+use crate::daemon::{Ran, run};
+use crate::{Api, Namespace, image, wait};
 
 /// dockerd in a network namespace and directories of its own.
 pub struct Peer {
     dir: TempDir,
-    namespace: Child,
+    namespace: Arc<Namespace>,
+    flags: &'static [&'static str],
     child: Child,
 }
 
 impl Peer {
     /// Starts dockerd with the image `busybox:latest`. `None` when it is not installed.
     pub fn dockerd() -> Option<Self> {
+        Self::start(Namespace::new(), &[])
+    }
+
+    /// Starts dockerd in a namespace that others use too: it has no network for containers of its own.
+    pub fn dockerd_in(namespace: Arc<Namespace>) -> Option<Self> {
+        Self::start(namespace, &["--bridge=none", "--iptables=false", "--ip-forward=false"])
+    }
+
+    fn start(namespace: Arc<Namespace>, flags: &'static [&'static str]) -> Option<Self> {
         let found = Command::new("dockerd").arg("--version").stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("ponton-peer-").tempdir().expect("a temporary directory");
-        let namespace = network_namespace();
-        let child = spawn(dir.path(), &namespace);
-        let peer = Self { dir, namespace, child };
+        let child = spawn(dir.path(), &namespace, flags);
+        let peer = Self { dir, namespace, flags, child };
         wait::until("dockerd's first answer", || peer.api().try_request("GET", "/_ping", None).ok());
         peer.docker(&[
             "import",
@@ -50,7 +60,7 @@ impl Peer {
     /// Starts dockerd again and measures the time to its first answer.
     pub fn time_to_first_answer(&mut self) -> Duration {
         let begin = Instant::now();
-        self.child = spawn(self.dir.path(), &self.namespace);
+        self.child = spawn(self.dir.path(), &self.namespace, self.flags);
         while self.api().try_request("GET", "/_ping", None).is_err() {
             assert!(begin.elapsed() < wait::PATIENCE, "dockerd does not answer");
             std::thread::sleep(Duration::from_micros(200));
@@ -84,9 +94,12 @@ impl Peer {
 
     /// A docker command that speaks to dockerd.
     pub fn client(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.namespace.id())).arg("--").arg(program).args(args);
-        command.env("DOCKER_HOST", self.host()).env("HOME", self.dir.path()).env_remove("DOCKER_CONTEXT");
+        let mut command = self.namespace.command(program);
+        command
+            .args(args)
+            .env("DOCKER_HOST", self.host())
+            .env("HOME", self.dir.path())
+            .env_remove("DOCKER_CONTEXT");
         command
     }
 
@@ -98,12 +111,13 @@ impl Peer {
 }
 
 /// Starts the process of dockerd on this directory.
-fn spawn(dir: &Path, namespace: &Child) -> Child {
+fn spawn(dir: &Path, namespace: &Namespace, flags: &[&str]) -> Child {
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let log = File::options().create(true).append(true).open(path("dockerd.log")).expect("dockerd.log");
-    Command::new("nsenter")
-        .arg(format!("--net=/proc/{}/ns/net", namespace.id()))
-        .args(["--", "dockerd", "-H", &format!("unix://{}", path("docker.sock"))])
+    namespace
+        .command("dockerd")
+        .args(["-H", &format!("unix://{}", path("docker.sock"))])
+        .args(flags)
         .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "-p", &path("pid")])
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("clone of dockerd.log"))
@@ -131,7 +145,5 @@ impl Drop for Peer {
                 let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
             }
         }
-        let _ = self.namespace.kill();
-        let _ = self.namespace.wait();
     }
 }

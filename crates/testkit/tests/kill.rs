@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ponton_testkit::random::{Random, number};
 use ponton_testkit::{Api, Daemon, leak, wait};
 use serde_json::json;
 
@@ -27,22 +28,6 @@ struct Told {
 }
 
 type Book = Arc<Mutex<BTreeMap<String, Told>>>;
-
-/// xorshift64*: the test must be repeatable from its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
 
 #[test]
 fn killed_at_random_moments() {
@@ -61,10 +46,12 @@ fn killed_at_random_moments() {
     let workers: Vec<_> = (0..4)
         .map(|worker| {
             let (api, book, stop, count) = (daemon.api(), book.clone(), stop.clone(), count.clone());
-            std::thread::spawn(move || work(&api, &book, &stop, &count, Random(seed ^ (worker + 1) << 20)))
+            std::thread::spawn(move || {
+                work(&api, &book, &stop, &count, Random::new(seed ^ (worker + 1) << 20))
+            })
         })
         .collect();
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for _ in 0..kills {
         std::thread::sleep(Duration::from_millis(5 + random.next(window_ms)));
         daemon.kill_and_restart();
