@@ -52,6 +52,9 @@ pub enum Error {
     /// The registry failed, or refused.
     #[error(transparent)]
     Registry(ponton_registry::Error),
+    /// The registry has the name, but not for the platform.
+    #[error("{0}")]
+    NotFoundInRegistry(String),
     /// It was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -37,7 +37,19 @@ impl Images {
         what: &str,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Unpacked> {
-        let mut input = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(failed(what))?;
+        self.unpack_bounded(input, what, u64::MAX, progress)
+    }
+
+    /// Unpacks one layer's tar, whose decompressed bytes may be no more than `limit`.
+    pub(crate) fn unpack_bounded(
+        &self,
+        input: &mut (dyn Read + Send),
+        what: &str,
+        limit: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Unpacked> {
+        let input = Decoder::new(BufReader::with_capacity(1 << 16, input)).map_err(failed(what))?;
+        let mut input = Bounded { input, left: limit };
         let writer = self.snapshotter.begin_layer()?;
         let (stats, passed) =
             pipeline::run(&mut input, progress, |chunks| writer.unpack(chunks)).map_err(failed(what))?;
@@ -73,6 +85,23 @@ impl Images {
         Ok(unpacked)
     }
 
+    /// Unpacks a layer once more that stands elsewhere, here or in a stack that is put together.
+    pub(crate) fn unpack_from(&self, diff_id: &DiffId, stack: &Stack) -> Result<Unpacked> {
+        if let Some(layer) = stack.records.iter().find(|layer| layer.diff_id == *diff_id)
+            && let Some(writer) = stack.uncommitted(&layer.chain_id)
+        {
+            return self.unpack_again(diff_id, |output| writer.write_tar(output));
+        }
+        let elsewhere = self.store.images().layers_with(diff_id)?;
+        let chains =
+            elsewhere.into_iter().chain(stack.records.clone()).filter(|layer| layer.diff_id == *diff_id);
+        let chain = chains
+            .map(|layer| layer.chain_id)
+            .find(|chain| self.snapshotter.has_layer(chain))
+            .ok_or_else(|| Error::Invalid(format!("layer {diff_id} is gone")))?;
+        self.unpack_again(diff_id, |output| self.snapshotter.write_tar(&chain, output))
+    }
+
     /// Writes a layer's tar, and makes sure that it is the one that was unpacked.
     pub(crate) fn write_layer(&self, layer: &LayerRecord, output: &mut dyn Write) -> Result<()> {
         let what = format!("layer {}", layer.diff_id);
@@ -86,6 +115,23 @@ impl Images {
             )));
         }
         check_diff_id(&what, &layer.diff_id, &DiffId::from(digest))
+    }
+}
+
+/// A stream that must end before it has given too much: what is small when it is compressed may
+/// otherwise fill the disk.
+struct Bounded<R> {
+    input: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more bytes than its size allows")
+        })?;
+        Ok(length)
     }
 }
 

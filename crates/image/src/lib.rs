@@ -14,9 +14,11 @@ mod check;
 mod commit;
 mod error;
 mod explore;
+mod fetch;
 mod import;
 mod layer;
 mod layout;
+mod limits;
 mod list;
 mod load;
 mod pipeline;
@@ -26,11 +28,14 @@ mod push;
 mod record;
 mod remote;
 mod remove;
+mod resolve;
 mod save;
 mod squash;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transfer_tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,10 +47,13 @@ use ponton_oci::reference::Reference;
 use ponton_snapshot::Snapshotter;
 use ponton_store::Store;
 
+use fetch::Fetches;
+
 pub use budget::{Budget, Collected};
 pub use check::{CheckProgress, Problem, Report};
 pub use commit::CommitOptions;
 pub use error::{Error, Result};
+pub use limits::Limits;
 pub use load::LoadOptions;
 pub use ponton_registry::Cancel;
 pub use prune::{DiskUsage, ImageUsage, Pruned};
@@ -60,6 +68,8 @@ pub use squash::SquashOptions;
 pub struct Images {
     store: Store,
     snapshotter: Arc<dyn Snapshotter>,
+    limits: Limits,
+    fetches: Arc<Fetches>,
     /// Held while layers come or go together with the records that name them.
     changing: Arc<Mutex<()>>,
 }
@@ -174,7 +184,14 @@ pub enum Removed {
 impl Images {
     /// The images in `store`, unpacked by `snapshotter`.
     pub fn new(store: Store, snapshotter: Arc<dyn Snapshotter>) -> Self {
-        Self { store, snapshotter, changing: Arc::default() }
+        let limits = Limits::default();
+        Self { store, snapshotter, limits, fetches: Arc::default(), changing: Arc::default() }
+    }
+
+    /// The same with other bounds.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// What all users of the images' layers share.

@@ -1,7 +1,8 @@
-//! One stream, read on a thread of its own, hashed on another, and consumed here.
+//! One stream, read on a thread of its own, and consumed twice at once: by a thread that hashes or
+//! stores it, and here.
 //!
 //! ```text
-//! input ──read, decompress──► chunks ──┬──► SHA-256
+//! input ──read, decompress──► chunks ──┬──► SHA-256, or a blob
 //!                                      └──► BufRead (here)
 //! ```
 //!
@@ -16,8 +17,17 @@ use std::thread;
 use ponton_oci::digest::Digest;
 use sha2::{Digest as _, Sha256};
 
-const CHUNK_BYTES: usize = 512 << 10;
-const CHUNKS: usize = 12;
+/// How many buffers go round, of how many bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Buffers {
+    count: usize,
+    bytes: usize,
+}
+
+/// For a layer's tar: the files' contents go to the disk in large pieces.
+const TAR: Buffers = Buffers { count: 12, bytes: 512 << 10 };
+/// For what comes over the network.
+pub(crate) const BLOB: Buffers = Buffers { count: 16, bytes: 128 << 10 };
 
 /// A piece of the stream; its buffer goes back when all are done with it.
 struct Chunk {
@@ -34,15 +44,15 @@ impl Drop for Chunk {
 }
 
 /// The consumer's end.
-pub(crate) struct Chunks<'a> {
+pub(crate) struct Chunks<'a, P: ?Sized> {
     queue: Receiver<io::Result<Arc<Chunk>>>,
     current: Option<Arc<Chunk>>,
     position: usize,
     passed: u64,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut P,
 }
 
-impl BufRead for Chunks<'_> {
+impl<P: FnMut(u64) + ?Sized> BufRead for Chunks<'_, P> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.as_ref().is_none_or(|chunk| self.position >= chunk.length) {
             self.current = None;
@@ -65,7 +75,7 @@ impl BufRead for Chunks<'_> {
     }
 }
 
-impl Read for Chunks<'_> {
+impl<P: FnMut(u64) + ?Sized> Read for Chunks<'_, P> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let length = available.len().min(buffer.len());
@@ -85,27 +95,45 @@ pub(crate) struct Passed {
 
 /// Runs `consume` on a stream that other threads read and hash. The digest is that of the whole
 /// stream, provided that `consume` succeeded and read all of it; what it left is read now.
-pub(crate) fn run<T>(
+pub(crate) fn run<T, P: FnMut(u64) + ?Sized>(
     input: &mut (dyn Read + Send),
-    progress: &mut dyn FnMut(u64),
-    consume: impl FnOnce(&mut Chunks<'_>) -> Result<T, ponton_archive::Error>,
+    progress: &mut P,
+    consume: impl FnOnce(&mut Chunks<'_, P>) -> Result<T, ponton_archive::Error>,
 ) -> Result<(T, Passed), ponton_archive::Error> {
+    let (consumed, digest, size) = split(TAR, input, progress, hash_all, |chunks| {
+        let value = consume(chunks)?;
+        io::copy(chunks, &mut io::sink()).map_err(ponton_archive::Error::Read)?;
+        Ok(value)
+    });
+    Ok((consumed?, Passed { digest, size }))
+}
+
+/// Runs `consume` here, and `aside` on a thread of its own, on the same stream, which a third thread
+/// reads. When `consume` returns before the stream's end, it ends for `aside` too; when `aside`
+/// does, the stream fails for `consume`. Says what both returned, and how many bytes `consume` got.
+pub(crate) fn split<T, S: Send, P: FnMut(u64) + ?Sized>(
+    buffers: Buffers,
+    input: &mut (dyn Read + Send),
+    progress: &mut P,
+    aside: impl FnOnce(&Pieces) -> S + Send,
+    consume: impl FnOnce(&mut Chunks<'_, P>) -> T,
+) -> (T, S, u64) {
     thread::scope(|scope| {
         let (home, empty) = channel();
         let (to_consumer, queue) = channel();
-        let (to_hasher, hashed) = channel();
-        scope.spawn(move || read_all(input, &home, &empty, &to_consumer, &to_hasher));
-        let hasher = scope.spawn(move || hash_all(&hashed));
+        let (to_aside, pieces) = channel();
+        for _ in 0..buffers.count {
+            let _ = home.send(vec![0; buffers.bytes]);
+        }
+        scope.spawn(move || read_all(input, &home, &empty, &to_consumer, &to_aside));
+        let aside = scope.spawn(move || aside(&Pieces(pieces)));
         let mut chunks = Chunks { queue, current: None, position: 0, passed: 0, progress };
-        let consumed = consume(&mut chunks).and_then(|value| {
-            io::copy(&mut chunks, &mut io::sink()).map_err(ponton_archive::Error::Read)?;
-            Ok(value)
-        });
-        let size = chunks.passed;
-        // Nobody listens any more: the reader stops, and then the hasher.
+        let consumed = consume(&mut chunks);
+        let passed = chunks.passed;
+        // Nobody listens any more: the reader stops, and then the other.
         drop(chunks);
-        let digest = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((consumed?, Passed { digest, size }))
+        let aside = aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (consumed, aside, passed)
     })
 }
 
@@ -114,20 +142,20 @@ fn read_all(
     home: &Sender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
     to_consumer: &Sender<io::Result<Arc<Chunk>>>,
-    to_hasher: &Sender<Arc<Chunk>>,
+    to_aside: &Sender<Arc<Chunk>>,
 ) {
-    for _ in 0..CHUNKS {
-        let _ = home.send(vec![0; CHUNK_BYTES]);
-    }
     while let Ok(mut data) = empty.recv() {
         match fill(input, &mut data) {
             Ok(0) => return,
             Ok(length) => {
                 let chunk = Arc::new(Chunk { data, length, home: home.clone() });
-                if to_consumer.send(Ok(Arc::clone(&chunk))).is_err() {
+                if to_aside.send(Arc::clone(&chunk)).is_err() {
+                    let _ = to_consumer.send(Err(io::Error::other("nobody takes the stream any more")));
                     return;
                 }
-                let _ = to_hasher.send(chunk);
+                if to_consumer.send(Ok(chunk)).is_err() {
+                    return;
+                }
             }
             Err(error) => {
                 let _ = to_consumer.send(Err(error));
@@ -151,12 +179,25 @@ fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn hash_all(chunks: &Receiver<Arc<Chunk>>) -> Digest {
-    let mut hasher = Sha256::new();
-    for chunk in chunks {
-        hasher.update(&chunk.data[..chunk.length]);
+/// The stream as the thread aside sees it.
+pub(crate) struct Pieces(Receiver<Arc<Chunk>>);
+
+impl Pieces {
+    /// Gives every piece to `take`, until that fails.
+    pub(crate) fn each<E>(&self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.0.iter().try_for_each(|chunk| take(&chunk.data[..chunk.length]))
     }
-    Digest::from_sha256(hasher.finalize().into())
+}
+
+fn hash_all(pieces: &Pieces) -> Digest {
+    let mut hasher = Sha256::new();
+    let hashed: Result<(), std::convert::Infallible> = pieces.each(|piece| {
+        hasher.update(piece);
+        Ok(())
+    });
+    match hashed {
+        Ok(()) => Digest::from_sha256(hasher.finalize().into()),
+    }
 }
 
 /// A stream whose bytes are hashed on the way.

@@ -87,6 +87,15 @@ impl Images {
         Ok(freed + self.store.remove_unnamed(&left.blobs)?)
     }
 
+    /// Removes what an operation that failed has left. It has failed already: what goes wrong now is
+    /// for the log.
+    pub(crate) fn collect_leftovers(&self) {
+        let freed = self.collect().and_then(|()| Ok(self.store.collect_garbage()?));
+        if let Err(error) = freed {
+            tracing::warn!(%error, "remove leftovers of an image");
+        }
+    }
+
     /// Removes layers that neither an image nor a snapshot has: left by a kill, or by the forced
     /// removal of an image whose containers are gone now. Cheap when there are none.
     pub fn collect(&self) -> Result<()> {

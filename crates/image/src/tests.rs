@@ -12,16 +12,16 @@ use ponton_store::Store;
 
 use super::*;
 
-const CREATED: &str = "2024-05-06T07:08:09Z";
+pub(crate) const CREATED: &str = "2024-05-06T07:08:09Z";
 
-struct Lab {
-    directory: tempfile::TempDir,
-    store: Store,
-    images: Images,
+pub(crate) struct Lab {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) store: Store,
+    pub(crate) images: Images,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("data");
         let store = Store::open(&root).unwrap();
@@ -31,7 +31,7 @@ impl Lab {
         Self { directory, store, images }
     }
 
-    fn import(&self, name: &str, tar: &[u8]) -> ImageId {
+    pub(crate) fn import(&self, name: &str, tar: &[u8]) -> ImageId {
         let options = ImportOptions {
             reference: Some(Reference::parse(name).unwrap()),
             changes: vec!["CMD [\"sh\"]".to_owned()],
@@ -41,23 +41,23 @@ impl Lab {
         self.images.import(&mut &tar[..], &options).unwrap()
     }
 
-    fn load(&self, tar: &[u8]) -> Result<Vec<LoadedImage>> {
+    pub(crate) fn load(&self, tar: &[u8]) -> Result<Vec<LoadedImage>> {
         self.images.load(&mut &tar[..], &LoadOptions::default(), &mut |_| {})
     }
 
-    fn save(&self, names: &[&str]) -> Vec<u8> {
+    pub(crate) fn save(&self, names: &[&str]) -> Vec<u8> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut out = Vec::new();
         self.images.save(&names, &SaveOptions::default(), &mut out).unwrap();
         out
     }
 
-    fn tree(&self, chain: &ChainId) -> PathBuf {
+    pub(crate) fn tree(&self, chain: &ChainId) -> PathBuf {
         self.images.snapshotter.layer_directory(chain).unwrap().join("fs")
     }
 
     /// Numbered directories of the snapshotter.
-    fn directories(&self) -> usize {
+    pub(crate) fn directories(&self) -> usize {
         std::fs::read_dir(self.directory.path().join("data/snapshots/overlay"))
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().parse::<u64>().is_ok())
@@ -66,7 +66,7 @@ impl Lab {
 }
 
 /// A tar from (name, kind, contents or link target).
-fn tar(entries: &[(&str, Kind, &str)]) -> Vec<u8> {
+pub(crate) fn tar(entries: &[(&str, Kind, &str)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (path, kind, text) in entries {
         let mut header =

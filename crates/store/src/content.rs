@@ -65,7 +65,12 @@ impl Content {
 
     /// Writes a blob of these bytes, to be made visible by [`Content::commit`].
     pub fn seal(&self, bytes: &[u8]) -> Result<Sealed> {
-        let mut ingest = self.writer()?;
+        self.seal_with(Algorithm::Sha256, bytes)
+    }
+
+    /// The same, named by this algorithm.
+    pub fn seal_with(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Sealed> {
+        let mut ingest = self.writer_with(algorithm)?;
         ingest.write_all(bytes).map_err(Error::io("write", &self.ingest()))?;
         ingest.seal(None)
     }
