@@ -11,10 +11,16 @@
 //!
 //! The server of Docker Hub is written `https://index.docker.io/v1/` there, any other by its host.
 
+mod file;
+mod helper;
+
+use std::env;
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use file::{Entry, File};
+use helper::Helper;
 
 /// Who asks a registry.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -58,9 +64,15 @@ pub struct CredentialStore {
 
 impl CredentialStore {
     /// Those of the user whose environment this process has: `$DOCKER_CONFIG` or `~/.docker`, and the
-    /// `auth.json` files of podman and skopeo, where no other names a registry.
+    /// `auth.json` files of podman and skopeo for what isn't there.
     pub fn of_user() -> Self {
-        Self { config: PathBuf::new(), further: Vec::new() }
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = env::home_dir().unwrap_or_default();
+        let config = set("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")).join("config.json");
+        let user = set("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        let further = [set("XDG_RUNTIME_DIR"), Some(user)].into_iter().flatten();
+        let further = further.map(|at| at.join("containers/auth.json"));
+        Self { config, further: set("REGISTRY_AUTH_FILE").into_iter().chain(further).collect() }
     }
 
     /// Those of one `config.json`, which needn't exist.
@@ -69,32 +81,80 @@ impl CredentialStore {
     }
 
     /// The credentials for a registry (`docker.io`, `host:port`); [`Credentials::Anonymous`] if there are none.
-    pub fn get(&self, _registry: &str) -> Result<Credentials> {
-        let _ = (&self.config, &self.further);
-        Err(Error::NotImplemented("credentials"))
+    pub fn get(&self, registry: &str) -> Result<Credentials> {
+        let file = File::read(&self.config)?;
+        let found = match file.helper(server(registry)) {
+            Some(helper) => Helper::new(helper)?.get(server(registry))?,
+            None => file.entry(registry)?.map(|entry| entry.credentials).unwrap_or_default(),
+        };
+        if found != Credentials::Anonymous {
+            return Ok(found);
+        }
+        for further in &self.further {
+            if let Some(entry) = File::read(further)?.entry(registry)? {
+                return Ok(entry.credentials);
+            }
+        }
+        Ok(Credentials::Anonymous)
     }
 
     /// All of them, by server as it is written (`https://index.docker.io/v1/`): what `X-Registry-Config` is
     /// made of.
     pub fn all(&self) -> Result<Vec<(String, Credentials)>> {
-        Err(Error::NotImplemented("credentials"))
+        let file = File::read(&self.config)?;
+        let mut servers = file.servers();
+        if let Some(helper) = file.store() {
+            servers.extend(Helper::new(helper)?.list()?);
+        }
+        servers.extend(file.helped().map(ToOwned::to_owned));
+        servers.sort();
+        servers.dedup();
+        let credentials = |server: String| self.get(&server).map(|found| (server, found));
+        let mut all = servers.into_iter().map(credentials).collect::<Result<Vec<_>>>()?;
+        all.retain(|(_, credentials)| *credentials != Credentials::Anonymous);
+        Ok(all)
     }
 
     /// Keeps the credentials for a registry: with the helper that is configured, or in `config.json`.
     /// `username` is kept beside an identity token. True: they are unencrypted in the file, which a user
     /// should be told.
-    pub fn store(&self, _registry: &str, _username: &str, _credentials: &Credentials) -> Result<bool> {
-        Err(Error::NotImplemented("credentials"))
+    pub fn store(&self, registry: &str, username: &str, credentials: &Credentials) -> Result<bool> {
+        let mut file = File::read(&self.config)?;
+        let server = server(registry);
+        let helper = file.helper(server).map(Helper::new).transpose()?;
+        if let Some(helper) = &helper {
+            helper.store(server, credentials)?;
+            file.set(server, &Entry::default());
+        } else {
+            let username = Some(username.to_owned()).filter(|name| !name.is_empty());
+            file.set(server, &Entry { username, credentials: credentials.clone() });
+        }
+        file.write()?;
+        Ok(helper.is_none())
     }
 
     /// Forgets the credentials for a registry. False: there were none.
-    pub fn erase(&self, _registry: &str) -> Result<bool> {
-        Err(Error::NotImplemented("credentials"))
+    pub fn erase(&self, registry: &str) -> Result<bool> {
+        let mut file = File::read(&self.config)?;
+        let server = server(registry);
+        let mut is_known = file.remove(registry);
+        if is_known {
+            file.write()?;
+        }
+        if let Some(helper) = file.helper(server) {
+            let helper = Helper::new(helper)?;
+            is_known |= helper.get(server)? != Credentials::Anonymous;
+            helper.erase(server)?;
+        }
+        Ok(is_known)
     }
 
     /// The user's name that is kept for a registry, to be offered at the next login.
-    pub fn username(&self, _registry: &str) -> Result<Option<String>> {
-        Err(Error::NotImplemented("credentials"))
+    pub fn username(&self, registry: &str) -> Result<Option<String>> {
+        if let Credentials::Basic { username, .. } = self.get(registry)? {
+            return Ok(Some(username));
+        }
+        Ok(File::read(&self.config)?.entry(registry)?.and_then(|entry| entry.username))
     }
 }
 
@@ -105,3 +165,10 @@ pub fn server(registry: &str) -> &str {
         other => other,
     }
 }
+
+fn error(what: impl fmt::Display, reason: impl fmt::Display) -> Error {
+    Error::Credentials { what: what.to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
