@@ -22,10 +22,12 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// How registries are reached.
     pub registries: ponton_registry::Config,
-    /// Layers that are downloaded at once, of all pulls together.
-    pub max_concurrent_downloads: usize,
-    /// Layers that are uploaded at once, of all pushes together.
-    pub max_concurrent_uploads: usize,
+    /// Layers that are downloaded at once, by all pulls together; `None` for a few.
+    pub max_concurrent_downloads: Option<usize>,
+    /// Layers that are uploaded at once, by one push; `None` for a few.
+    pub max_concurrent_uploads: Option<usize>,
+    /// Bytes that a layer may unpack to, however small it is in a registry; `None` for very many.
+    pub layer_bytes_max: Option<u64>,
     /// How layers are kept; `None` for what the kernel and the disk can do best.
     pub storage_driver: Option<String>,
     /// Disk space that images may take; `None` for as much as they want.
@@ -48,8 +50,9 @@ impl EngineConfig {
             mtu: 0,
             labels: Vec::new(),
             registries: ponton_registry::Config::default(),
-            max_concurrent_downloads: 3,
-            max_concurrent_uploads: 5,
+            max_concurrent_downloads: None,
+            max_concurrent_uploads: None,
+            layer_bytes_max: None,
             storage_driver: None,
             budget: None,
         }

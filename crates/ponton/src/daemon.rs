@@ -46,7 +46,9 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
 
 fn run(words: &[String]) -> Result<(), Error> {
     let Some(config) = Config::read(words)? else {
-        let help = ponton_cli::flag::help(FLAGS, 100);
+        let mut flags = FLAGS.concat();
+        flags.sort_by_key(|flag| flag.long);
+        let help = ponton_cli::flag::help(&flags, 100);
         let text = format!("Usage:  ponton daemon [OPTIONS]\n\nRun the engine\n\nOptions:\n{help}");
         return io::stdout()
             .write_all(text.as_bytes())
@@ -86,14 +88,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     for directory in [&config.data_root, &config.exec_root] {
         private_directory(directory)?;
     }
-    let engine = Engine::open(EngineConfig {
-        bridge: config.bridge.clone(),
-        bridge_address: config.bridge_address,
-        mtu: config.mtu,
-        labels: config.labels.clone(),
-        ..EngineConfig::new(&config.data_root, &config.exec_root, &config.runtime_binary)
-    })
-    .await?;
+    let engine = Engine::open(engine_config(&config)?).await?;
     let mut listeners = Vec::new();
     for path in &config.sockets {
         listeners.push(listen(path).await?);
@@ -118,6 +113,38 @@ async fn serve(config: Config) -> Result<(), Error> {
     }
     drop(pidfile);
     Ok(())
+}
+
+fn engine_config(config: &Config) -> Result<EngineConfig, Error> {
+    let images = &config.images;
+    let mut registries = ponton_registry::Config {
+        mirrors: images.mirrors.clone(),
+        insecure: images.insecure.clone(),
+        proxy: images.proxy.clone(),
+        ..ponton_registry::Config::default()
+    };
+    if let Some(attempts) = images.attempts {
+        registries.limits.attempts = attempts;
+    }
+    let disk = rustix::fs::statvfs(&config.data_root).map_err(|errno| Error::File {
+        operation: "measure",
+        path: config.data_root.clone(),
+        source: errno.into(),
+    })?;
+    let disk_bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
+    Ok(EngineConfig {
+        bridge: config.bridge.clone(),
+        bridge_address: config.bridge_address,
+        mtu: config.mtu,
+        labels: config.labels.clone(),
+        registries,
+        max_concurrent_downloads: images.downloads,
+        max_concurrent_uploads: images.uploads,
+        layer_bytes_max: images.layer_bytes_max,
+        storage_driver: images.storage_driver.clone(),
+        budget: images.budget.map(|budget| budget.on(disk_bytes)),
+        ..EngineConfig::new(&config.data_root, &config.exec_root, &config.runtime_binary)
+    })
 }
 
 /// Makes a directory that is root's alone, or closes one that is there.

@@ -1,11 +1,15 @@
 //! What the daemon is told: flags, and the JSON file that has the same names.
 
+mod images;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ponton_cli::flag::{self, Flag, Flags};
 use serde::Deserialize;
+
+pub(crate) use images::Images;
 
 /// Why the daemon cannot be configured so.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +32,10 @@ pub(crate) enum Error {
 
 const DEFAULT_FILE: &str = "/etc/ponton/daemon.json";
 
-/// The flags of `ponton daemon`.
-pub(crate) static FLAGS: &[Flag] = &[
+/// The flags of `ponton daemon`, as one table for each part of the configuration.
+pub(crate) static FLAGS: &[&[Flag]] = &[GENERAL_FLAGS, &images::FLAGS];
+
+static GENERAL_FLAGS: &[Flag] = &[
     Flag::text("bip", "Address and prefix length of the default bridge, e.g. 172.20.0.1/16"),
     Flag::text("bridge", "Name of the default bridge's interface").default("ponton0"),
     Flag::text("config-file", "Configuration file").default(DEFAULT_FILE),
@@ -60,10 +66,12 @@ struct File {
     mtu: Option<u32>,
     pidfile: Option<String>,
     runtime_binary: Option<String>,
+    #[serde(flatten)]
+    images: images::File,
 }
 
 /// The keys of the file and the flags that say the same.
-const KEYS: [(&str, &str); 10] = [
+const GENERAL_KEYS: [(&str, &str); 10] = [
     ("bip", "bip"),
     ("bridge", "bridge"),
     ("data-root", "data-root"),
@@ -75,6 +83,11 @@ const KEYS: [(&str, &str); 10] = [
     ("pidfile", "pidfile"),
     ("runtime-binary", "runtime-binary"),
 ];
+
+/// All keys.
+fn keys() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+    GENERAL_KEYS.into_iter().chain(images::KEYS)
+}
 
 /// The daemon's configuration, whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,13 +103,14 @@ pub(crate) struct Config {
     pub(crate) bridge_address: Option<(Ipv4Addr, u8)>,
     pub(crate) mtu: u32,
     pub(crate) labels: Vec<String>,
+    pub(crate) images: Images,
     pub(crate) new_session: bool,
 }
 
 impl Config {
     /// Reads flags and file; `None` if help was asked for.
     pub(crate) fn read(words: &[String]) -> Result<Option<Self>, Error> {
-        let parsed = flag::parse(&[FLAGS], words, true).map_err(Error::Flag)?;
+        let parsed = flag::parse(FLAGS, words, true).map_err(Error::Flag)?;
         if parsed.help {
             return Ok(None);
         }
@@ -152,6 +166,7 @@ impl Config {
                 reason: "it is a number of bytes",
             })?,
             labels: file.labels.unwrap_or_else(|| flags.all("label").to_vec()),
+            images: Images::join(flags, file.images)?,
             new_session: flags.on("new-session"),
         })
     }
@@ -159,18 +174,19 @@ impl Config {
 
 fn read_file(path: &Path, text: &[u8], flags: &Flags) -> Result<File, Error> {
     let syntax = |source| Error::Syntax { path: path.to_owned(), source };
-    let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).map_err(syntax)?;
+    let given: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).map_err(syntax)?;
     let quoted = |names: Vec<&str>| names.join(", ");
     let unknown: Vec<&str> =
-        keys.keys().map(String::as_str).filter(|key| KEYS.iter().all(|(known, _)| known != key)).collect();
+        given.keys().map(String::as_str).filter(|key| keys().all(|(known, _)| known != *key)).collect();
     if !unknown.is_empty() {
-        let known = quoted(KEYS.iter().map(|(key, _)| *key).collect());
+        let mut known: Vec<&str> = keys().map(|(key, _)| key).collect();
+        known.dedup();
+        let known = quoted(known);
         return Err(Error::UnknownKeys { path: path.to_owned(), keys: quoted(unknown), known });
     }
-    let both: Vec<&str> = KEYS
-        .iter()
-        .filter(|(key, flag)| keys.contains_key(*key) && flags.is_set(flag))
-        .map(|(key, _)| *key)
+    let both: Vec<&str> = keys()
+        .filter(|(key, flag)| given.contains_key(*key) && flags.is_set(flag))
+        .map(|(key, _)| key)
         .collect();
     if !both.is_empty() {
         return Err(Error::Both { path: path.to_owned(), keys: quoted(both) });
@@ -235,6 +251,25 @@ mod tests {
     }
 
     #[test]
+    fn images_have_keys_and_flags() {
+        let config = read(
+            "--insecure-registry 10.0.0.0/8 --max-concurrent-uploads 2",
+            r#"{"registry-mirrors": ["https://m.example"], "max-concurrent-downloads": 7,
+                "proxies": {"http-proxy": "http://p", "https-proxy": "http://q", "no-proxy": "a,b"},
+                "storage-driver": "btrfs", "disk-budget": "off", "max-layer-size": "1g"}"#,
+        );
+        let images = config.unwrap().images;
+        assert_eq!(images.mirrors, ["https://m.example"]);
+        assert_eq!(images.insecure, ["10.0.0.0/8"]);
+        assert_eq!((images.downloads, images.uploads, images.attempts), (Some(7), Some(2), None));
+        let (http, https, no_proxy) = ("http://p".into(), "http://q".into(), "a,b".into());
+        assert_eq!(images.proxy, ponton_registry::Proxy::These { http, https, no_proxy });
+        assert_eq!((images.storage_driver.as_deref(), images.budget), (Some("btrfs"), None));
+        assert_eq!(images.layer_bytes_max, Some(1 << 30));
+        assert_eq!(read("", "{}").unwrap().images.proxy, ponton_registry::Proxy::Environment);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, file, message) in [
             (
@@ -259,6 +294,24 @@ mod tests {
             ("--log-level loud", "{}", "invalid log-level \"loud\""),
             ("--data-root d", "{}", "invalid data-root \"d\": it is not an absolute path"),
             ("more", "{}", "unexpected argument: more"),
+            (
+                "",
+                r#"{"registry-mirrors": ["mirror"]}"#,
+                "invalid registry-mirrors \"mirror\": it is no URL that begins with https:// or http://",
+            ),
+            ("", r#"{"max-concurrent-downloads": 0}"#, "invalid max-concurrent-downloads \"0\""),
+            ("--max-download-attempts -1", "{}", "invalid max-download-attempts \"-1\""),
+            (
+                "",
+                r#"{"proxies": {"ftp-proxy": "x"}}"#,
+                "the configuration file FILE is not valid: unknown field",
+            ),
+            (
+                "--http-proxy http://p",
+                r#"{"proxies": {"https-proxy": "http://q"}}"#,
+                "given both as a flag and in the configuration file FILE: proxies",
+            ),
+            ("--disk-budget much", "{}", "invalid disk-budget \"much\": it is off, or max=SIZE"),
         ] {
             let got = read(line, file).unwrap_err();
             assert!(got.starts_with(message), "{got}");
