@@ -194,4 +194,22 @@ pub struct DiskUsage {
     /// Only API versions before 1.42 have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub builder_size: Option<i64>,
+    /// Ponton's own: what images may take before those that nothing uses are removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_budget: Option<ImageBudget>,
+}
+
+/// The disk budget of images, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageBudget {
+    /// What images may take; `None` for as much as the disk has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// What of the disk shall stay free.
+    pub free_min: u64,
+    /// What of the disk is free.
+    pub free: u64,
+    /// Images that were used in these seconds stay.
+    pub unused_min_seconds: u64,
 }

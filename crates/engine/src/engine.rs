@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
 use ponton_cgroup::Cgroup;
-use ponton_image::Images;
+use ponton_image::{Images, Limits};
 use ponton_network::{Network, NetworkConfig, Subnet};
 use ponton_runtime::host::Host;
 use ponton_snapshot::{Overlay, Snapshotter, Trash};
@@ -32,6 +32,8 @@ pub struct Engine {
     pub(crate) network: Arc<Network>,
     pub(crate) shims: Arc<Shims>,
     pub(crate) events: Bus,
+    /// Told when images came in.
+    pub(crate) came_in: Arc<tokio::sync::Notify>,
     host: OnceLock<Host>,
     facts: OnceLock<HostFacts>,
     registry: Mutex<Registry>,
@@ -67,6 +69,7 @@ impl Engine {
         *engine.routing.lock().unwrap_or_else(PoisonError::into_inner) = Some(routing);
         engine.recover().await?;
         engine.shims.prepare();
+        tokio::spawn(crate::budget::keep(Arc::downgrade(&engine)));
         Ok(engine)
     }
 
@@ -83,7 +86,7 @@ impl Engine {
             .map_err(|error| Error::failed(format!("open {}", store.temporary().display()), error))?;
         let overlay = Overlay::open(&config.data_root.join("snapshots/overlay"), trash.clone())?;
         let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlay);
-        let images = Images::new(store.clone(), Arc::clone(&snapshotter));
+        let images = Images::new(store.clone(), Arc::clone(&snapshotter)).with_limits(limits(&config));
         let registries = ponton_registry::Client::new(config.registries.clone())
             .map_err(|error| Error::invalid(chain(&error)))?;
         let mut network = NetworkConfig::new(config.data_root.join("network"));
@@ -104,6 +107,7 @@ impl Engine {
             network: Arc::new(Network::new(network)?),
             shims,
             events: Bus::new(),
+            came_in: Arc::default(),
             host: OnceLock::new(),
             facts: OnceLock::new(),
             registry: Mutex::default(),
@@ -273,6 +277,17 @@ impl Engine {
             Ok(Some(image)) => image.size as i64,
             _ => 0,
         }
+    }
+}
+
+/// Bounds of images: the defaults, but for what is configured.
+fn limits(config: &EngineConfig) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        layers_at_once: config.max_concurrent_downloads.unwrap_or(defaults.layers_at_once),
+        uploads_at_once: config.max_concurrent_uploads.unwrap_or(defaults.uploads_at_once),
+        layer_bytes: config.layer_bytes_max.unwrap_or(defaults.layer_bytes),
+        ..defaults
     }
 }
 

@@ -8,6 +8,7 @@
 //! This crate does not speak HTTP: `server` turns requests into calls of [`Engine`].
 #![allow(clippy::unused_async, reason = "the calls of an engine are of one kind: each may wait one day")]
 
+mod budget;
 mod config;
 mod container;
 mod engine;

@@ -147,6 +147,13 @@ impl Engine {
                 tracing::warn!(error = chain(&error), key, "remove orphaned snapshot");
             }
         }
+        // Pulls, loads and removals that a kill cut short.
+        if let Err(error) = self.images.collect() {
+            tracing::error!(error = chain(&error), "remove layers of no image");
+        }
+        if let Err(error) = self.store.collect_garbage() {
+            tracing::error!(error = chain(&error), "remove blobs of no image");
+        }
         for directory in [self.config().data_root.join("containers"), self.shims.state_directory().to_owned()]
         {
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ponton_api::system::{
-    Commit, Component, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime, SwarmInfo,
-    Version,
+    Commit, Component, DiskUsage, ImageBudget, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime,
+    SwarmInfo, Version,
 };
 use ponton_api::{event, version as api_version};
 use ponton_cgroup::Version as CgroupVersion;
@@ -125,6 +125,7 @@ impl Engine {
             let options =
                 ImageListOptions { shared_size: true, containers: true, ..ImageListOptions::default() };
             usage.images = Some(self.image_list(options).await?);
+            usage.image_budget = self.image_budget();
             usage.layers_size = self.store.images().layers()?.iter().map(|layer| layer.size as i64).sum();
         }
         if wanted.containers {
@@ -136,6 +137,17 @@ impl Engine {
         }
         usage.build_cache = wanted.build_cache.then(Vec::new);
         Ok(usage)
+    }
+
+    fn image_budget(&self) -> Option<ImageBudget> {
+        let budget = self.config().budget?;
+        let disk = rustix::fs::statvfs(&self.config().data_root).ok();
+        Some(ImageBudget {
+            max: Some(budget.images_max).filter(|max| *max != u64::MAX),
+            free_min: budget.free_min,
+            free: disk.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            unused_min_seconds: budget.unused_min.as_secs(),
+        })
     }
 
     /// What happens, and what happened lately.

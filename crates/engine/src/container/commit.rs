@@ -51,6 +51,7 @@ impl Engine {
             tracing::error!(error = chain(&error), container = container.id, "thaw after commit");
         }
         let image = made?.to_string();
+        self.look_at_budget();
         if let Some(name) = &name {
             self.image_event("tag", &image, name);
         }

@@ -62,6 +62,7 @@ impl Engine {
             blocking(move || Ok(engine.images.get(&name)?)).await?
         };
         check_platform(platform, &image.config)?;
+        self.image_used(&image.id);
         merge(&mut config, &image.config);
         fill(&mut host_config);
         check(&config, &host_config)?;

@@ -103,12 +103,29 @@ impl Task {
         if let Err(error) = self.engine.snapshotter.remove(&id) {
             tracing::error!(error = chain(&error), container = id, "remove snapshot");
         }
+        self.release_image();
         self.engine.discard(&self.engine.container_directory(&id));
         self.emit("destroy", &[]);
         self.view.removed = true;
         self.show();
         self.ended = true;
         Ok(())
+    }
+
+    /// An image that was removed by force leaves its layers to its containers; the last one takes them
+    /// with it.
+    fn release_image(&self) {
+        let image = self.settings().image.parse();
+        let is_there = |id| !matches!(self.engine.store.images().get(&id), Ok(None));
+        if image.is_ok_and(is_there) {
+            return;
+        }
+        let images = self.engine.images.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = images.collect() {
+                tracing::warn!(error = chain(&error), "remove layers of no image");
+            }
+        });
     }
 
     fn remove_anonymous_volumes(&self) {

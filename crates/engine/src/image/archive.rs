@@ -29,6 +29,7 @@ impl Engine {
         let images = self.images.clone();
         let id = blocking(move || Ok(images.import(&mut reader, &options)?)).await?.to_string();
         self.image_event("import", &id, &id);
+        self.look_at_budget();
         Ok(id)
     }
 
@@ -66,6 +67,7 @@ impl Engine {
             Progress::Loaded(image) => {
                 let id = image.id.to_string();
                 self.image_event("load", &id, &id);
+                self.look_at_budget();
                 let text = match image.references.as_slice() {
                     [] => format!("Loaded image ID: {id}\n"),
                     names => {

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 
 impl Engine {
     /// The containers that use an image.
-    fn image_users(&self, id: &ImageId) -> Vec<User> {
+    pub(crate) fn image_users(&self, id: &ImageId) -> Vec<User> {
         let id = id.to_string();
         let users = self.all().into_iter().filter(|container| container.view().settings.image == id);
         users
@@ -98,7 +98,7 @@ fn check_platform(name: &str, image: &Image, wanted: Option<&str>) -> Result<()>
 }
 
 /// Nanoseconds since the epoch.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 

@@ -123,6 +123,7 @@ impl Pull {
         }
         self.tell(Ok(progress::text("", format!("Digest: {}", pulled.digest))));
         self.engine.image_event("pull", &reference.familiar(), &reference.familiar_name());
+        self.engine.look_at_budget();
         Ok(pulled.is_new)
     }
 

@@ -80,7 +80,8 @@ impl Engine {
         .await
     }
 
-    fn tell_removed(
+    /// Tells the event stream what a removal did, and the client.
+    pub(crate) fn tell_removed(
         &self,
         id: &str,
         labels: &BTreeMap<String, String>,
