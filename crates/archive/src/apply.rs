@@ -34,6 +34,9 @@ pub enum Whiteouts {
     Overlay,
     /// The file is removed from the tree.
     Remove,
+    /// The file is removed from the tree, and overlayfs's whiteout takes its place: for several layers
+    /// that become one.
+    Merge,
     /// A file like any other.
     #[default]
     Plain,
@@ -69,7 +72,8 @@ pub struct Applier {
     options: Options,
     stats: Stats,
     kept: u64,
-    /// Directories' times, set at the end because making an entry changes them.
+    /// Directories' times, set at the end because making an entry changes them; those of all archives
+    /// that were applied, for the same reason.
     times: Vec<(Vec<u8>, Time)>,
     /// Whiteouts made so far, to know when a directory takes the place of one.
     whiteouts: std::collections::HashSet<Vec<u8>>,
@@ -338,11 +342,15 @@ impl Applier {
     }
 
     fn whiteout(&mut self, name: &[u8], header: &Header, recording: &mut Recording<'_>) -> Result<()> {
+        let mode = self.options.whiteouts;
         if name == OPAQUE {
-            return match self.options.whiteouts {
-                Whiteouts::Overlay => set_opaque(self.tree.current(), &header.path),
-                _ => self.clear_directory(&header.path),
-            };
+            if mode != Whiteouts::Overlay {
+                self.clear_directory(&header.path)?;
+            }
+            if mode != Whiteouts::Remove {
+                set_opaque(self.tree.current(), &header.path)?;
+            }
+            return Ok(());
         }
         if name.starts_with(WHITEOUT_META) {
             return Ok(());
@@ -351,8 +359,11 @@ impl Applier {
         if matches!(target, b"" | b"." | b"..") {
             return Err(Error::entry(&header.path, "whiteout of no name"));
         }
-        if self.options.whiteouts == Whiteouts::Remove {
-            return self.replace(target, &header.path, recording);
+        if mode != Whiteouts::Overlay {
+            self.replace(target, &header.path, recording)?;
+        }
+        if mode == Whiteouts::Remove {
+            return Ok(());
         }
         let parent = self.tree.current();
         match tree::file_type(parent, target).map_err(Error::io("stat", &header.path))? {
@@ -390,17 +401,17 @@ impl Applier {
 
     fn set_directory_times(&mut self) -> Result<()> {
         self.tree.forget();
-        for (path, time) in std::mem::take(&mut self.times) {
+        for (path, time) in &self.times {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
-            let directory = match self.tree.root().open_path(as_path(&path), flags) {
+            let directory = match self.tree.root().open_path(as_path(path), flags) {
                 Ok(directory) => directory,
                 // It was replaced later.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     continue;
                 }
-                Err(error) => return Err(Error::io("open directory", &path)(error.source)),
+                Err(error) => return Err(Error::io("open directory", path)(error.source)),
             };
-            set_times(directory.as_fd(), time).map_err(Error::io("set times of", &path))?;
+            set_times(directory.as_fd(), *time).map_err(Error::io("set times of", path))?;
         }
         Ok(())
     }

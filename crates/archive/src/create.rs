@@ -65,6 +65,12 @@ pub fn export<W: Write>(root: BorrowedFd<'_>, output: W) -> Result<W> {
 /// directory.
 pub fn layer_of_overlay<W: Write>(upper: BorrowedFd<'_>, output: W) -> Result<W> {
     let mut creator = Creator { form: Form::Overlay, ..Creator::new(output) };
+    let status = rustix::fs::fstat(upper).map_err(Error::io("stat", b"/"))?;
+    // Most layers say nothing of the root, and Docker's never do.
+    if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (0o755, 0, 0) {
+        let root = creator.header_of(upper, &status, b".")?;
+        root.map_or(Ok(()), |root| creator.writer.header(&root))?;
+    }
     creator.add_children(upper, b"")?;
     creator.finish()
 }
@@ -130,7 +136,7 @@ impl<W: Write> Creator<W> {
     /// Adds one file, with its contents. A directory is handed back open, nothing in it added.
     fn add_alone(&mut self, file: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>> {
         let status = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH).map_err(Error::io("stat", path))?;
-        let Some(mut header) = self.header_of(file, &status, path)? else { return Ok(None) };
+        let Some(mut header) = self.header_of(file.as_fd(), &status, path)? else { return Ok(None) };
         if self.form == Form::Overlay && header.kind == Kind::Char && (header.major, header.minor) == (0, 0) {
             self.whiteout(path, &header)?;
             return Ok(None);
@@ -240,7 +246,7 @@ impl<W: Write> Creator<W> {
         Ok(())
     }
 
-    fn header_of(&self, file: &OwnedFd, status: &Stat, path: &[u8]) -> Result<Option<Header>> {
+    fn header_of(&self, file: BorrowedFd<'_>, status: &Stat, path: &[u8]) -> Result<Option<Header>> {
         let kind = match FileType::from_raw_mode(status.st_mode) {
             FileType::RegularFile => Kind::Regular,
             FileType::Directory => Kind::Directory,

@@ -6,8 +6,9 @@ use ponton_oci::digest::ImageId;
 use ponton_oci::image_config::{History, ImageConfig};
 use ponton_oci::platform::Platform;
 
+use crate::commit::{created_at, to_json};
 use crate::layer::Stack;
-use crate::{Error, Images, ImportOptions, Result, change};
+use crate::{Images, ImportOptions, Result, change};
 
 impl Images {
     /// Makes an image of one layer from a root file system's tar, compressed or not. On an error
@@ -16,9 +17,7 @@ impl Images {
         // What is wrong with the request is said before the stream is read.
         let mut config = ImageConfig::default();
         change::apply(&options.changes, &mut config.config)?;
-        let created_at = nanoseconds(&options.created).ok_or_else(|| {
-            Error::Invalid(format!("time of creation {:?} is not RFC 3339", options.created))
-        })?;
+        let created_at = created_at(&options.created)?;
         let layer = self.unpack(input, "root file system", &mut |_| {})?;
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
         let comment = (!options.message.is_empty()).then(|| options.message.clone());
@@ -29,8 +28,7 @@ impl Images {
         config.comment.clone_from(&comment);
         config.rootfs.diff_ids.push(layer.info.diff_id.clone());
         config.history.push(History { created: config.created.clone(), comment, ..History::default() });
-        let raw = serde_json::to_vec(&config)
-            .map_err(|error| Error::Invalid(format!("configuration of the image: {error}")))?;
+        let raw = to_json(&config)?;
         let mut stack = Stack::default();
         stack.push(layer.info, Some(layer.writer));
         let references: Vec<_> = options.reference.iter().cloned().collect();

@@ -1,14 +1,14 @@
 //! A layer's tar becomes a tree of the snapshotter, and the tree the tar again.
 
 use std::io::{self, BufReader, Read, Write};
-use std::thread;
 
+use ponton_archive::apply::Stats;
 use ponton_archive::compression::Decoder;
 use ponton_oci::digest::{ChainId, DiffId};
 use ponton_snapshot::{FilledLayer, LayerWriter};
 use ponton_store::LayerRecord;
 
-use crate::pipeline::{self, Hashing};
+use crate::pipeline::{self, Hashing, Passed};
 use crate::{Error, Images, Result};
 
 /// A layer that is unpacked but belongs to no image yet; discarded when dropped.
@@ -19,7 +19,7 @@ pub(crate) struct Unpacked {
 }
 
 /// Names what was unpacked or packed.
-fn failed(what: &str) -> impl FnOnce(ponton_archive::Error) -> Error {
+pub(crate) fn failed(what: &str) -> impl FnOnce(ponton_archive::Error) -> Error {
     move |source| {
         if source.is_invalid() {
             Error::Archive { what: what.to_owned(), source }
@@ -53,9 +53,19 @@ impl Images {
         let writer = self.snapshotter.begin_layer()?;
         let (stats, passed) =
             pipeline::run(&mut input, progress, |chunks| writer.unpack(chunks)).map_err(failed(what))?;
-        let info =
-            LayerInfo { diff_id: DiffId::from(passed.digest), size: stats.bytes, tar_size: passed.size };
-        Ok(Unpacked { writer, info })
+        Ok(unpacked(writer, stats, passed))
+    }
+
+    /// Unpacks a layer whose tar we write ourselves.
+    pub(crate) fn unpack_written(
+        &self,
+        what: &str,
+        write_tar: impl FnOnce(&mut dyn Write) -> Result<(), ponton_archive::Error> + Send,
+    ) -> Result<Unpacked> {
+        let writer = self.snapshotter.begin_layer()?;
+        let (stats, passed) =
+            pipeline::run_written(write_tar, |chunks| writer.unpack(chunks)).map_err(failed(what))?;
+        Ok(unpacked(writer, stats, passed))
     }
 
     /// Unpacks a layer that is there already once more, for another place in a stack; `write_tar`
@@ -66,21 +76,7 @@ impl Images {
         write_tar: impl FnOnce(&mut dyn Write) -> Result<(), ponton_archive::Error> + Send,
     ) -> Result<Unpacked> {
         let what = format!("layer {diff_id}");
-        let (mut reader, writer) = io::pipe().map_err(Error::io("create pipe"))?;
-        let unpacked = thread::scope(|scope| {
-            let rebuilder = scope.spawn(move || {
-                let mut output = io::BufWriter::with_capacity(1 << 16, writer);
-                write_tar(&mut output)?;
-                output.flush().map_err(ponton_archive::Error::Write)
-            });
-            let unpacked = self.unpack(&mut reader, &what, &mut |_| {});
-            drop(reader);
-            rebuilder
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                .map_err(failed(&what))?;
-            unpacked
-        })?;
+        let unpacked = self.unpack_written(&what, write_tar)?;
         check_diff_id(&what, diff_id, &unpacked.info.diff_id)?;
         Ok(unpacked)
     }
@@ -133,6 +129,11 @@ impl<R: Read> Read for Bounded<R> {
         })?;
         Ok(length)
     }
+}
+
+fn unpacked(writer: LayerWriter, stats: Stats, passed: Passed) -> Unpacked {
+    let info = LayerInfo { diff_id: DiffId::from(passed.digest), size: stats.bytes, tar_size: passed.size };
+    Unpacked { writer, info }
 }
 
 pub(crate) fn check_diff_id(what: &str, expected: &DiffId, found: &DiffId) -> Result<()> {

@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! input ──read, decompress──► chunks ──┬──► SHA-256, or a blob
-//!                                      └──► BufRead (here)
+//!      or written by us                └──► BufRead (here)
 //! ```
 //!
 //! The chunks are a fixed number of buffers that go round: memory is bounded, and who is slow makes
 //! the others wait.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -118,49 +118,148 @@ pub(crate) fn split<T, S: Send, P: FnMut(u64) + ?Sized>(
     aside: impl FnOnce(&Pieces) -> S + Send,
     consume: impl FnOnce(&mut Chunks<'_, P>) -> T,
 ) -> (T, S, u64) {
+    let read = |mut outlet: Outlet| read_all(input, &mut outlet);
+    let (consumed, aside, passed, ()) = flow(buffers, read, progress, aside, consume);
+    (consumed, aside, passed)
+}
+
+/// As [`run`], on a stream that `produce` writes, on a thread of its own. Of two errors, that is told
+/// which came first.
+pub(crate) fn run_written<T>(
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), ponton_archive::Error> + Send,
+    consume: impl FnOnce(&mut Chunks<'_, fn(u64)>) -> Result<T, ponton_archive::Error>,
+) -> Result<(T, Passed), ponton_archive::Error> {
+    let write = |mut outlet: Outlet| {
+        let written =
+            produce(&mut outlet).and_then(|()| outlet.flush().map_err(ponton_archive::Error::Write));
+        match written {
+            // Nobody reads any more, and says why.
+            Err(_) if outlet.is_deserted => Ok(()),
+            Err(error) => {
+                // The consumer must not take this for the end.
+                outlet.fail(io::Error::other("the stream broke off"));
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    };
+    let mut ignore: fn(u64) = |_| {};
+    let (consumed, digest, size, written) = flow(TAR, write, &mut ignore, hash_all, |chunks| {
+        let value = consume(chunks)?;
+        io::copy(chunks, &mut io::sink()).map_err(ponton_archive::Error::Read)?;
+        Ok(value)
+    });
+    written?;
+    Ok((consumed?, Passed { digest, size }))
+}
+
+/// Three threads and what goes between them; this one consumes. Says also what the source returned.
+fn flow<T, S: Send, R: Send, P: FnMut(u64) + ?Sized>(
+    buffers: Buffers,
+    source: impl FnOnce(Outlet) -> R + Send,
+    progress: &mut P,
+    aside: impl FnOnce(&Pieces) -> S + Send,
+    consume: impl FnOnce(&mut Chunks<'_, P>) -> T,
+) -> (T, S, u64, R) {
     thread::scope(|scope| {
-        let (home, empty) = channel();
         let (to_consumer, queue) = channel();
         let (to_aside, pieces) = channel();
-        for _ in 0..buffers.count {
-            let _ = home.send(vec![0; buffers.bytes]);
-        }
-        scope.spawn(move || read_all(input, &home, &empty, &to_consumer, &to_aside));
+        let source = scope.spawn(move || source(Outlet::new(buffers, to_consumer, to_aside)));
         let aside = scope.spawn(move || aside(&Pieces(pieces)));
         let mut chunks = Chunks { queue, current: None, position: 0, passed: 0, progress };
         let consumed = consume(&mut chunks);
         let passed = chunks.passed;
-        // Nobody listens any more: the reader stops, and then the other.
+        // Nobody listens any more: the source stops, and then the other.
         drop(chunks);
         let aside = aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (consumed, aside, passed)
+        let source = source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (consumed, aside, passed, source)
     })
 }
 
-fn read_all(
-    input: &mut (dyn Read + Send),
-    home: &Sender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
-    to_consumer: &Sender<io::Result<Arc<Chunk>>>,
-    to_aside: &Sender<Arc<Chunk>>,
-) {
-    while let Ok(mut data) = empty.recv() {
+/// The source's end.
+struct Outlet {
+    bytes: usize,
+    home: Sender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    to_consumer: Sender<io::Result<Arc<Chunk>>>,
+    to_aside: Sender<Arc<Chunk>>,
+    /// What was written and makes no whole chunk yet.
+    data: Vec<u8>,
+    length: usize,
+    /// Whether nobody reads any more.
+    is_deserted: bool,
+}
+
+impl Outlet {
+    fn new(
+        buffers: Buffers,
+        to_consumer: Sender<io::Result<Arc<Chunk>>>,
+        to_aside: Sender<Arc<Chunk>>,
+    ) -> Self {
+        let (home, empty) = channel();
+        for _ in 0..buffers.count {
+            let _ = home.send(Vec::new());
+        }
+        let (bytes, data) = (buffers.bytes, Vec::new());
+        Self { bytes, home, empty, to_consumer, to_aside, data, length: 0, is_deserted: false }
+    }
+
+    /// A buffer, when one comes back.
+    fn buffer(&self) -> Vec<u8> {
+        let mut data = self.empty.recv().unwrap_or_default();
+        data.resize(self.bytes, 0);
+        data
+    }
+
+    /// Passes bytes on; false if nobody reads any more.
+    fn send(&mut self, data: Vec<u8>, length: usize) -> bool {
+        let chunk = Arc::new(Chunk { data, length, home: self.home.clone() });
+        if self.to_aside.send(Arc::clone(&chunk)).is_err() {
+            self.fail(io::Error::other("nobody takes the stream any more"));
+            self.is_deserted = true;
+        } else {
+            self.is_deserted = self.to_consumer.send(Ok(chunk)).is_err();
+        }
+        !self.is_deserted
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        let _ = self.to_consumer.send(Err(error));
+    }
+}
+
+impl Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.data.is_empty() {
+            self.data = self.buffer();
+        }
+        let length = bytes.len().min(self.bytes - self.length);
+        self.data[self.length..self.length + length].copy_from_slice(&bytes[..length]);
+        self.length += length;
+        if self.length == self.bytes {
+            self.flush()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.length == 0 {
+            return Ok(());
+        }
+        let (data, length) = (std::mem::take(&mut self.data), std::mem::take(&mut self.length));
+        if self.send(data, length) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+}
+
+fn read_all(input: &mut (dyn Read + Send), outlet: &mut Outlet) {
+    loop {
+        let mut data = outlet.buffer();
         match fill(input, &mut data) {
             Ok(0) => return,
-            Ok(length) => {
-                let chunk = Arc::new(Chunk { data, length, home: home.clone() });
-                if to_aside.send(Arc::clone(&chunk)).is_err() {
-                    let _ = to_consumer.send(Err(io::Error::other("nobody takes the stream any more")));
-                    return;
-                }
-                if to_consumer.send(Ok(chunk)).is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                let _ = to_consumer.send(Err(error));
-                return;
-            }
+            Ok(length) if outlet.send(data, length) => {}
+            Ok(_) => return,
+            Err(error) => return outlet.fail(error),
         }
     }
 }
@@ -230,7 +329,7 @@ impl<T: Read> Read for Hashing<T> {
     }
 }
 
-impl<T: io::Write> io::Write for Hashing<T> {
+impl<T: Write> Write for Hashing<T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(buffer)?;
         self.hasher.update(&buffer[..length]);
@@ -260,6 +359,37 @@ mod tests {
         assert_eq!(out, data[..7_000_000]);
         assert_eq!((passed.size, seen), (9_000_000, 9_000_000));
         assert_eq!(passed.digest, Digest::sha256_of(&data));
+    }
+
+    #[test]
+    fn what_is_written_passes_too() {
+        let data: Vec<u8> = (0..9_000_000u32).map(|number| (number % 251) as u8).collect();
+        let write = |output: &mut dyn Write| output.write_all(&data).map_err(ponton_archive::Error::Write);
+        let (size, passed) = run_written(write, |chunks| {
+            io::copy(chunks, &mut io::sink()).map_err(ponton_archive::Error::Read)
+        })
+        .unwrap();
+        assert_eq!((size, passed.size), (9_000_000, 9_000_000));
+        assert_eq!(passed.digest, Digest::sha256_of(&data));
+    }
+
+    #[test]
+    fn who_failed_first_is_told() {
+        let write = |output: &mut dyn Write| {
+            io::copy(&mut io::repeat(1), output).map_err(ponton_archive::Error::Write).map(|_| ())
+        };
+        let error = ponton_archive::Error::Compression("consumer");
+        let found = run_written(write, |_| Err::<(), _>(error)).err().unwrap();
+        assert_eq!(found.to_string(), "unsupported compression consumer");
+        let write = |output: &mut dyn Write| {
+            output.write_all(b"abc").map_err(ponton_archive::Error::Write)?;
+            Err(ponton_archive::Error::Compression("source"))
+        };
+        let consume = |chunks: &mut Chunks<'_, fn(u64)>| {
+            io::copy(chunks, &mut io::sink()).map_err(ponton_archive::Error::Read)
+        };
+        let found = run_written(write, consume).err().unwrap();
+        assert_eq!(found.to_string(), "unsupported compression source");
     }
 
     #[test]

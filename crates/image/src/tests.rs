@@ -12,6 +12,9 @@ use ponton_store::Store;
 
 use super::*;
 
+mod commit;
+mod exchange;
+
 pub(crate) const CREATED: &str = "2024-05-06T07:08:09Z";
 
 pub(crate) struct Lab {
