@@ -20,7 +20,7 @@ version=$(basename "$work"/kernel/lib/modules/*)
 
 # The mirror that this machine's apt uses already.
 mirror=$(apt-get indextargets --format "\$(REPO_URI)" "Created-By: Packages" "Release: bookworm" 2>/dev/null | head -n 1)
-packages=busybox-static,criu,python3,strace,ca-certificates,iproute2,nftables,procps,kmod,uidmap,apparmor,dbus,systemd
+packages=busybox-static,criu,python3,runc,strace,ca-certificates,iproute2,nftables,procps,kmod,uidmap,apparmor,dbus,systemd
 debootstrap --variant=minbase --include=$packages bookworm "$work/rootfs" ${mirror:+"$mirror"} >"$out/debootstrap.log" 2>&1 ||
 	{ tail -n 20 "$out/debootstrap.log" >&2; exit 1; }
 rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/usr/share/{doc,man,locale}/*

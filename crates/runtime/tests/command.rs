@@ -429,17 +429,21 @@ fn errors_go_to_the_log_as_engines_read_it() {
 #[test]
 fn limits_are_updated_from_options_and_from_json() {
     let bundle = running();
+    // In version 2 all controllers are in one hierarchy, and the limit of memory has another name.
+    let groups = Path::new("/sys/fs/cgroup");
+    let is_v2 = groups.join("cgroup.controllers").exists();
+    let memory = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
     let limit = |name: &str| {
-        let file = Path::new("/sys/fs/cgroup").join(name.split('.').next().unwrap()).join("ponton");
-        fs::read_to_string(file.join(&bundle.id).join(name)).unwrap().trim().to_owned()
+        let hierarchy = if is_v2 { groups.to_owned() } else { groups.join(name.split('.').next().unwrap()) };
+        fs::read_to_string(hierarchy.join("ponton").join(&bundle.id).join(name)).unwrap().trim().to_owned()
     };
     assert_ok(&bundle.command(&["update", "--memory", "64m", "--pids-limit", "40", &bundle.id]));
-    assert_eq!((limit("memory.limit_in_bytes"), limit("pids.max")), ("67108864".into(), "40".into()));
+    assert_eq!((limit(memory), limit("pids.max")), ("67108864".into(), "40".into()));
     let file = bundle.path().join("resources.json");
     fs::write(&file, json!({"memory": {"limit": 33_554_432, "swap": 0}, "pids": {"limit": 0}}).to_string())
         .unwrap();
     assert_ok(&bundle.command(&["update", "--resources", file.to_str().unwrap(), &bundle.id]));
-    assert_eq!((limit("memory.limit_in_bytes"), limit("pids.max")), ("33554432".into(), "40".into()));
+    assert_eq!((limit(memory), limit("pids.max")), ("33554432".into(), "40".into()));
     assert_fails(&bundle.command(&["update", "--mem-bw-schema", "MB:0=20", &bundle.id]), "linux.intelRdt");
     fs::write(&file, r#"{"memory": {"limit": "much"}}"#).unwrap();
     assert_fails(

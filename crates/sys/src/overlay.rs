@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -30,10 +31,13 @@ pub fn mount(source: &str, options: &[String], attributes: u64) -> Result<OwnedF
     for option in options {
         match option.split_once('=') {
             Some(("lowerdir", layers)) if layers.contains([':', '\\']) => {
-                if !add_layers(&context, layers)? {
-                    if options.iter().any(|option| value(option).len() > VALUE_MAX) {
-                        return mount_by_name(source, options, attributes);
+                if takes_layers_one_by_one() {
+                    for layer in split_layers(layers) {
+                        context.set("lowerdir+", &layer)?;
                     }
+                } else if options.iter().any(|option| value(option).len() > VALUE_MAX) {
+                    return mount_by_name(source, options, attributes);
+                } else {
                     context.set("lowerdir", layers)?;
                 }
             }
@@ -43,15 +47,14 @@ pub fn mount(source: &str, options: &[String], attributes: u64) -> Result<OwnedF
     context.mount(attributes)
 }
 
-/// Adds the layers one by one; false where the kernel cannot.
-fn add_layers(context: &Context, layers: &str) -> Result<bool> {
-    for (index, layer) in split_layers(layers).iter().enumerate() {
-        match context.set("lowerdir+", layer) {
-            Err(_) if index == 0 => return Ok(false),
-            other => other?,
-        }
-    }
-    Ok(true)
+/// Whether the kernel knows `lowerdir+`. One before 6.5 takes any word at first, and refuses it when the mount is made.
+fn takes_layers_one_by_one() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        Context::new("overlay").is_ok_and(|context| {
+            context.set("ponton-no-such-option", "x").is_err() && context.set("lowerdir+", "/").is_ok()
+        })
+    })
 }
 
 /// Makes the overlay as kernels before 6.7 want it.
