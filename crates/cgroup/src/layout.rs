@@ -1,9 +1,8 @@
 //! Where the host's hierarchies are.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use ponton_sys::{Error, Result};
+use ponton_sys::{Error, Result, file, user_namespace};
 
 /// Which kernel interface a hierarchy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,28 +45,22 @@ pub struct Layout {
     pub tracking: Vec<Hierarchy>,
 }
 
-/// The inode of the user namespace that the kernel begins with (linux/proc_ns.h).
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
-
 impl Layout {
     /// Reads it from the mount table of the calling process.
     pub fn detect() -> Result<Self> {
         let path = "/proc/self/mountinfo";
-        let table = fs::read_to_string(path).map_err(Error::of("read", path))?;
+        let table = file::read_text(path).map_err(Error::of("read", path))?;
         let mut layout = Self::from_mountinfo(&table, |mount| {
-            fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
+            file::read_text(mount.join("cgroup.controllers")).unwrap_or_default()
         });
         layout.swap_accounting = layout.with("memory").is_some_and(|memory| match memory.version {
             Version::V1 => memory.mount.join("memory.memsw.limit_in_bytes").exists(),
             Version::V2 => Path::new("/proc/swaps").exists(),
         });
-        let user = "/proc/self/ns/user";
-        let namespace = rustix::fs::stat(user).map_err(Error::of("stat", user))?;
-        layout.privileged =
-            rustix::process::geteuid().is_root() && namespace.st_ino == INITIAL_USER_NAMESPACE;
+        layout.privileged = rustix::process::geteuid().is_root() && user_namespace::is_initial()?;
         if !layout.privileged && layout.is_v2() {
             let path = "/proc/self/cgroup";
-            let own = fs::read_to_string(path).map_err(Error::of("read", path))?;
+            let own = file::read_text(path).map_err(Error::of("read", path))?;
             layout.base = above_own(&own).to_owned();
             layout.manager = manager_of(&own, rustix::process::geteuid().as_raw());
         }

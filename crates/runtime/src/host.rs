@@ -1,11 +1,8 @@
 //! What the host can do, probed once.
 
 use ponton_cgroup::Layout;
-use ponton_sys::Error;
+use ponton_sys::{Error, file, user_namespace};
 use rustix::thread::CapabilitySet;
-
-/// The inode of the user namespace that the kernel begins with (linux/proc_ns.h).
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Facts about the host that plans depend on.
 #[derive(Clone, Debug)]
@@ -35,7 +32,7 @@ impl Host {
     /// Asks the kernel.
     pub fn probe() -> Result<Self, Error> {
         let path = "/proc/sys/kernel/cap_last_cap";
-        let text = std::fs::read_to_string(path).map_err(Error::of("read", path))?;
+        let text = file::read_text(path).map_err(Error::of("read", path))?;
         let last_capability = text
             .trim()
             .parse()
@@ -46,19 +43,17 @@ impl Host {
         let has_kcore = std::path::Path::new("/proc/kcore").exists();
         let capabilities =
             rustix::thread::capabilities(None).map_err(Error::of("capget", "own capabilities"))?.effective;
-        let user = "/proc/self/ns/user";
-        let namespace = rustix::fs::stat(user).map_err(Error::of("stat", user))?;
+        let cgroup = Layout::detect()?;
         Ok(Self {
             kernel,
-            cgroup: Layout::detect()?,
+            cgroup,
             last_capability,
             has_kcore,
             can_mount: capabilities.contains(CapabilitySet::SYS_ADMIN),
-            can_mknod: capabilities.contains(CapabilitySet::MKNOD)
-                && namespace.st_ino == INITIAL_USER_NAMESPACE,
+            can_mknod: capabilities.contains(CapabilitySet::MKNOD) && user_namespace::is_initial()?,
             can_map_ids: capabilities.contains(CapabilitySet::SETUID | CapabilitySet::SETGID),
             has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
-            has_apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
+            has_apparmor: file::read("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|enabled| enabled.starts_with(b"Y")),
         })
     }

@@ -7,6 +7,8 @@ pub mod bpf;
 pub mod clone;
 mod error;
 pub mod event;
+pub mod executable;
+pub mod file;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

@@ -117,6 +117,15 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// `struct ifinfomsg` of rtnetlink(7), to set these flags (`IFF_*`) of the interface.
+pub fn interface(index: u32, flags: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
 /// The attributes in `bytes`, as (type, value). What is malformed ends them.
 pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {

@@ -34,6 +34,14 @@ pub enum Writer {
     Unprivileged,
 }
 
+/// Whether the calling process is in the user namespace that the kernel begins with.
+pub fn is_initial() -> Result<bool> {
+    /// linux/proc_ns.h.
+    const INODE: u64 = 0xEFFF_FFFD;
+    let path = "/proc/self/ns/user";
+    Ok(rustix::fs::stat(path).map_err(Error::of("stat", path))?.st_ino == INODE)
+}
+
 /// Whether these are maps of one's own id alone, which everybody may write.
 fn is_own(ranges: &[Range], own: u32) -> bool {
     matches!(ranges, [Range { outside, size: 1, .. }] if *outside == own)

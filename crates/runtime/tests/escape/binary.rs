@@ -113,15 +113,20 @@ fn without_the_right_to_mount_it_runs_from_a_sealed_copy() {
 #[test]
 fn it_is_protected_once_and_only_where_it_has_to_be() {
     let bundle = attacked();
-    let executions = |args: &[&str]| {
+    let protections = |inject: &str, args: &[&str]| {
         let mut command = Command::new("strace");
-        command.args(["-qq", "-e", "trace=execve,execveat", "-e", "signal=none"]);
+        command.args(["-qq", "-e", "trace=execve,execveat,prctl", "-e", "signal=none", "-e", inject]);
         command.arg(bundle.path().join("ponton-runtime")).arg("--root").arg(bundle.state_root()).args(args);
         let output = bundle.finish(&mut command);
-        stderr(&output).lines().filter(|line| line.contains("execve")).count()
+        let text = stderr(&output);
+        let count = |call: &str| text.lines().filter(|line| line.contains(call)).count();
+        (count("PR_SET_MM_MAP"), count("execve"))
     };
-    assert_eq!(executions(&["list"]), 1);
-    assert_eq!(executions(&["run", "--bundle", "/nosuch", "x"]), 2);
+    let (run, none) = (["run", "--bundle", "/nosuch", "x"], "inject=none:error=EPERM");
+    assert_eq!(protections(none, &["list"]), (0, 1));
+    assert_eq!(protections(none, &run), (1, 1));
+    // A kernel that does not let the executed file be exchanged.
+    assert_eq!(protections("inject=prctl:error=EINVAL", &run), (1, 2));
 }
 
 fn assert_is_read_only(exe: &File) {
