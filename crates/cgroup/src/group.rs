@@ -120,6 +120,26 @@ impl Cgroup {
         Self { path: path.to_owned(), directories: directories.collect() }
     }
 
+    /// A group that is these directories.
+    #[cfg(test)]
+    pub(crate) fn in_directories(directories: Vec<Directory>) -> Self {
+        Self { path: String::new(), directories }
+    }
+
+    /// It, but in the hierarchy of `controller`, or in all without one, the group `path` below it. None
+    /// if there is no such group.
+    pub fn below(&self, controller: Option<&str>, path: &str) -> Option<Self> {
+        let mut group = self.clone();
+        let mut is_there = false;
+        for directory in &mut group.directories {
+            if controller.is_none_or(|name| directory.controllers.iter().any(|own| own == name)) {
+                directory.path.push(path);
+                is_there |= directory.path.exists();
+            }
+        }
+        is_there.then_some(group)
+    }
+
     /// Its path below each hierarchy's root.
     pub fn path(&self) -> &str {
         &self.path

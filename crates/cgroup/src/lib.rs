@@ -13,6 +13,7 @@ mod oom;
 mod plan;
 mod stats;
 mod systemd;
+mod usage;
 
 pub use dbus::read_message;
 pub use group::{Cgroup, Opened, UpdateError};
@@ -20,3 +21,4 @@ pub use layout::{Hierarchy, Layout, Version};
 pub use plan::{CgroupPlan, PlanError, plan};
 pub use stats::{BlockIoEntry, Stats};
 pub use systemd::plan_scope;
+pub use usage::{Cpuset, Usage};

@@ -1,8 +1,9 @@
 //! What a group has used.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
+
+use ponton_sys::file;
 
 use crate::group::{Cgroup, Directory};
 use crate::layout::Version;
@@ -81,22 +82,22 @@ impl Cgroup {
     }
 }
 
-fn read(directory: &Path, file: &str) -> String {
-    fs::read_to_string(directory.join(file)).unwrap_or_default()
+pub(crate) fn read(directory: &Path, name: &str) -> String {
+    file::read_text(directory.join(name)).unwrap_or_default()
 }
 
-fn number(directory: &Path, file: &str) -> u64 {
+pub(crate) fn number(directory: &Path, file: &str) -> u64 {
     read(directory, file).trim().parse().unwrap_or(0)
 }
 
 /// A limit: `max` of v2 and the huge page-rounded number of v1 are no limit.
-fn limit(directory: &Path, file: &str) -> u64 {
+pub(crate) fn limit(directory: &Path, file: &str) -> u64 {
     let value = read(directory, file).trim().parse().unwrap_or(u64::MAX);
     if value >= 1 << 62 { u64::MAX } else { value }
 }
 
 /// Lines of `name number`.
-fn table(directory: &Path, file: &str) -> BTreeMap<String, u64> {
+pub(crate) fn table(directory: &Path, file: &str) -> BTreeMap<String, u64> {
     read(directory, file)
         .lines()
         .filter_map(|line| line.split_once(' '))
