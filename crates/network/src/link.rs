@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 
 use crate::{MacAddress, Subnet};
-use ponton_sys::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
+use ponton_sys::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes, interface};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -47,15 +47,6 @@ const ADDR_GEN_MODE_NONE: u8 = 1;
 
 /// The interface `lo` is the first of every namespace.
 const LOOPBACK_INDEX: u32 = 1;
-
-/// `struct ifinfomsg`.
-fn interface(index: u32, flags: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
-    bytes
-}
 
 /// A link, as `RTM_GETLINK` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

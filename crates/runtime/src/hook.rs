@@ -46,6 +46,9 @@ pub(crate) fn run(
 /// told and passed over. The calling process must have one thread.
 pub fn run_all(kind: HookKind, hooks: &[Hook], state: &State) -> Vec<Error> {
     let mut failures = Vec::new();
+    if hooks.is_empty() {
+        return failures;
+    }
     let directory = bundle_directory(&state.bundle);
     let directory = directory.as_ref().map(AsFd::as_fd);
     let ran = run_each(kind, hooks, state, directory, |error| {

@@ -37,10 +37,10 @@ impl Log {
         }
     }
 
-    /// Tells what is done, if that is wanted.
-    pub(crate) fn debug(&self, message: &str) {
+    /// Tells what is done, line by line, if that is wanted.
+    pub(crate) fn debug(&self, what: &impl std::fmt::Display) {
         if self.debug {
-            self.write("debug", message);
+            what.to_string().lines().for_each(|line| self.write("debug", line));
         }
     }
 

@@ -7,9 +7,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
-use command::{Context, Failure};
+use command::{COMMANDS, Context};
 use log::Log;
 
 /// Runs containers from OCI bundles, and serves the Ponton daemon.
@@ -39,50 +39,6 @@ struct Cli {
     /// false, or auto for whether we have no privileges.
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["true", "false", "auto"])]
     rootless: String,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Save the processes of a container.
-    Checkpoint(command::checkpoint::Args),
-    /// Create a container that waits for `start`.
-    Create(command::create::Args),
-    /// Remove what a container that has ended left.
-    Delete(command::delete::Args),
-    /// Print a container's use of resources, and what happens to it, as JSON lines.
-    Events(command::events::Args),
-    /// Run a further program in a running container.
-    Exec(command::exec::Args),
-    /// Print what this runtime knows.
-    Features,
-    /// Send a signal to a container.
-    Kill(command::kill::Args),
-    /// Print the containers.
-    List(command::list::Args),
-    /// Stop all processes of a container.
-    Pause(command::pause::Args),
-    /// Print the processes of a container.
-    Ps(command::ps::Args),
-    /// Start a container from a checkpoint.
-    Restore(command::restore::Args),
-    /// Let the processes of a paused container go on.
-    Resume(command::pause::Args),
-    /// Create a container, start it, and wait for its end.
-    Run(command::run::Args),
-    /// Write a config.json to begin with.
-    Spec(command::spec::Args),
-    /// Start a created container.
-    Start(command::start::Args),
-    /// Print a container's state.
-    State(command::state::Args),
-    /// Change the limits of a container.
-    Update(command::update::Args),
-    /// Hold the processes of a daemon's containers.
-    Shim(command::shim::Args),
-    /// Run a program as process 1 of a container.
-    Init(command::init::Args),
 }
 
 /// Where records are kept by default: where nobody else can write, and gone after a boot.
@@ -104,8 +60,8 @@ fn main() -> ExitCode {
         eprintln!("ponton-runtime: {error}");
         return ExitCode::FAILURE;
     }
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let matches = match command_line(&args).try_get_matches_from(args) {
+        Ok(matches) => matches,
         Err(error) => {
             if error.use_stderr() {
                 eprintln!("ponton-runtime: {}", usage(&error));
@@ -116,6 +72,15 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    run(&matches)
+}
+
+fn run(matches: &ArgMatches) -> ExitCode {
+    let named = matches.subcommand().and_then(|(name, args)| Some((command::find(name)?, args)));
+    let (Ok(cli), Some((command, args))) = (Cli::from_arg_matches(matches), named) else {
+        eprintln!("ponton-runtime: the command line was not understood");
+        return ExitCode::FAILURE;
+    };
     let log = Log { file: cli.log, is_json: cli.log_format == "json", debug: cli.debug };
     let context = Context {
         root: cli.root,
@@ -124,12 +89,26 @@ fn main() -> ExitCode {
         criu: cli.criu,
         log,
     };
-    let failed = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
-    run(&context, cli.command).unwrap_or_else(|error| {
+    let failed = if command.name == "exec" { EXEC_FAILED } else { 1 };
+    (command.run)(&context, args).unwrap_or_else(|error| {
         context.log.error(&error.to_string());
         let known = error.downcast_ref::<ponton_runtime::Error>();
         ExitCode::from(known.map_or(failed, |error| error.exit_code() as u8))
     })
+}
+
+/// What may be on the command line. Only the commands that these arguments may mean are put together:
+/// that of all costs more than many a command.
+fn command_line(args: &[OsString]) -> clap::Command {
+    let is_there = |name: &str| args.iter().any(|arg| arg == name);
+    let is_meant = |command: &&command::Command| is_there(command.name);
+    let all =
+        ["help", "--help", "-h"].into_iter().any(is_there) || !COMMANDS.iter().any(|one| is_meant(&one));
+    let commands = COMMANDS.iter().filter(|command| all || is_meant(command));
+    Cli::command()
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(commands.map(command::Command::describe))
 }
 
 /// Whether these may be the arguments of a command that starts processes in containers. A name of
@@ -150,27 +129,3 @@ fn usage(error: &clap::Error) -> String {
 
 /// What `exec` ends with when it was not to be, as runc.
 const EXEC_FAILED: u8 = 255;
-
-fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
-    match command {
-        Command::Checkpoint(args) => command::checkpoint::run(context, &args),
-        Command::Create(args) => command::create::run(context, &args),
-        Command::Delete(args) => command::delete::run(context, &args),
-        Command::Events(args) => command::events::run(context, &args),
-        Command::Exec(args) => command::exec::run(context, &args),
-        Command::Features => command::features::run(),
-        Command::Kill(args) => command::kill::run(context, &args),
-        Command::List(args) => command::list::run(context, &args),
-        Command::Pause(args) => command::pause::pause(context, &args),
-        Command::Ps(args) => command::ps::run(context, &args),
-        Command::Restore(args) => command::restore::run(context, &args),
-        Command::Resume(args) => command::pause::resume(context, &args),
-        Command::Run(args) => command::run::run(context, &args),
-        Command::Spec(args) => command::spec::run(&args),
-        Command::Start(args) => command::start::run(context, &args),
-        Command::State(args) => command::state::run(context, &args),
-        Command::Update(args) => command::update::run(context, &args),
-        Command::Shim(args) => command::shim::run(args),
-        Command::Init(args) => command::init::run(&args),
-    }
-}

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
 use ponton_sys::namespace::{self, Kinds};
-use ponton_sys::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes};
+use ponton_sys::netlink::{CREATE, DUMP, EXCLUSIVE, Message, Reply, Socket, attributes, interface};
 use rustix::io::Errno;
 
 use crate::plan::NetDevicePlan;
@@ -85,15 +85,6 @@ fn move_one(
         container.request(vec![address.message(index)])?;
     }
     container.request(vec![Message::new(RTM_NEWLINK, 0, &interface(index, IFF_UP))])
-}
-
-/// `struct ifinfomsg`, to set these flags.
-fn interface(index: u32, flags: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
-    bytes
 }
 
 fn index_of(reply: &Reply) -> Option<u32> {

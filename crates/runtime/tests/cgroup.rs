@@ -135,6 +135,45 @@ fn only_devices_that_a_rule_allows_can_be_used() {
 }
 
 #[test]
+fn a_further_process_runs_in_the_groups_that_it_is_told() {
+    let bundle = Bundle::new(|spec| spec["process"]["args"] = json!(["sleep", "1000"]));
+    assert!(bundle.create().status.success());
+    assert!(bundle.command(&["start", &bundle.id]).status.success());
+    let own = |controller: &str| {
+        let mount = if is_v2() { "/sys/fs/cgroup".into() } else { format!("/sys/fs/cgroup/{controller}") };
+        std::path::PathBuf::from(mount).join("ponton").join(&bundle.id)
+    };
+    for controller in ["pids", "memory"] {
+        std::fs::create_dir_all(own(controller).join("below")).unwrap();
+    }
+    let exec = |options: &[&str]| {
+        let options = options.iter().flat_map(|option| ["--cgroup", option]);
+        let args: Vec<&str> = ["exec"].into_iter().chain(options).collect();
+        bundle.command(&[&args[..], &[&bundle.id, "cat", "/proc/self/cgroup"]].concat())
+    };
+    let all = exec(&["below"]);
+    assert!(all.status.success(), "{all:?}");
+    if is_v2() {
+        // In a control group namespace, the container's own is the root.
+        assert!(stdout(&all).contains("0::/below"), "{all:?}");
+        assert!(!exec(&["pids:below"]).status.success());
+    } else {
+        let named = exec(&["pids,memory:below"]);
+        for controller in ["pids", "memory"] {
+            assert!(stdout(&named).contains(&format!(":{controller}:/below\n")), "{named:?}");
+        }
+        assert!(stdout(&named).contains(":freezer:/\n"), "{named:?}");
+    }
+    for wrong in [&["pids:nosuch"][..], &["nosuch:below"], &["below", "below"], &["pids:below", "pids:below"]]
+    {
+        let output = exec(wrong);
+        assert!(stderr(&output).contains("--cgroup"), "{wrong:?}: {output:?}");
+    }
+    assert!(bundle.command(&["delete", "--force", &bundle.id]).status.success());
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn a_frozen_container_can_be_killed() {
     let bundle = Bundle::new(|spec| spec["process"]["args"] = json!(["sleep", "1000"]));
     assert!(bundle.create().status.success());

@@ -470,7 +470,11 @@ fn events_tell_of_usage_and_of_kills_for_memory() {
         lines.into_iter().find(|event| event["type"] == kind)
     };
     let stats = until("usage", || seen("stats"));
-    assert!(stats["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{stats}");
+    let memory = &stats["data"]["memory"];
+    assert!(memory["usage"]["usage"].as_u64().unwrap() > 0, "{stats}");
+    assert!(memory["swap"]["usage"].as_u64().unwrap() > 0, "{stats}");
+    assert_eq!(memory["swap"]["limit"], 33_554_432, "{stats}");
+    assert!(stats["data"]["hugetlb"].is_object() && stats["data"]["cpuset"]["cpus"].is_array(), "{stats}");
     let eat = ["exec", &bundle.id, "perl", "-e", "my $x = 'x' x 200_000_000; print length $x"];
     assert!(!bundle.command(&eat).status.success());
     until("a kill", || seen("oom"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ponton_oci::runtime::{NamespaceType, Status, TimeOffset};
@@ -36,6 +36,8 @@ pub(super) struct Child<'a> {
     go: Option<&'a Go>,
     /// What the parent has copied from its mount namespace, in the order of the steps.
     copies: std::vec::IntoIter<OwnedFd>,
+    /// What it has mounted itself, by the number of the step.
+    made: BTreeMap<usize, OwnedFd>,
     /// Who the program is, where that could not be looked up before the clone.
     identity: Option<Identity>,
 }
@@ -50,7 +52,8 @@ pub(super) fn run<'a>(
     go: Option<&'a Go>,
 ) -> Error {
     let (root, label, identity, copies) = (None, None, None, Vec::new().into_iter());
-    let mut child = Child { opened, stdio, console, root, report, gate, label, go, copies, identity };
+    let made = BTreeMap::new();
+    let mut child = Child { opened, stdio, console, root, report, gate, label, go, copies, made, identity };
     for (number, (step, ready)) in opened.plan.steps.iter().zip(&opened.ready).enumerate() {
         if let Err(error) = child.apply(number, step, ready) {
             return error;
@@ -202,11 +205,15 @@ impl Child<'_> {
             }
             (Action::Mount(plan), Ready::Mount(source)) => {
                 let copy = self.take_copy(source)?;
-                mount::attach(self.root()?, plan, copy.as_ref().unwrap_or(source))
+                let made = mount::attach(self.root()?, plan, copy.as_ref().unwrap_or(source))?;
+                self.made.extend(made.map(|made| (number, made)));
+                Ok(())
             }
-            (Action::Attributes { target, attributes, propagation }, _) => {
-                mount::change(self.root()?, target, attributes, *propagation)
-            }
+            (Action::Attributes { target, attributes, propagation }, _) => match self.mounted(number, target)
+            {
+                Some(mount) => mount::change_mount(mount, attributes, *propagation),
+                None => mount::change(self.root()?, target, attributes, *propagation),
+            },
             (Action::Devices { nodes, links, bound }, Ready::Devices(mounts)) => {
                 node::make(self.root()?, nodes, mounts, *bound)?;
                 node::link(self.root()?, links)
@@ -234,6 +241,21 @@ impl Child<'_> {
         let copy =
             copy.ok_or_else(|| sys::Error::new("open_tree", "a copy that did not come", Errno::BADF))?;
         Detached::of(copy).map(|detached| Some(MountSource::Detached(detached)))
+    }
+
+    /// What a step before `number` has mounted at `target`, wherever that path leads to now: a later one
+    /// may have hidden it.
+    fn mounted(&self, number: usize, target: &str) -> Option<BorrowedFd<'_>> {
+        let steps = self.opened.plan.steps.iter().zip(&self.opened.ready).enumerate().take(number);
+        let (number, source) =
+            steps.rev().find_map(|(number, (step, ready))| match (&step.action, ready) {
+                (Action::Mount(plan), Ready::Mount(source)) if plan.target == target => {
+                    Some((number, source))
+                }
+                _ => None,
+            })?;
+        let detached = source.detached().map(|detached| detached.mount.as_fd());
+        detached.or_else(|| self.made.get(&number).map(AsFd::as_fd))
     }
 
     fn root(&self) -> Result<&Root, sys::Error> {

@@ -3,7 +3,7 @@
 //! Every path of the container is resolved inside of its root ([`Root`]); an image whose `/proc`,
 //! `/sys` or `/dev` is a link leads nowhere else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ponton_sys as sys;
@@ -38,20 +38,29 @@ pub(super) fn attach_root(
     Ok(mount)
 }
 
-/// Mounts onto a path of the container, which is made where it is missing.
-pub(super) fn attach(root: &Root, plan: &MountPlan, source: &MountSource) -> Result<(), sys::Error> {
+/// Mounts onto a path of the container, which is made where it is missing. Gives what it has made
+/// itself for that.
+pub(super) fn attach(
+    root: &Root,
+    plan: &MountPlan,
+    source: &MountSource,
+) -> Result<Option<OwnedFd>, sys::Error> {
     if let Source::Remount { options } = &plan.source {
-        return remount(root, plan, options);
+        return remount(root, plan, options).map(|()| None);
     }
-    let made;
-    let Detached { mount, is_directory } = match source {
-        MountSource::Detached(detached) => detached,
+    match source {
+        MountSource::Detached(detached) => attach_at(root, plan, detached).map(|()| None),
         MountSource::InChild => {
-            made = make_here(plan)?;
-            &made
+            let made = make_here(plan)?;
+            attach_at(root, plan, &made)?;
+            Ok(Some(made.mount))
         }
-        MountSource::Copied => return Err(not_copied(plan)),
-    };
+        MountSource::Copied => Err(not_copied(plan)),
+    }
+}
+
+fn attach_at(root: &Root, plan: &MountPlan, detached: &Detached) -> Result<(), sys::Error> {
+    let Detached { mount, is_directory } = detached;
     if !is_directory {
         return sys::mount::attach(mount, root.create_file_all(&plan.target, 0o644)?);
     }
@@ -145,15 +154,23 @@ pub(super) fn change(
     attributes: &Attributes,
     propagation: Option<Propagation>,
 ) -> Result<(), sys::Error> {
-    let mount = root.open_path(target, OFlags::PATH)?;
+    change_mount(root.open_path(target, OFlags::PATH)?.as_fd(), attributes, propagation)
+}
+
+/// Changes a mount.
+pub(super) fn change_mount(
+    mount: BorrowedFd<'_>,
+    attributes: &Attributes,
+    propagation: Option<Propagation>,
+) -> Result<(), sys::Error> {
     let Attributes { set, clear, set_recursive, clear_recursive } = *attributes;
     if let Some(Propagation { flag, recursive }) = propagation {
         let change = Change { propagation: flag, ..Change::default() };
-        sys::mount::change(mount.as_fd(), change, recursive)?;
+        sys::mount::change(mount, change, recursive)?;
     }
     let recursive = Change { set: set_recursive, clear: clear_recursive, propagation: 0 };
-    sys::mount::change(mount.as_fd(), recursive, true)?;
-    sys::mount::change(mount.as_fd(), Change { set, clear, propagation: 0 }, false)
+    sys::mount::change(mount, recursive, true)?;
+    sys::mount::change(mount, Change { set, clear, propagation: 0 }, false)
 }
 
 /// Shows the terminal as `/dev/console`.

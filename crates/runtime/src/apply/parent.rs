@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
 };
+use rustix::process::PidfdGetfdFlags;
 use serde::Serialize;
 
 use super::report::{Message, Reader};
@@ -34,6 +35,9 @@ pub(super) fn attend(
             Message::Failure(error) => Err(error),
             Message::Step(number) => steps.map_or(Ok(()), |opened| carry_out(opened, number, started)),
             Message::Limits => process.map_or(Ok(()), |plan| limits::set_of_child(plan, started.pid)),
+            Message::ListenerNumber(number) => {
+                take(started, number).and_then(|listener| hand_over(&listener, seccomp, started.pid, status))
+            }
             Message::Listener(listener) => hand_over(&listener, seccomp, started.pid, status),
         };
         match done {
@@ -86,6 +90,20 @@ struct ProcessState<'a> {
     state: State,
 }
 
+/// The child's descriptor of this number.
+fn take(child: &Started, number: i32) -> Result<OwnedFd, Error> {
+    rustix::process::pidfd_getfd(&child.pidfd, number, PidfdGetfdFlags::empty()).map_err(|errno| {
+        Error::Step {
+            step: "hand the seccomp listener over (linux.seccomp.listenerPath)".into(),
+            source: sys::Error::new(
+                "pidfd_getfd",
+                "the listener, since sendmsg or recvmsg are notified",
+                errno,
+            ),
+        }
+    })
+}
+
 /// Gives the listener to the agent: one connection, one state.
 fn hand_over(
     listener: &OwnedFd,
@@ -93,7 +111,8 @@ fn hand_over(
     pid: u32,
     status: Status,
 ) -> Result<(), Error> {
-    let Some(ListenerPlan { path, metadata, state }) = seccomp.and_then(|plan| plan.listener.as_ref()) else {
+    let Some(ListenerPlan { path, metadata, state, .. }) = seccomp.and_then(|plan| plan.listener.as_ref())
+    else {
         return Ok(());
     };
     let first = if status == Status::Creating { Some(pid as i32) } else { state.pid };

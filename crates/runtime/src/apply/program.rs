@@ -14,7 +14,7 @@ use super::label::Label;
 use super::limits::{self, of_field};
 use super::report::Writer;
 use crate::open::{Identity, Program};
-use crate::plan::{CapabilitySets, HookKind, MemoryPolicyPlan, Plan, ProcessPlan};
+use crate::plan::{CapabilitySets, HookKind, ListenerPlan, MemoryPolicyPlan, Plan, ProcessPlan};
 use crate::{Error, hook};
 
 /// What stands between the child and its program.
@@ -115,11 +115,12 @@ pub(super) fn schedule(plan: &ProcessPlan, by_parent: bool) -> Result<(), sys::E
 fn load_filter(program: &Program, report: &Writer<'_>) -> Result<(), Error> {
     let (Some(filter), Some(plan)) = (&program.filter, &program.plan.seccomp) else { return Ok(()) };
     let step = |source| Error::Step { step: "seccomp load (linux.seccomp)".into(), source };
-    if plan.listener.is_none() {
+    let Some(ListenerPlan { by_number, .. }) = plan.listener else {
         return filter.load(plan.flags).map_err(step);
-    }
+    };
     let listener = filter.load_with_listener(plan.flags).map_err(step)?;
-    report.hand_over_listener(listener.as_fd()).map_err(step)
+    let hand_over = if by_number { Writer::tell_listener } else { Writer::hand_over_listener };
+    hand_over(report, listener.as_fd()).map_err(step)
 }
 
 /// Gives the standard streams to the user, so that `/dev/stdout` can be opened by name.

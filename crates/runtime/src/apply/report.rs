@@ -4,6 +4,7 @@
 //!   child ──► parent   Step(n)       it waits until the parent has done step n of the plan
 //!   child ──► parent   Limits        it waits until the parent has set what it has no rights for
 //!   child ──► parent   Listener+fd   its seccomp filter notifies on this descriptor; it waits
+//!   child ──► parent   Listener(n)   it notifies on its descriptor n, when it may not send it; it waits
 //!   child ◄── parent   go on
 //!   child ──► parent   Ready         it stands before its gate; it waits until it is on record
 //!   child ◄── parent   go on
@@ -14,7 +15,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
 use ponton_sys::socket;
@@ -40,6 +41,8 @@ pub(super) enum Message {
     Limits,
     /// It waits until somebody listens here.
     Listener(OwnedFd),
+    /// It waits until somebody listens on this descriptor of its own.
+    ListenerNumber(i32),
     /// It stands before its gate.
     Ready,
     /// It is ending.
@@ -50,6 +53,7 @@ pub(super) enum Message {
 
 const STEP: u8 = b'P';
 const LISTENER: u8 = b'L';
+const LISTENER_NUMBER: u8 = b'N';
 const LIMITS: u8 = b'M';
 const READY: u8 = b'R';
 /// The longest message.
@@ -77,9 +81,8 @@ impl Reader {
             ([READY], _) => Message::Ready,
             ([LIMITS], _) => Message::Limits,
             ([LISTENER], Some(listener)) => Message::Listener(listener),
-            ([STEP, number @ ..], _) if number.len() == 4 => {
-                Message::Step(number.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
-            }
+            (&[STEP, a, b, c, d], _) => Message::Step(u32::from_le_bytes([a, b, c, d]) as usize),
+            (&[LISTENER_NUMBER, a, b, c, d], _) => Message::ListenerNumber(i32::from_le_bytes([a, b, c, d])),
             (report, _) => Message::Failure(decode(report)),
         }
     }
@@ -112,9 +115,8 @@ impl AsFd for Writer<'_> {
 impl<'a> Writer<'a> {
     /// Waits until the parent has done a step.
     pub(super) fn wait_for_step(&self, number: usize) -> Result<(), sys::Error> {
-        let mut message = vec![STEP];
-        message.extend((number as u32).to_le_bytes());
-        self.ask(&message, &[])
+        let [a, b, c, d] = (number as u32).to_le_bytes();
+        self.ask(&[STEP, a, b, c, d], &[])
     }
 
     /// Waits until the parent has set the limits.
@@ -125,6 +127,15 @@ impl<'a> Writer<'a> {
     /// Waits until the parent has handed the listener to whoever listens.
     pub(super) fn hand_over_listener(&self, listener: BorrowedFd<'_>) -> Result<(), sys::Error> {
         self.ask(&[LISTENER], &[listener])
+    }
+
+    /// As [`hand_over_listener`](Self::hand_over_listener), with nothing but write(2) and read(2): the
+    /// parent takes it by its number (pidfd_getfd(2)), for which it needs the right to trace us.
+    pub(super) fn tell_listener(&self, listener: BorrowedFd<'_>) -> Result<(), sys::Error> {
+        let failed = |errno| sys::Error::new("ask", "the parent process", errno);
+        let [a, b, c, d] = listener.as_raw_fd().to_le_bytes();
+        rustix::io::write(&self.socket, &[LISTENER_NUMBER, a, b, c, d]).map_err(failed)?;
+        self.read_go().map_err(failed)
     }
 
     fn ask(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), sys::Error> {
@@ -146,12 +157,15 @@ impl<'a> Writer<'a> {
         let failed = |errno| sys::Error::new("wait", "for the parent process", errno);
         rustix::io::write(&self.socket, &[READY]).map_err(failed)?;
         // By read(2), as at the gate: a filter may be loaded already.
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut [0; 1])).map_err(failed)? {
-            0 => Err(failed(Errno::PIPE)),
-            _ => {
-                self.behind_gate.set(Some(behind_gate));
-                Ok(())
-            }
+        self.read_go().map_err(failed)?;
+        self.behind_gate.set(Some(behind_gate));
+        Ok(())
+    }
+
+    fn read_go(&self) -> Result<(), Errno> {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut [0; 1]))? {
+            0 => Err(Errno::PIPE),
+            _ => Ok(()),
         }
     }
 
@@ -259,6 +273,9 @@ mod tests {
         reader.go_on();
         writer.hand_over_listener(rustix::stdio::stdin()).unwrap();
         assert!(matches!(reader.receive(), Message::Listener(_)));
+        reader.go_on();
+        writer.tell_listener(rustix::stdio::stderr()).unwrap();
+        assert!(matches!(reader.receive(), Message::ListenerNumber(2)));
         reader.go_on();
         writer.ready(rustix::stdio::stderr()).unwrap();
         assert!(matches!(reader.receive(), Message::Ready));

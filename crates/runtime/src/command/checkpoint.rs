@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ponton_oci::runtime::Status;
-use ponton_runtime::host::Host;
-use ponton_runtime::state::StateError;
 
 use super::criu::{self, Criu, Joined};
-use super::{Context, Failure, delete};
+use super::{Context, Failure, Held, delete};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,14 +36,8 @@ pub(crate) struct Args {
 
 /// Saves the container's processes, and deletes it if it is not to go on.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
-    let directory = context.directory(&args.id)?;
-    let lock = directory.lock()?;
-    let record = directory.read()?;
-    let host = Host::probe()?;
-    let status = directory.status(&record, &host);
-    if !matches!(status, Status::Running | Status::Paused) {
-        return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "checkpoint" }.into());
-    }
+    let held = context.hold(&args.id, "checkpoint", &[Status::Running, Status::Paused])?;
+    let Held { directory, record, host, .. } = &held;
     let spec = directory.read_spec()?;
     let mut criu = args.criu.begin(&context.criu, if args.pre_dump { "pre-dump" } else { "dump" })?;
     if spec.process.as_ref().is_some_and(|process| process.terminal) {
@@ -62,9 +54,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     tell_outside(&mut criu, record.pid)?;
     criu.run()?;
     if !args.leave_running && !args.pre_dump {
-        delete::clean_up(context, &directory, &record, &host)?;
+        delete::clean_up(context, directory, record, host)?;
     }
-    drop(lock);
     Ok(ExitCode::SUCCESS)
 }
 

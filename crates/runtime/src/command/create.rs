@@ -60,6 +60,7 @@ pub(super) enum Until {
 pub(super) struct Made {
     pub(super) directory: Directory,
     pub(super) record: Record,
+    pub(super) host: Host,
     pub(super) started: Started,
     /// The master side of its terminal, if that is ours.
     pub(super) master: Option<OwnedFd>,
@@ -182,7 +183,7 @@ pub(super) fn prepare(context: &Context, args: &Args, inherited: Inherited) -> R
     let host = Host::probe()?;
     delete::remove_remains(&directory, &host)?;
     let plan = plan(context, args, &spec, &bundle, &host, preserved)?;
-    plan.to_string().lines().for_each(|step| context.log.debug(step));
+    context.log.debug(&plan);
     Ok(Prepared { directory, bundle, json, spec, plan, host, notify })
 }
 
@@ -244,7 +245,7 @@ fn build(
         Ok(master)
     })();
     match told {
-        Ok(master) => Ok(Made { directory, record, started: created.keep(), master, notify }),
+        Ok(master) => Ok(Made { directory, record, host, started: created.keep(), master, notify }),
         Err(error) => Err(kill_again(&record, &created.started, &host, error)),
     }
 }

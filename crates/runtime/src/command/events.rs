@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ponton_cgroup::{BlockIoEntry, Cgroup, Stats};
+use ponton_cgroup::{BlockIoEntry, Cgroup, Cpuset, Usage};
 use ponton_oci::runtime::Status;
 use ponton_runtime::host::Host;
 use ponton_runtime::state::StateError;
@@ -39,7 +39,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     let path = record.cgroup.ok_or("the container has no control group")?;
     let cgroup = Cgroup::new(&host.cgroup, &path);
     if args.stats {
-        print("stats", &args.id, Some(stats(&cgroup.stats())))?;
+        print("stats", &args.id, Some(stats(&cgroup)))?;
     } else {
         let container = ponton_sys::pidfd::open(record.pid)?;
         follow(&args.id, &cgroup, &container, args.interval)?;
@@ -76,7 +76,7 @@ fn follow(id: &str, cgroup: &Cgroup, container: &OwnedFd, interval: Duration) ->
             return Ok(());
         }
         if ready == 0 {
-            print("stats", id, Some(stats(&cgroup.stats())))?;
+            print("stats", id, Some(stats(cgroup)))?;
             next = Instant::now() + interval;
         }
     }
@@ -93,20 +93,23 @@ fn print(r#type: &str, id: &str, data: Option<Value>) -> Result<(), Failure> {
 }
 
 /// The usage, with runc's names.
-fn stats(stats: &Stats) -> Value {
+fn stats(cgroup: &Cgroup) -> Value {
+    let stats = cgroup.stats();
     let memory = json!({
         "limit": stats.memory_limit, "usage": stats.memory_usage,
         "max": stats.memory_max_usage, "failcnt": stats.memory_fail_count,
     });
     let cache = ["cache", "file"].into_iter().find_map(|name| stats.memory_stat.get(name));
     let entries = |entries: &[BlockIoEntry]| -> Vec<Value> {
-        let entry = |entry: &BlockIoEntry| json!({"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value});
-        entries.iter().map(entry).collect()
+        let one = |entry: &BlockIoEntry| json!({"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value});
+        entries.iter().map(one).collect()
     };
     let mut pids = json!({"current": stats.pids});
     if stats.pids_limit != u64::MAX {
         pids["limit"] = stats.pids_limit.into();
     }
+    let [kernel, kernel_tcp] = cgroup.kernel_memory().map(entry);
+    let huge_pages: BTreeMap<String, Value> = cgroup.huge_pages().into_iter().map(huge_pages).collect();
     json!({
         "cpu": {
             "usage": {
@@ -121,16 +124,37 @@ fn stats(stats: &Stats) -> Value {
                 "throttledTime": stats.throttled_ns,
             },
         },
-        "memory": {"cache": cache, "usage": memory, "raw": stats.memory_stat},
+        "cpuset": cpuset(cgroup),
+        "memory": {
+            "cache": cache, "usage": memory, "swap": entry(cgroup.swap()),
+            "kernel": kernel, "kernelTCP": kernel_tcp, "raw": stats.memory_stat,
+        },
         "pids": pids,
         "blkio": {
             "ioServiceBytesRecursive": entries(&stats.block_io_bytes),
             "ioServicedRecursive": entries(&stats.block_io_operations),
         },
-        "hugetlb": BTreeMap::<String, u64>::new(),
+        "hugetlb": huge_pages,
         "intel_rdt": {},
         "network_interfaces": null,
     })
+}
+
+fn entry(usage: Usage) -> Value {
+    let Usage { usage, max_usage, limit, fail_count } = usage;
+    json!({"limit": limit, "usage": usage, "max": max_usage, "failcnt": fail_count})
+}
+
+fn huge_pages((size, usage): (String, Usage)) -> (String, Value) {
+    (size, json!({"usage": usage.usage, "max": usage.max_usage, "failcnt": usage.fail_count}))
+}
+
+fn cpuset(cgroup: &Cgroup) -> Value {
+    let Cpuset { cpus, mems, numbers } = cgroup.cpuset();
+    let mut value = json!(numbers);
+    value["cpus"] = json!(cpus);
+    value["mems"] = json!(mems);
+    value
 }
 
 /// `500ms`, `5s`, `1m`, `1h`.

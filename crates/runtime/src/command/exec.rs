@@ -61,9 +61,10 @@ pub(crate) struct Args {
     /// Hand N more descriptors on to the process, after the standard streams and those of LISTEN_FDS.
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run the process in an existing control group below the container's.
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<String>,
+    /// Run the process in an existing control group below the container's, of these v1 controllers
+    /// or of all.
+    #[arg(long, value_name = "[CONTROLLER[,...]:]PATH")]
+    cgroup: Vec<String>,
     /// Start it also in a paused container, where it stands still until that goes on.
     #[arg(long)]
     ignore_paused: bool,
@@ -139,9 +140,9 @@ fn start(
     wanted: Wanted<'_>,
 ) -> Result<ExitCode, Failure> {
     let signals = if args.detach { None } else { Some(signal::block()?) };
-    let cgroup = cgroup(record, host, args.cgroup.as_deref())?;
+    let cgroup = cgroup(record, host, &args.cgroup)?;
     let container = pidfd::open(record.pid)?;
-    let target = Target { pid: record.pid, pidfd: container.as_fd(), cgroup: cgroup.as_deref() };
+    let target = Target { pid: record.pid, pidfd: container.as_fd(), cgroup: cgroup.as_ref() };
     let opened = open::open_process(plan, target, host)?;
     let console = wanted.open(|| opened.terminal())?;
     let started = console.stdio(|stdio| apply::exec(&opened, stdio))?;
@@ -162,19 +163,34 @@ fn start(
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
 }
 
-/// The container's control group, or one below it.
-fn cgroup(record: &Record, host: &Host, below: Option<&str>) -> Result<Option<String>, Failure> {
-    let Some(below) = below else { return Ok(record.cgroup.clone()) };
-    let own = record.cgroup.as_deref().ok_or("--cgroup: the container has no control group")?;
-    if below.split('/').any(|part| part == "..") || below.contains(':') {
-        return Err(format!("--cgroup: {below:?} is not a path below the container's control group").into());
+/// The container's control group, or where `--cgroup` says those below it.
+fn cgroup(record: &Record, host: &Host, options: &[String]) -> Result<Option<Cgroup>, Failure> {
+    let Some(own) = &record.cgroup else {
+        let none = if options.is_empty() { Ok(None) } else { Err("--cgroup: the container has none") };
+        return Ok(none?);
+    };
+    let mut cgroup = Cgroup::new(&host.cgroup, own);
+    let mut said = Vec::new();
+    for option in options {
+        let wrong = |why: &str| Failure::from(format!("--cgroup: {option:?}: {why}"));
+        let (controllers, path) = match option.split_once(':') {
+            Some((controllers, path)) => (controllers.split(',').map(Some).collect(), path),
+            None if options.len() > 1 => return Err(wrong("of several each names its controllers")),
+            None => (vec![None], option.as_str()),
+        };
+        let path = path.trim_matches('/');
+        if path.split('/').any(|part| part == "..") || path.contains(':') {
+            return Err(wrong("is not a path below the container's control group"));
+        }
+        for controller in controllers {
+            if said.contains(&controller) {
+                return Err(wrong("the controller has been named before"));
+            }
+            said.push(controller);
+            cgroup = cgroup.below(controller, path).ok_or_else(|| wrong("there is no such control group"))?;
+        }
     }
-    let path = format!("{}/{}", own.trim_end_matches('/'), below.trim_matches('/'));
-    let path = path.trim_end_matches('/').to_owned();
-    if !Cgroup::new(&host.cgroup, &path).exists() {
-        return Err(format!("--cgroup: there is no control group {path}").into());
-    }
-    Ok(Some(path))
+    Ok(Some(cgroup))
 }
 
 fn read_process(path: &Path) -> Result<Process, Failure> {
@@ -245,9 +261,12 @@ mod tests {
     fn a_group_outside_is_refused() {
         let record = Record { cgroup: Some("ponton/x".into()), ..Record::default() };
         let host = Host::probe().unwrap();
-        for path in ["..", "a/../..", "cpu:/a"] {
-            assert!(cgroup(&record, &host, Some(path)).is_err(), "{path}");
+        let options = |options: &[&str]| -> Vec<String> { options.iter().map(ToString::to_string).collect() };
+        let wrong: [&[&str]; 6] =
+            [&[".."], &["a/../.."], &["nosuch"], &["nosuch:/"], &["memory:../.."], &["/", "/"]];
+        for wrong in wrong {
+            assert!(cgroup(&record, &host, &options(wrong)).is_err(), "{wrong:?}");
         }
-        assert_eq!(cgroup(&record, &host, None).unwrap().unwrap(), "ponton/x");
+        assert_eq!(cgroup(&record, &host, &[]).unwrap().unwrap().path(), "ponton/x");
     }
 }

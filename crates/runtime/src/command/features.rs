@@ -17,6 +17,9 @@ const SECCOMP_FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     let features = json!({
         "ociVersionMin": "1.0.0",

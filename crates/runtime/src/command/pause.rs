@@ -4,8 +4,6 @@ use std::process::ExitCode;
 
 use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::Status;
-use ponton_runtime::host::Host;
-use ponton_runtime::state::StateError;
 
 use super::{Context, Failure};
 
@@ -32,16 +30,8 @@ fn change(
     from: &[Status],
     change: impl FnOnce(&Cgroup) -> ponton_sys::Result<()>,
 ) -> Result<ExitCode, Failure> {
-    let directory = context.directory(id)?;
-    let lock = directory.lock()?;
-    let record = directory.read()?;
-    let host = Host::probe()?;
-    let status = directory.status(&record, &host);
-    if !from.contains(&status) {
-        return Err(StateError::WrongStatus { id: id.to_owned(), status, attempted }.into());
-    }
-    let path = record.cgroup.ok_or("the container has no control group")?;
-    change(&Cgroup::new(&host.cgroup, &path))?;
-    drop(lock);
+    let held = context.hold(id, attempted, from)?;
+    let path = held.record.cgroup.as_ref().ok_or("the container has no control group")?;
+    change(&Cgroup::new(&held.host.cgroup, path))?;
     Ok(ExitCode::SUCCESS)
 }

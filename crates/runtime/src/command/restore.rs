@@ -66,7 +66,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
         rustix::process::set_child_subreaper(Some(own))
             .map_err(|errno| format!("become the reaper of what the container leaves: {errno}"))?;
     }
-    let directory = prepared.directory.clone();
+    let (directory, host) = (prepared.directory.clone(), prepared.host.clone());
     let lock = directory.create()?;
     let (record, started) = match build(args, prepared, criu) {
         Ok(built) => built,
@@ -76,7 +76,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     warn(context, directory.read_later()?.started(&record.state(Status::Running)));
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let exit = foreground::attend(&started, None, None, &signals)?;
-    delete::clean_up(context, &directory, &record, &Host::probe()?)?;
+    delete::clean_up(context, &directory, &record, &host)?;
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
 }
 

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use ponton_runtime::host::Host;
 use ponton_sys::signal;
 
 use super::create::{self, Made, Until};
@@ -41,10 +40,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
     let Some(made) = create::make(context, &args.create, Until::Foreground)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let Made { directory, record, started, master, notify } = made;
+    let Made { directory, record, host, started, master, notify } = made;
     let exit = foreground::attend(&started, master, notify.as_ref(), &signals)?;
     if !args.keep {
-        delete::clean_up(context, &directory, &record, &Host::probe()?)?;
+        delete::clean_up(context, &directory, &record, &host)?;
     }
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)))
 }

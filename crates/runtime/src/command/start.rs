@@ -3,11 +3,9 @@
 use std::process::ExitCode;
 
 use ponton_oci::runtime::Status;
-use ponton_runtime::host::Host;
-use ponton_runtime::state::StateError;
 
 use super::notify::Notify;
-use super::{Context, Failure, warn};
+use super::{Context, Failure, Held, warn};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,13 +14,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
-    let directory = context.directory(&args.id)?;
-    let lock = directory.lock()?;
-    let record = directory.read()?;
-    let status = directory.status(&record, &Host::probe()?);
-    if status != Status::Created {
-        return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "start" }.into());
-    }
+    let Held { directory, record, lock, .. } = context.hold(&args.id, "start", &[Status::Created])?;
     let notify = Notify::from_environment(&directory).filter(Notify::is_mounted);
     if let Some(notify) = &notify {
         notify.listen()?;

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::{BlockIo, Cpu, Memory, Pids, Resources, Status};
-use ponton_runtime::host::Host;
 use ponton_runtime::rdt::Resctrl;
-use ponton_runtime::state::{self, StateError};
+use ponton_runtime::state;
 
 use super::{Context, Failure};
 
@@ -70,18 +69,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
-    let directory = context.directory(&args.id)?;
-    let lock = directory.lock()?;
-    let record = directory.read()?;
-    let host = Host::probe()?;
-    let status = directory.status(&record, &host);
-    if status == Status::Stopped {
-        return Err(StateError::WrongStatus { id: args.id.clone(), status, attempted: "update" }.into());
-    }
+    let alive = [Status::Creating, Status::Created, Status::Running, Status::Paused];
+    let held = context.hold(&args.id, "update", &alive)?;
     let schemata: Vec<&str> =
         [&args.l3_cache_schema, &args.mem_bw_schema].into_iter().flatten().map(String::as_str).collect();
     if !schemata.is_empty() {
-        let class = directory.read_later()?.rdt;
+        let class = held.directory.read_later()?.rdt;
         let class = class.ok_or("--l3-cache-schema, --mem-bw-schema: the container has no linux.intelRdt")?;
         Resctrl::mounted()?.update(&class, &schemata)?;
     }
@@ -89,9 +82,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<ExitCode, Failure> {
         Some(file) => read_resources(file)?,
         None => resources_of(args),
     };
-    let path = record.cgroup.ok_or("the container has no control group")?;
-    Cgroup::new(&host.cgroup, &path).update(&host.cgroup, &resources)?;
-    drop(lock);
+    let path = held.record.cgroup.as_ref().ok_or("the container has no control group")?;
+    let layout = &held.host.cgroup;
+    Cgroup::new(layout, path).update(layout, &resources)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -125,8 +125,8 @@ pub struct Target<'a> {
     pub pid: u32,
     /// Its first process.
     pub pidfd: BorrowedFd<'a>,
-    /// The path of its control group, as in its plan.
-    pub cgroup: Option<&'a str>,
+    /// The control group that the process is put in: the container's, or one below.
+    pub cgroup: Option<&'a ponton_cgroup::Cgroup>,
 }
 
 /// Opens everything that `plan` names.
@@ -323,7 +323,7 @@ pub fn open_process(process: ProcessPlan, target: Target<'_>, host: &Host) -> Re
     // The number may have been given to another process meanwhile: then the container is gone.
     sys::pidfd::send_signal(target.pidfd, 0).map_err(step)?;
     let program = Program::new(&process, Some(&root))?;
-    let cgroup = target.cgroup.map(|path| ponton_cgroup::Cgroup::new(&host.cgroup, path).open());
+    let cgroup = target.cgroup.map(ponton_cgroup::Cgroup::open);
     let cgroup = cgroup.transpose().map_err(step)?;
     let pidfd = target.pidfd.try_clone_to_owned();
     let target = pidfd.map_err(|error| step(sys::Error::new("dup", "pidfd", error)))?;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
 use crate::host::Host;
-use crate::plan::{IdMapPlan, MountPlan, Propagation, Source};
+use crate::plan::{Attributes, IdMapPlan, MountPlan, Propagation, Source};
 
 /// Where the child gets a mount from.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Detached {
 }
 
 impl MountSource {
-    pub(super) fn detached(&self) -> Option<&Detached> {
+    pub(crate) fn detached(&self) -> Option<&Detached> {
         match self {
             Self::Detached(detached) => Some(detached),
             Self::InChild | Self::Copied => None,
@@ -110,7 +110,7 @@ pub(crate) fn make(plan: &MountPlan) -> Result<Detached, sys::Error> {
 /// A copy of a part of the host, with the attributes of the plan.
 pub(crate) fn clone_source(plan: &MountPlan, path: &Path, recursive: bool) -> Result<Detached, sys::Error> {
     let mount = sys::mount::clone_tree(rustix::fs::CWD, &c_path(path)?, recursive)?;
-    configure(&mount, plan)?;
+    configure(&mount, plan, recursive)?;
     Detached::of(mount)
 }
 
@@ -184,16 +184,25 @@ fn make_filesystem(plan: &MountPlan) -> Result<OwnedFd, sys::Error> {
     Ok(mount)
 }
 
-/// Gives a copy of a part of the host its attributes. It spreads nothing, unless the plan says so.
-fn configure(mount: &OwnedFd, plan: &MountPlan) -> Result<(), sys::Error> {
-    let attributes = &plan.attributes;
+/// Gives a copy of a part of the host its attributes, with all below it where it was copied
+/// `recursive`. It spreads nothing, unless the plan says so.
+fn configure(mount: &OwnedFd, plan: &MountPlan, recursive: bool) -> Result<(), sys::Error> {
+    let Attributes { set, clear, set_recursive, clear_recursive } = plan.attributes;
     let private = Propagation { flag: u64::from(MountPropagationFlags::PRIVATE.bits()), recursive: true };
-    let recursive =
-        Change { set: attributes.set_recursive, clear: attributes.clear_recursive, propagation: 0 };
-    let own = Change { set: attributes.set, clear: attributes.clear, propagation: 0 };
-    change_propagation(mount, plan.propagation.unwrap_or(private))?;
-    sys::mount::change(mount.as_fd(), recursive, true)?;
-    sys::mount::change(mount.as_fd(), own, false)
+    let propagation = plan.propagation.unwrap_or(private);
+    if !recursive {
+        // There is nothing below it: all at once, what is its own over what is for all.
+        let (set, clear) = (set_recursive & !clear | set, clear_recursive | clear);
+        return sys::mount::change(
+            mount.as_fd(),
+            Change { set, clear, propagation: propagation.flag },
+            false,
+        );
+    }
+    change_propagation(mount, propagation)?;
+    let all = Change { set: set_recursive, clear: clear_recursive, propagation: 0 };
+    sys::mount::change(mount.as_fd(), all, true)?;
+    sys::mount::change(mount.as_fd(), Change { set, clear, propagation: 0 }, false)
 }
 
 fn change_propagation(

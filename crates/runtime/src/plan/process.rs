@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ponton_oci::runtime::{
-    Action, Capabilities, ConsoleSize, Linux, MemoryPolicy, Personality, Process, Rlimit, Seccomp, State,
-    User,
+    Action, Capabilities, ConsoleSize, Linux, MemoryPolicy, Personality, Process, Rlimit, Seccomp,
+    SeccompSyscall, State, User,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,8 @@ pub struct SeccompPlan {
 pub struct ListenerPlan {
     /// Its `SOCK_STREAM` socket.
     pub path: PathBuf,
+    /// It is handed over by its number: what would send it is notified itself.
+    pub by_number: bool,
     /// What it is told beside the state; empty is nothing.
     pub metadata: String,
     /// The container's state but for its process.
@@ -301,20 +303,21 @@ fn listener(policy: &Seccomp, state: Option<&State>) -> Result<Option<ListenerPl
         let message = "SCMP_ACT_NOTIFY cannot be for all system calls";
         return Err(PlanError::invalid("linux.seccomp.defaultAction", message));
     }
-    let mut is_used = false;
-    for (index, rule) in policy.syscalls.iter().enumerate() {
-        if rule.action != Action::Notify {
-            continue;
-        }
-        is_used = true;
-        // By these the listener itself is handed over, when the filter is in force already.
-        if let Some(name) = rule.names.iter().find(|name| ["sendmsg", "recvmsg"].contains(&name.as_str())) {
-            let message = format!("SCMP_ACT_NOTIFY cannot be for {name}");
+    let notified = |name: &str| {
+        let is_for =
+            |rule: &SeccompSyscall| rule.action == Action::Notify && rule.names.iter().any(|own| own == name);
+        policy.syscalls.iter().position(is_for)
+    };
+    if !policy.syscalls.iter().any(|rule| rule.action == Action::Notify) {
+        return Ok(None);
+    }
+    // By these the listener itself is handed over, when the filter is in force already.
+    let by_number = ["sendmsg", "recvmsg"].into_iter().any(|name| notified(name).is_some());
+    for name in ["write", "read"] {
+        if let Some(index) = notified(name).filter(|_| by_number) {
+            let message = format!("SCMP_ACT_NOTIFY cannot be for {name} and for sendmsg or recvmsg");
             return Err(PlanError::invalid(format!("linux.seccomp.syscalls[{index}]"), message));
         }
-    }
-    if !is_used {
-        return Ok(None);
     }
     if !policy.listener_path.starts_with('/') || policy.listener_path.contains('\0') {
         let message = format!("SCMP_ACT_NOTIFY needs an absolute path, not {:?}", policy.listener_path);
@@ -323,6 +326,7 @@ fn listener(policy: &Seccomp, state: Option<&State>) -> Result<Option<ListenerPl
     let state = state.ok_or_else(|| PlanError::invalid(FIELD, "the container's state is not known"))?;
     Ok(Some(ListenerPlan {
         path: PathBuf::from(&policy.listener_path),
+        by_number,
         metadata: policy.listener_metadata.clone(),
         state: state.clone(),
     }))
@@ -350,6 +354,11 @@ fn capabilities(sets: &Capabilities, host: &Host, warnings: &mut Vec<String>) ->
         ambient: set("ambient", &sets.ambient),
     };
     // The kernel takes only these combinations (capabilities(7)).
+    let lost = out.inheritable & !out.bounding;
+    for (number, name) in CAPABILITIES.iter().enumerate().filter(|(number, _)| lost & 1 << number != 0) {
+        out.inheritable &= !(1 << number);
+        warnings.push(format!("process.capabilities.inheritable: CAP_{name} is not in the bounding set"));
+    }
     out.effective &= out.permitted;
     out.ambient &= out.permitted & out.inheritable;
     out

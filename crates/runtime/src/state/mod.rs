@@ -182,7 +182,12 @@ impl Directory {
             }
             _ => {}
         }
+        // Mostly that is all.
         let path = self.path();
+        let _ = fs::remove_file(path.join("config.json"));
+        if fs::remove_dir(&path).is_ok() {
+            return Ok(());
+        }
         Ok(fs::remove_dir_all(&path).map_err(sys::Error::of("remove", path.display()))?)
     }
 
@@ -342,7 +347,7 @@ pub fn parse_spec(path: &Path, json: &[u8]) -> Result<Spec, StateError> {
 /// When a process began, in clock ticks since boot (proc_pid_stat(5), field 22). None for one that
 /// has ended, reaped or not.
 pub fn started_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = sys::file::read_text(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ');

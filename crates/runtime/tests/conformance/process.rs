@@ -309,6 +309,21 @@ pub(crate) const ALL: &[Statement] = &[
     },
     Statement {
         part: LINUX,
+        says: "a capability that cannot be inheritable is a warning, not an error",
+        check: || {
+            let bundle = Bundle::new(|spec| {
+                spec["process"]["args"] = json!(["grep", "CapInh", "/proc/self/status"]);
+                spec["process"]["capabilities"] = json!({
+                    "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL", "CAP_CHOWN"],
+                });
+            });
+            let output = bundle.run();
+            assert!(stdout(&output).contains("0000000000000020"), "{output:?}");
+            assert!(stderr(&output).contains("CAP_CHOWN is not in the bounding set"), "{output:?}");
+        },
+    },
+    Statement {
+        part: LINUX,
         says: "noNewPrivileges",
         check: || {
             assert_eq!(status("NoNewPrivs", |spec| spec["process"]["noNewPrivileges"] = json!(true)), "1");

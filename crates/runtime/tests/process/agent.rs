@@ -129,8 +129,8 @@ fn notifications_need_somebody_who_listens() {
     );
     let all = with(&|policy| policy["defaultAction"] = json!("SCMP_ACT_NOTIFY"));
     assert!(all.contains("linux.seccomp.defaultAction"), "{all}");
-    let own = with(&|policy| policy["syscalls"][0]["names"] = json!(["sendmsg"]));
-    assert!(own.contains("linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY cannot be for sendmsg"), "{own}");
+    let own = with(&|policy| policy["syscalls"][0]["names"] = json!(["sendmsg", "write"]));
+    assert!(own.contains("linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY cannot be for write"), "{own}");
     let nobody = with(&|policy| policy["listenerPath"] = json!("/no/such/socket"));
     assert!(nobody.contains("linux.seccomp.listenerPath") && nobody.contains("/no/such/socket"), "{nobody}");
 }
@@ -176,9 +176,13 @@ while True:
 #[test]
 fn the_agent_gets_the_listener_and_the_state() {
     use std::os::fd::AsRawFd;
-    for no_new_privileges in [true, false] {
+    // With sendmsg, by which the runtime would have sent the listener.
+    let calls = [json!(["mkdir", "mkdirat"]), json!(["mkdir", "sendmsg", "recvmsg"])];
+    for (no_new_privileges, calls) in
+        [(true, &calls[0]), (false, &calls[0]), (true, &calls[1]), (false, &calls[1])]
+    {
         // The call with which the child ends what it was told: made after the filter, by the runtime too.
-        let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]);
+        let rules = json!([{"names": calls, "action": "SCMP_ACT_NOTIFY"}]);
         let bundle = script(&format!("{TRY}\nprint(attempt(83, b'/tmp/x', 0))"), rules, no_new_privileges);
         let path = bundle.path().join("agent");
         let mut spec = bundle.spec();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use ponton_cgroup::Cgroup;
 use ponton_oci::runtime::{State, Status as ContainerStatus};
 use ponton_sys::event::Interest;
 use ponton_sys::pty;
@@ -174,7 +175,8 @@ impl Server {
             return Err(invalid(format!("exec {exec_id} exists already")));
         }
         let Some(pidfd) = &first.pidfd else { return Err(not_running(&id)) };
-        let target = Target { pid: first.pid, pidfd: pidfd.as_fd(), cgroup: container.cgroup.as_deref() };
+        let cgroup = container.cgroup.as_deref().map(|path| Cgroup::new(&self.host.cgroup, path));
+        let target = Target { pid: first.pid, pidfd: pidfd.as_fd(), cgroup: cgroup.as_ref() };
         let Launched { started, streams, root: _ } = launch::process(plan, target, &stdio, &self.host)?;
         let mut process = new_process(&id, Some(exec_id.clone()), started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
