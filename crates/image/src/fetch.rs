@@ -27,7 +27,7 @@ use crate::remote::{Remote, error_of};
 use crate::{Error, Images, Result};
 
 /// So often a number of bytes is told.
-const NEWS_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const NEWS_INTERVAL: Duration = Duration::from_millis(100);
 /// So often a thread that waits for its turn looks whether it is still wanted.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 

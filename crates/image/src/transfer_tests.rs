@@ -532,3 +532,104 @@ fn what_is_no_image_of_this_kind_is_refused_by_name() {
     }
     refused(media_type::OCI_INDEX, &json!({"schemaVersion": 2, "manifests": [inner]}), "levels of indexes");
 }
+
+impl Lab {
+    fn push(&self, registry: &Registry, name: &str) -> Result<Pushed> {
+        let reference = Reference::parse(name).unwrap();
+        let to = registry.repository(name);
+        let options = PushOptions::default();
+        self.images.push(&reference, &*to, &options, 9, &Cancel::new(), &mut |_| {})
+    }
+
+    fn tag(&self, name: &str, new: &str) {
+        self.images.tag(name, &Reference::parse(new).unwrap(), 8).unwrap();
+    }
+}
+
+fn puts(registry: &Registry) -> usize {
+    registry.log().iter().filter(|line| line.starts_with("put ")).count()
+}
+
+#[test]
+fn a_pulled_image_goes_out_as_it_came() {
+    let (lab, registry, second) = (Lab::new(), Registry::default(), Registry::default());
+    let layers = [layer("a", "base"), layer("b", "top")];
+    let manifest = registry.put_image("reg.test/app:1", &layers, &host());
+    lab.pull(&registry, "reg.test/app:1").unwrap();
+    // In the same registry no byte travels.
+    lab.tag("reg.test/app:1", "reg.test/copy:2");
+    registry.log();
+    let pushed = lab.push(&registry, "reg.test/copy:2").unwrap();
+    assert_eq!((pushed.digest.digest(), pushed.size), (&manifest.digest, manifest.size));
+    let log = registry.log();
+    assert_eq!(log.iter().filter(|line| line.starts_with("mount ")).count(), 2);
+    assert_eq!(log.iter().filter(|line| line.starts_with("put ")).count(), 1, "the configuration");
+    // To another registry all of it.
+    lab.tag("reg.test/app:1", "other.test/app:1");
+    assert_eq!(lab.push(&second, "other.test/app:1").unwrap().digest.digest(), &manifest.digest);
+    assert_eq!(puts(&second), 3);
+    assert_eq!(lab.push(&second, "other.test/app:1").unwrap().digest.digest(), &manifest.digest);
+    assert_eq!(puts(&second), 0);
+    let names = lab.images.get("other.test/app:1").unwrap().references;
+    assert!(names.contains(&Reference::parse(&format!("other.test/app@{}", manifest.digest)).unwrap()));
+    let other = Lab::new();
+    other.pull(&second, "other.test/app:1").unwrap();
+    assert_eq!(other.read("other.test/app:1", "b"), "top");
+}
+
+#[test]
+fn an_image_made_here_is_compressed_once_and_only_what_changed_travels() {
+    let (lab, registry) = (Lab::new(), Registry::default());
+    lab.import("reg.test/made:1", &layer("a", "base"));
+    let first = lab.push(&registry, "reg.test/made:1").unwrap();
+    assert_eq!(puts(&registry), 2);
+    assert_eq!(lab.push(&registry, "reg.test/made:1").unwrap(), first);
+    assert_eq!(puts(&registry), 0);
+    // What was pushed is not kept compressed, and is mounted all the same.
+    lab.tag("reg.test/made:1", "reg.test/other:1");
+    assert_eq!(lab.push(&registry, "reg.test/other:1").unwrap(), first);
+    assert_eq!(puts(&registry), 1, "the configuration");
+    let other = Lab::new();
+    let pulled = other.pull(&registry, "reg.test/made:1").unwrap();
+    assert_eq!(pulled.digest, first.digest);
+    assert_eq!(other.read("reg.test/made:1", "a"), "base");
+    assert_eq!(pulled.id, lab.images.get("reg.test/made:1").unwrap().id);
+}
+
+#[test]
+fn a_changed_layer_is_not_pushed() {
+    let (lab, registry) = (Lab::new(), Registry::default());
+    lab.import("reg.test/made:1", &layer("a", "base"));
+    let chain = lab.images.get("reg.test/made:1").unwrap().chain[0].clone();
+    std::fs::write(lab.tree(&chain).join("a"), "evil").unwrap();
+    let error = lab.push(&registry, "reg.test/made:1").unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+    assert_eq!(registry.contents.lock().unwrap().blobs.len(), 0);
+}
+
+#[test]
+fn an_index_that_is_here_whole_goes_out_whole() {
+    let (lab, registry, second) = (Lab::new(), Registry::default(), Registry::default());
+    let mut manifests = Vec::new();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let platform: Platform = platform.parse().unwrap();
+        let mut descriptor =
+            registry.put_image("reg.test/app:x", &[layer("a", &platform.to_string())], &platform);
+        descriptor.platform = Some(platform);
+        manifests.push(descriptor);
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
+    let index = registry.put_manifest("reg.test/app:1", media_type::OCI_INDEX, &index);
+    lab.pull(&registry, "reg.test/app:1").unwrap();
+    lab.tag("reg.test/app:1", "other.test/app:1");
+    let one = lab.push(&second, "other.test/app:1").unwrap();
+    assert!(manifests.iter().any(|manifest| manifest.digest == *one.digest.digest()));
+    let options = PullOptions { platform: None, all_platforms: true };
+    lab.pull_with(&registry, "reg.test/app:1", &options, &Cancel::new()).unwrap();
+    let all = lab.push(&second, "other.test/app:1").unwrap();
+    assert_eq!(all.digest.digest(), &index.digest);
+    let other = Lab::new();
+    let pulled = other.pull_with(&second, "other.test/app:1", &options, &Cancel::new()).unwrap();
+    assert_eq!(pulled.digest, all.digest);
+    assert_eq!(other.images.list().unwrap().len(), 2);
+}
