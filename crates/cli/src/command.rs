@@ -3,6 +3,7 @@
 mod container;
 mod image;
 mod inspect;
+mod manifest;
 mod network;
 mod prune;
 mod registry;
@@ -134,6 +135,11 @@ impl Command {
 pub(crate) static GROUPS: &[Group] = &[
     Group { name: "container", about: "Manage containers", commands: container::COMMANDS },
     Group { name: "image", about: "Manage images", commands: image::COMMANDS },
+    Group {
+        name: "manifest",
+        about: "Manage manifests and lists of them in registries",
+        commands: manifest::COMMANDS,
+    },
     Group { name: "network", about: "Manage networks", commands: network::COMMANDS },
     Group { name: "system", about: "Manage the engine", commands: system::COMMANDS },
     Group { name: "volume", about: "Manage volumes", commands: volume::COMMANDS },

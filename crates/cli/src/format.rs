@@ -50,10 +50,7 @@ impl List<'_> {
             "json" | "{{json .}}" => {
                 let mut text = String::new();
                 for object in objects {
-                    // Go's encoder makes lists safe for HTML, whoever reads them.
-                    let line = object.printable().to_json();
-                    let line = line.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-                    let _ = writeln!(text, "{line}");
+                    let _ = writeln!(text, "{}", json_line(&object.printable()));
                 }
                 Ok(text)
             }
@@ -86,8 +83,13 @@ impl List<'_> {
     }
 }
 
+/// JSON on one line; Go's encoder makes lists safe for HTML, whoever reads them.
+pub(crate) fn json_line(data: &Data) -> String {
+    data.to_json().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
 /// `\t` and `\n` as users write them in a shell.
-fn escapes(format: &str) -> String {
+pub(crate) fn escapes(format: &str) -> String {
     format.replace("\\t", "\t").replace("\\n", "\n")
 }
 

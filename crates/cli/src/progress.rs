@@ -98,7 +98,8 @@ fn plain(message: &JsonMessage) -> String {
     if counted || (message.status.is_empty() && message.stream.is_empty()) {
         return String::new();
     }
-    let text = if message.stream.is_empty() { format!("{}\n", message.status) } else { message.stream.clone() };
+    let text =
+        if message.stream.is_empty() { format!("{}\n", message.status) } else { message.stream.clone() };
     if message.id.is_empty() { text } else { format!("{}: {text}", message.id) }
 }
 

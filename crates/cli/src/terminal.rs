@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
 use crate::output;
@@ -70,16 +71,34 @@ pub(crate) async fn ask(prompt: &str, echo: bool) -> Result<String, Error> {
     });
     let line = tokio::select! {
         line = read => line.map_err(io::Error::other).flatten(),
-        _ = tokio::signal::ctrl_c() => {
+        number = last_signal() => {
             drop(unseen);
             output::print("\n")?;
-            return Err(Error::Exit(130));
+            return Err(Error::Exit(128 + number));
         }
     };
     if unseen.is_some() {
         output::print("\n")?;
     }
     line.map_err(|source| Error::file("read", "/dev/stdin", source))
+}
+
+/// The first of the signals that end a program, while the terminal is not as it was and must be
+/// restored.
+pub(crate) async fn last_signal() -> u8 {
+    let wait = async |kind: SignalKind| match signal(kind) {
+        Ok(mut stream) => {
+            stream.recv().await;
+            kind.as_raw_value() as u8
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        number = wait(SignalKind::hangup()) => number,
+        number = wait(SignalKind::interrupt()) => number,
+        number = wait(SignalKind::quit()) => number,
+        number = wait(SignalKind::terminate()) => number,
+    }
 }
 
 /// Rows and columns of the terminal, if standard output is one.

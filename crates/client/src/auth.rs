@@ -1,6 +1,5 @@
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE;
 use ponton_api::auth::{AuthConfig, AuthResponse};
+use ponton_api::base64;
 use ponton_api::image::SearchResult;
 
 use crate::request::Request;
@@ -11,7 +10,7 @@ impl Request<'_> {
     pub(crate) fn registry_auth(self, auth: &AuthConfig) -> Self {
         // A record of strings always serialises.
         let json = serde_json::to_vec(auth).unwrap_or_default();
-        self.header("x-registry-auth", URL_SAFE.encode(json))
+        self.header("x-registry-auth", base64::encode_url(&json))
     }
 }
 

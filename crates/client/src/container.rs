@@ -6,6 +6,7 @@ use ponton_api::container::{
     Change, CreateRequest, CreateResponse, Inspect, PruneResponse, Stats, Summary, TopResponse,
     UpdateRequest, UpdateResponse, WaitResponse,
 };
+use ponton_api::image::IdResponse;
 
 use crate::request::segment;
 use crate::{Client, Error, Hijacked, JsonStream, Response};
@@ -279,10 +280,7 @@ impl Client {
     }
 
     /// Makes an image from a container.
-    pub async fn container_commit(
-        &self,
-        query: &[(&str, String)],
-    ) -> Result<ponton_api::exec::ExecCreateResponse, Error> {
+    pub async fn container_commit(&self, query: &[(&str, String)]) -> Result<IdResponse, Error> {
         let mut request = self.post("/commit");
         for (name, value) in query {
             request = request.query(name, value);

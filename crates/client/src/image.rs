@@ -3,7 +3,8 @@ use std::io;
 use bytes::Bytes;
 use futures_util::Stream;
 use ponton_api::auth::AuthConfig;
-use ponton_api::image::{DeleteResponseItem, HistoryItem, Inspect, PruneResponse, Summary};
+use ponton_api::explore::Exploration;
+use ponton_api::image::{DeleteResponseItem, HistoryItem, IdResponse, Inspect, PruneResponse, Summary};
 use ponton_api::stream::JsonMessage;
 
 use crate::request::segment;
@@ -11,12 +12,7 @@ use crate::{Client, Error, JsonStream, Response};
 
 impl Client {
     /// Lists images; with what their indexes name if `manifests`. `filters` is JSON or empty.
-    pub async fn image_list(
-        &self,
-        all: bool,
-        manifests: bool,
-        filters: &str,
-    ) -> Result<Vec<Summary>, Error> {
+    pub async fn image_list(&self, all: bool, manifests: bool, filters: &str) -> Result<Vec<Summary>, Error> {
         self.get("/images/json")
             .flag("all", all)
             .maybe("filters", some(filters))
@@ -37,10 +33,7 @@ impl Client {
 
     /// How an image came to be. `platform` is JSON or empty.
     pub async fn image_history(&self, name: &str, platform: &str) -> Result<Vec<HistoryItem>, Error> {
-        self.get(format!("/images/{}/history", segment(name)))
-            .maybe("platform", some(platform))
-            .fetch()
-            .await
+        self.get(format!("/images/{}/history", segment(name))).maybe("platform", some(platform)).fetch().await
     }
 
     /// Gives an image another name.
@@ -131,13 +124,48 @@ impl Client {
         Ok(request.tar(tar).send().await?.json_stream())
     }
 
-    /// Images as an archive. `platform` is JSON or empty.
-    pub async fn image_save(&self, names: &[String], platform: &str) -> Result<Response, Error> {
-        let mut request = self.get("/images/get").maybe("platform", some(platform));
+    /// Images as an archive. `platform` is JSON or empty; other formats than `docker-archive` are Ponton's.
+    pub async fn image_save(
+        &self,
+        names: &[String],
+        platform: &str,
+        format: &str,
+    ) -> Result<Response, Error> {
+        let request = match format {
+            "docker-archive" => self.get("/images/get"),
+            other => self.get("/ponton/images/get").query("format", other),
+        };
+        let mut request = request.maybe("platform", some(platform));
         for name in names {
             request = request.query("names", name);
         }
         request.send().await
+    }
+
+    /// What is in an image and what of it is wasted; with all files if `files`.
+    pub async fn image_explore(&self, name: &str, files: bool) -> Result<Exploration, Error> {
+        self.get(format!("/ponton/images/{}/explore", segment(name))).flag("files", files).fetch().await
+    }
+
+    /// Makes an image with fewer layers; those of the image `from` stay as they are.
+    pub async fn image_squash(
+        &self,
+        name: &str,
+        from: &str,
+        repository: &str,
+        tag: &str,
+    ) -> Result<IdResponse, Error> {
+        self.post(format!("/ponton/images/{}/squash", segment(name)))
+            .maybe("from", some(from))
+            .maybe("repo", some(repository))
+            .maybe("tag", some(tag))
+            .fetch()
+            .await
+    }
+
+    /// Verifies all that is stored; the last message has a `CheckReport` as its `aux`.
+    pub async fn image_check(&self, repair: bool) -> Result<JsonStream<JsonMessage>, Error> {
+        Ok(self.post("/ponton/images/check").flag("repair", repair).send().await?.json_stream())
     }
 
     /// Removes unused images.

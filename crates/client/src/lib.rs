@@ -79,6 +79,16 @@ impl Client {
         Ok(())
     }
 
+    /// Opens `count` connections beside those that are in use, for calls that will follow at the same time.
+    /// What cannot be connected is told by those calls.
+    pub async fn connect_ahead(&self, count: usize) {
+        for _ in 0..count {
+            if let Ok(sender) = self.dial().await {
+                self.give_back(sender);
+            }
+        }
+    }
+
     /// A GET request to `path` (without the version), e.g. `/containers/json`.
     pub fn get(&self, path: impl Into<String>) -> Request<'_> {
         Request::new(self, hyper::Method::GET, path.into())
@@ -146,9 +156,13 @@ impl Client {
     }
 
     async fn checkout(&self) -> Result<SendRequest<Body>, Error> {
-        if let Some(sender) = self.take_idle().await {
-            return Ok(sender);
+        match self.take_idle().await {
+            Some(sender) => Ok(sender),
+            None => self.dial().await,
         }
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Body>, Error> {
         let stream = self.host.dial().await?;
         let (sender, connection) = handshake(TokioIo::new(HttpSocket(stream)))
             .await

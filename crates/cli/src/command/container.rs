@@ -1,12 +1,13 @@
 //! `ponton container …`, and the same commands without the noun.
 
 mod attach;
+mod changes;
 mod cp;
 mod create;
 mod exec;
 mod foreground;
 mod lifecycle;
-mod list;
+pub(crate) mod list;
 mod logs;
 pub(crate) mod request;
 mod run;
@@ -19,13 +20,11 @@ mod update;
 use super::Command;
 
 pub(crate) use attach::ATTACH;
-pub(crate) use cp::CP;
+pub(crate) use changes::{COMMIT, DIFF, EXPORT, check_target, save};
+pub(crate) use cp::{CP, local};
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
-pub(crate) use lifecycle::{
-    COMMIT, DIFF, EXPORT, KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, check_target, copy,
-    save,
-};
+pub(crate) use lifecycle::{KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, copy};
 pub(crate) use list::{FILTER, PS, filters};
 pub(crate) use logs::LOGS;
 pub(crate) use run::RUN;

@@ -1,8 +1,12 @@
 //! `ponton image …`, and the same commands under docker's older names.
 
-mod list;
+mod check;
+mod explore;
+pub(crate) mod list;
 mod pull;
+mod squash;
 mod transfer;
+mod tree;
 
 use ponton_api::image::DeleteResponseItem;
 use ponton_api::unit;
@@ -22,8 +26,22 @@ pub(crate) use pull::{PULL, PUSH, fetch};
 pub(crate) use transfer::{IMPORT, LOAD, SAVE, chunks};
 
 /// The commands of the noun.
-pub(crate) static COMMANDS: &[&Command] =
-    &[&HISTORY, &IMPORT, &IMAGE_INSPECT, &LOAD, &list::LS, &IMAGE_PRUNE, &PULL, &PUSH, &RM, &SAVE, &TAG];
+pub(crate) static COMMANDS: &[&Command] = &[
+    &check::CHECK,
+    &explore::EXPLORE,
+    &HISTORY,
+    &IMPORT,
+    &IMAGE_INSPECT,
+    &LOAD,
+    &list::LS,
+    &IMAGE_PRUNE,
+    &PULL,
+    &PUSH,
+    &RM,
+    &SAVE,
+    &squash::SQUASH,
+    &TAG,
+];
 
 /// Repository and tag of a name; the tag may be empty.
 pub(crate) fn split_name(name: &str) -> (String, String) {
@@ -126,6 +144,9 @@ const COLUMNS: &[Column] = &[
     ("Size", "SIZE"),
 ];
 
+const TABLE: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const TABLE_FOR_PROGRAMS: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+
 async fn history(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let platform = pull::platform_json(flags.text("platform"))?;
@@ -137,9 +158,9 @@ async fn history(call: Invocation) -> Result<u8, Error> {
         let at = jiff::Timestamp::from_second(item.created)
             .map_or_else(|_| String::new(), |instant| instant.to_string());
         let since = match (human, item.created) {
-            (_, ..=0) => "N/A".to_owned(),
-            (true, created) => format!("{} ago", unit::human_duration(now - created)),
             (false, _) => at.clone(),
+            (true, ..=0) => "N/A".to_owned(),
+            (true, created) => format!("{} ago", unit::human_duration(now - created)),
         };
         vec![
             ("Comment", item.comment.clone().into()),
@@ -154,7 +175,7 @@ async fn history(call: Invocation) -> Result<u8, Error> {
         ]
     });
     let format = format::chosen(flags, "{{.ID}}");
-    let default = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+    let default = if human { TABLE } else { TABLE_FOR_PROGRAMS };
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)
 }

@@ -18,7 +18,7 @@ pub(crate) static CONTAINER_PRUNE: Command =
     Command::new("prune", "[OPTIONS]", "Remove all stopped containers", |call| {
         Box::pin(async move {
             if !agreed(&call, "This will remove all stopped containers.")? {
-                return Err(Error::invalid("container prune has been cancelled"));
+                return Ok(0);
             }
             let bytes = containers(&call).await?;
             reclaimed(bytes)
@@ -35,7 +35,7 @@ pub(crate) static IMAGE_PRUNE: Command = Command::new("prune", "[OPTIONS]", "Rem
             "This will remove all dangling images."
         };
         if !agreed(&call, warning)? {
-            return Err(Error::invalid("image prune has been cancelled"));
+            return Ok(0);
         }
         let bytes = images(&call).await?;
         reclaimed(bytes)
@@ -53,7 +53,7 @@ pub(crate) static VOLUME_PRUNE: Command =
                 "This will remove anonymous local volumes not used by at least one container."
             };
             if !agreed(&call, warning)? {
-                return Err(Error::invalid("volume prune has been cancelled"));
+                return Ok(0);
             }
             let all = call.flags.on("all");
             let bytes = volumes(&call, all).await?;
@@ -82,15 +82,14 @@ async fn system(call: Invocation) -> Result<u8, Error> {
         "  - all dangling images\n"
     });
     if !agreed(&call, &warning)? {
-        return Err(Error::invalid("system prune has been cancelled"));
+        return Ok(0);
     }
     let mut bytes = containers(&call).await?;
     if call.flags.on("volumes") {
         bytes += volumes(&call, false).await?;
     }
     bytes += images(&call).await?;
-    output::print_line(&format!("Total reclaimed space: {}", unit::human_size(bytes as i64)))?;
-    Ok(0)
+    reclaimed(bytes)
 }
 
 fn agreed(call: &Invocation, warning: &str) -> Result<bool, Error> {
@@ -101,7 +100,7 @@ fn agreed(call: &Invocation, warning: &str) -> Result<bool, Error> {
 }
 
 fn reclaimed(bytes: u64) -> Result<u8, Error> {
-    output::print_line(&format!("Total reclaimed space: {}", unit::human_size(bytes as i64)))?;
+    output::print_line(&format!("Total reclaimed space: {}", unit::human_size_precise(bytes as i64, 4)))?;
     Ok(0)
 }
 

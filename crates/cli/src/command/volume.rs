@@ -2,7 +2,7 @@
 
 use ponton_api::container::StringMap;
 use ponton_api::unit;
-use ponton_api::volume::CreateRequest;
+use ponton_api::volume::{CreateRequest, Volume};
 
 use super::container::{FILTER, filters};
 use super::inspect::VOLUME_INSPECT;
@@ -21,7 +21,7 @@ static LS: Command = Command::new("ls", "[OPTIONS]", "List volumes", |call| Box:
     .flags(&[&[FILTER, FORMAT, Flag::switch("quiet", "Only names").short('q')]])
     .arguments(Arguments::None, Complete::Nothing);
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     ("Availability", "AVAILABILITY"),
     ("Driver", "DRIVER"),
     ("Group", "GROUP"),
@@ -34,27 +34,30 @@ const COLUMNS: &[Column] = &[
     ("Status", "STATUS"),
 ];
 
+/// A volume as a line of a list.
+pub(crate) fn row(volume: &Volume) -> Row {
+    let usage = volume.usage_data.as_ref();
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "N/A".to_owned());
+    vec![
+        ("Availability", "N/A".into()),
+        ("Driver", volume.driver.clone().into()),
+        ("Group", "N/A".into()),
+        ("Label", label_map(volume.labels.iter().flatten())),
+        ("Labels", labels(volume.labels.iter().flatten()).into()),
+        ("Links", or_none(usage.map(|usage| usage.ref_count.to_string())).into()),
+        ("Mountpoint", volume.mountpoint.clone().into()),
+        ("Name", volume.name.clone().into()),
+        ("Scope", volume.scope.clone().into()),
+        ("Size", or_none(usage.map(|usage| unit::human_size_precise(usage.size, 4))).into()),
+        ("Status", "N/A".into()),
+    ]
+}
+
 async fn list(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let mut volumes = call.context.client().await?.volume_list(&filters(flags.all("filter"))).await?.volumes;
     volumes.sort_by(|left, right| left.name.cmp(&right.name));
-    let rows = volumes.iter().map(|volume| -> Row {
-        let usage = volume.usage_data.as_ref();
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| "N/A".to_owned());
-        vec![
-            ("Availability", "N/A".into()),
-            ("Driver", volume.driver.clone().into()),
-            ("Group", "N/A".into()),
-            ("Label", label_map(volume.labels.iter().flatten())),
-            ("Labels", labels(volume.labels.iter().flatten()).into()),
-            ("Links", or_none(usage.map(|usage| usage.ref_count.to_string())).into()),
-            ("Mountpoint", volume.mountpoint.clone().into()),
-            ("Name", volume.name.clone().into()),
-            ("Scope", volume.scope.clone().into()),
-            ("Size", or_none(usage.map(|usage| unit::human_size(usage.size))).into()),
-            ("Status", "N/A".into()),
-        ]
-    });
+    let rows = volumes.iter().map(row);
     let format = format::chosen(flags, "{{.Name}}");
     output::print(
         &List { columns: COLUMNS, default: "{{.Driver}}\t{{.Name}}", format }.render(rows.collect())?,

@@ -1,9 +1,7 @@
 use super::foreground::{Begin, DETACH_KEYS, Foreground, SIG_PROXY};
-use super::request::Attach;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::terminal;
 
 /// `ponton attach`.
 pub(crate) static ATTACH: Command = Command::new(
@@ -21,7 +19,6 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
     let name = &call.arguments[0];
     let container = client.container_inspect(name).await?;
-    let id = container.id.as_str();
     if !container.state.running {
         return Err(Error::invalid("You cannot attach to a stopped container, start it first"));
     }
@@ -31,16 +28,7 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     if container.state.restarting {
         return Err(Error::invalid("You cannot attach to a restarting container, wait until it is running"));
     }
-    let tty = container.config.tty;
-    let stdin = !call.flags.on("no-stdin") && container.config.open_stdin;
-    terminal::check_input(stdin, tty)?;
-    let foreground = Foreground {
-        client,
-        id,
-        tty,
-        attach: Attach { stdin, stdout: true, stderr: true },
-        keys: call.flags.text("detach-keys"),
-        proxies_signals: call.flags.on("sig-proxy"),
-    };
-    foreground.stay(Begin::Running).await
+    let (keys, proxies_signals) = (call.flags.text("detach-keys"), call.flags.on("sig-proxy"));
+    let wants_stdin = !call.flags.on("no-stdin");
+    Foreground::of(client, &container, wants_stdin, keys, proxies_signals)?.stay(Begin::Running).await
 }

@@ -4,7 +4,7 @@
 //! destination that is a directory takes the source under its own name; one that is not there takes the
 //! source's content under the new name.
 
-mod local;
+pub(crate) mod local;
 mod path;
 
 use std::io::IsTerminal;
@@ -165,27 +165,10 @@ async fn stat(client: &Client, name: &str, path: &str) -> Result<PathStat, Error
 }
 
 fn decode_stat(header: &str) -> Result<PathStat, Error> {
-    let json = base64(header).ok_or_else(|| Error::invalid("unable to decode container path stat header"))?;
+    let json = ponton_api::base64::decode(header)
+        .ok_or_else(|| Error::invalid("unable to decode container path stat header"))?;
     ponton_api::json::from_slice(&json)
         .map_err(|error| Error::invalid(format!("unable to decode container path stat header: {error}")))
-}
-
-/// Standard base64 with padding (RFC 4648, 4).
-fn base64(text: &str) -> Option<Vec<u8>> {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = ALPHABET.iter().position(|letter| *letter == byte)?;
-        bits = bits << 6 | value as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
 }
 
 /// What was copied, on a terminal only.
@@ -195,20 +178,5 @@ fn tell(call: &Invocation, bytes: u64, whither: &str) {
             "Successfully copied {} {whither}",
             ponton_api::unit::human_size(bytes as i64)
         ));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_decoded() {
-        for (text, bytes) in
-            [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("e30=", b"{}")]
-        {
-            assert_eq!(base64(text).unwrap(), bytes);
-        }
-        assert!(base64("a b").is_none());
     }
 }

@@ -1,13 +1,14 @@
 //! A container that the caller stays connected to: `run`, `start --attach` and `attach`.
 
+use ponton_api::container::Inspect;
 use ponton_client::{AttachOptions, Client, Waiting};
 
 use super::request::Attach;
 use super::streams::{End, ProxiedSignals, Resizable, Streams};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::output;
 use crate::terminal::DetachKeys;
+use crate::{output, terminal};
 
 /// `--detach-keys`.
 pub(super) const DETACH_KEYS: Flag = Flag::text("detach-keys", "Keys that leave the container running");
@@ -37,7 +38,22 @@ pub(super) enum Begin {
     Start { remove: bool },
 }
 
-impl Foreground<'_> {
+impl<'a> Foreground<'a> {
+    /// A container that is there already, with its output, and with its input if that is wanted and open.
+    pub(super) fn of(
+        client: &'a Client,
+        container: &'a Inspect,
+        wants_stdin: bool,
+        keys: &'a str,
+        proxies_signals: bool,
+    ) -> Result<Self, Error> {
+        let tty = container.config.tty;
+        let stdin = wants_stdin && container.config.open_stdin;
+        terminal::check_input(stdin, tty)?;
+        let attach = Attach { stdin, stdout: true, stderr: true };
+        Ok(Self { client, id: &container.id, tty, attach, keys, proxies_signals })
+    }
+
     /// Stays until the container ends or the user leaves; the exit code.
     pub(super) async fn stay(self, begin: Begin) -> Result<u8, Error> {
         let signals = ProxiedSignals::catch(self.proxies_signals && !self.tty)?;

@@ -1,11 +1,7 @@
 //! The short commands that change or ask one thing of one or more containers.
 
-use std::io::IsTerminal;
-use std::path::Path;
-
 use futures_util::StreamExt;
-use ponton_client::{Client, Response};
-use tokio::io::AsyncWriteExt;
+use ponton_client::Client;
 
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
@@ -229,126 +225,5 @@ async fn port(call: Invocation) -> Result<u8, Error> {
             output::print_line(&format!("{port} -> {}", address(&binding.host_ip, &binding.host_port)))?;
         }
     }
-    Ok(0)
-}
-
-/// `ponton diff`.
-pub(crate) static DIFF: Command = Command::new(
-    "diff",
-    "CONTAINER",
-    "Inspect changes to files or directories on a container's filesystem",
-    |call| {
-        Box::pin(async move {
-            let changes = call.context.client().await?.container_changes(&call.arguments[0]).await?;
-            let mut text = String::new();
-            for change in changes.unwrap_or_default() {
-                let kind = match change.kind {
-                    0 => 'C',
-                    1 => 'A',
-                    _ => 'D',
-                };
-                text.push_str(&format!("{kind} {}\n", change.path));
-            }
-            output::print(&text)?;
-            Ok(0)
-        })
-    },
-)
-.arguments(Arguments::Exactly(1), Complete::Containers);
-
-/// `ponton export`.
-pub(crate) static EXPORT: Command = Command::new(
-    "export",
-    "[OPTIONS] CONTAINER",
-    "Export a container's filesystem as a tar archive",
-    |call| {
-        Box::pin(async move {
-            let path = call.flags.text("output");
-            check_target(path, "cowardly refusing to save to a terminal. Use the -o flag or redirect")?;
-            let client = call.context.client().await?;
-            save(client.container_export(&call.arguments[0]).await?, path).await?;
-            Ok(0)
-        })
-    },
-)
-.flags(&[&[Flag::text("output", "Write to a file instead of standard output").short('o')]])
-.arguments(Arguments::Exactly(1), Complete::Containers);
-
-/// Refuses an archive on a terminal, and a file in a directory that is not there.
-pub(crate) fn check_target(path: &str, refusal: &str) -> Result<(), Error> {
-    if path.is_empty() {
-        let terminal = std::io::stdout().is_terminal();
-        return if terminal { Err(Error::invalid(refusal)) } else { Ok(()) };
-    }
-    let directory = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty());
-    match directory {
-        Some(directory) if !directory.is_dir() => Err(Error::invalid(format!(
-            "failed to save image: invalid output path: directory {:?} does not exist",
-            directory.display().to_string()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Writes an answer to a file, which is complete or not there; or to standard output if `path` is empty.
-pub(crate) async fn save(response: Response, path: &str) -> Result<(), Error> {
-    let mut stream = response.stream();
-    if path.is_empty() {
-        let mut stdout = tokio::io::stdout();
-        while let Some(chunk) = stream.next().await {
-            let written = async {
-                stdout.write_all(&chunk?).await.map_err(|source| Error::file("write", "/dev/stdout", source))
-            };
-            written.await?;
-        }
-        return stdout.flush().await.map_err(|source| Error::file("write", "/dev/stdout", source));
-    }
-    let temporary = format!("{path}.tmp-{}", std::process::id());
-    let work = async {
-        let error = |source| Error::file("write", path, source);
-        let mut file =
-            tokio::fs::File::create(&temporary).await.map_err(|source| Error::file("open", path, source))?;
-        while let Some(chunk) = stream.next().await {
-            file.write_all(&chunk?).await.map_err(error)?;
-        }
-        file.flush().await.map_err(error)?;
-        tokio::fs::rename(&temporary, path).await.map_err(|source| Error::file("rename", path, source))
-    };
-    let result = work.await;
-    if result.is_err() {
-        let _ = tokio::fs::remove_file(&temporary).await;
-    }
-    result
-}
-
-/// `ponton commit`.
-pub(crate) static COMMIT: Command = Command::new(
-    "commit",
-    "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
-    "Create a new image from a container's changes",
-    |call| Box::pin(commit(call)),
-)
-.flags(&[&[
-    Flag::text("author", "Author of the image").short('a'),
-    Flag::list("change", "Apply an instruction of a Dockerfile").short('c'),
-    Flag::text("message", "Message of the commit").short('m'),
-    Flag::switch("pause", "Pause the container meanwhile").short('p').default("true"),
-]])
-.arguments(Arguments::Between(1, 2), Complete::Containers);
-
-async fn commit(call: Invocation) -> Result<u8, Error> {
-    let flags = &call.flags;
-    let mut query = vec![("container", call.arguments[0].clone())];
-    if let Some(name) = call.arguments.get(1) {
-        let (repository, tag) = crate::command::image::split_name(name);
-        query.push(("repo", repository));
-        query.push(("tag", tag));
-    }
-    query.push(("author", flags.text("author").to_owned()));
-    query.push(("comment", flags.text("message").to_owned()));
-    query.push(("pause", flags.on("pause").to_string()));
-    query.extend(flags.all("change").iter().map(|change| ("changes", change.clone())));
-    let image = call.context.client().await?.container_commit(&query).await?;
-    output::print_line(&image.id)?;
     Ok(0)
 }

@@ -31,7 +31,7 @@ static FLAGS: &[Flag] = &[
     Flag::switch("size", "Show how much is on disk").short('s'),
 ];
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     ("Command", "COMMAND"),
     ("CreatedAt", "CREATED AT"),
     ("ID", "CONTAINER ID"),
@@ -97,7 +97,7 @@ pub(crate) fn filters(given: &[String]) -> String {
     serde_json::to_string(&by_key).unwrap_or_default()
 }
 
-fn row(container: &Summary, whole: bool, now: i64) -> Row {
+pub(crate) fn row(container: &Summary, whole: bool, now: i64) -> Row {
     let command = if whole { container.command.clone() } else { ellipsis(&container.command, 20) };
     let names: Vec<&str> = container
         .names

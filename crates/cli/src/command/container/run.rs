@@ -34,12 +34,15 @@ async fn run(call: Invocation) -> Result<u8, Error> {
     if flags.on("plan") {
         return print_plan(client, flags, &request).await;
     }
-    let id = create_container(client, flags, &request).await?;
     if !(attach.stdin || attach.stdout || attach.stderr) {
+        let id = create_container(client, flags, &request).await?;
         client.container_start(&id, keys).await?;
         output::print_line(&id)?;
         return Ok(0);
     }
+    // Attach takes the connection of create; wait and start need two more.
+    let (id, ()) = tokio::join!(create_container(client, flags, &request), client.connect_ahead(2));
+    let id = id?;
     let tty = request.config.tty;
     let proxies_signals = flags.on("sig-proxy");
     let foreground = Foreground { client, id: &id, tty, attach, keys, proxies_signals };

@@ -1,9 +1,8 @@
 use super::foreground::{Begin, DETACH_KEYS, Foreground};
-use super::request::Attach;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::{output, terminal};
+use crate::output;
 
 /// `ponton start`.
 pub(crate) static START: Command = Command::new(
@@ -52,16 +51,7 @@ async fn start_all(call: &Invocation) -> Result<u8, Error> {
 async fn start_attached(call: &Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
     let container = client.container_inspect(&call.arguments[0]).await?;
-    let (id, tty) = (container.id.as_str(), container.config.tty);
-    let stdin = call.flags.on("interactive") && container.config.open_stdin;
-    terminal::check_input(stdin, tty)?;
-    let foreground = Foreground {
-        client,
-        id,
-        tty,
-        attach: Attach { stdin, stdout: true, stderr: true },
-        keys: call.flags.text("detach-keys"),
-        proxies_signals: true,
-    };
+    let keys = call.flags.text("detach-keys");
+    let foreground = Foreground::of(client, &container, call.flags.on("interactive"), keys, true)?;
     foreground.stay(Begin::Start { remove: container.host_config.auto_remove }).await
 }

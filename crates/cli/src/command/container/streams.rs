@@ -67,7 +67,7 @@ impl Streams {
             biased;
             result = output => result.map(|()| End::Output),
             end = input => Ok(end),
-            number = last_signal(), if is_raw => Ok(End::Signal(number)),
+            number = terminal::last_signal(), if is_raw => Ok(End::Signal(number)),
         }
     }
 }
@@ -180,23 +180,6 @@ impl Demultiplexer {
         }
         self.pending.advance(FrameHeader::LENGTH);
         Ok(Some((header.kind, self.pending.split_to(length))))
-    }
-}
-
-/// The first of the signals that end a program, while the terminal is raw and must be restored.
-async fn last_signal() -> u8 {
-    let wait = async |kind: SignalKind| match signal(kind) {
-        Ok(mut stream) => {
-            stream.recv().await;
-            kind.as_raw_value() as u8
-        }
-        Err(_) => pending().await,
-    };
-    tokio::select! {
-        number = wait(SignalKind::hangup()) => number,
-        number = wait(SignalKind::interrupt()) => number,
-        number = wait(SignalKind::quit()) => number,
-        number = wait(SignalKind::terminate()) => number,
     }
 }
 

@@ -1,6 +1,7 @@
 use ponton_api::image::Summary;
 use ponton_api::unit;
 
+use super::tree;
 use crate::command::container::{FILTER, copy, filters};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
@@ -24,9 +25,10 @@ static FLAGS: &[Flag] = &[
     FORMAT,
     Flag::switch("no-trunc", "Do not cut anything off"),
     Flag::switch("quiet", "Only ids").short('q'),
+    Flag::switch("tree", "Show the platforms of each image below it"),
 ];
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     ("Containers", "CONTAINERS"),
     ("CreatedAt", "CREATED AT"),
     ("CreatedSince", "CREATED"),
@@ -47,6 +49,9 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let mut given = flags.all("filter").to_vec();
     given.extend(call.arguments.first().map(|name| format!("reference={name}")));
+    if flags.on("tree") {
+        return tree::show(&call, &filters(&given)).await;
+    }
     let images = call.context.client().await?.image_list(flags.on("all"), false, &filters(&given)).await?;
     let whole = flags.on("no-trunc");
     let digests = flags.on("digests") || flags.text("format").contains(".Digest");
@@ -64,7 +69,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
 }
 
 /// One name of an image.
-struct Name {
+pub(crate) struct Name {
     repository: String,
     tag: String,
     digest: String,
@@ -73,7 +78,7 @@ struct Name {
 const NONE: &str = "<none>";
 
 /// The names of an image: one for each tag, and with `digests` for each digest of its repository.
-fn names(image: &Summary, digests: bool) -> Vec<Name> {
+pub(crate) fn names(image: &Summary, digests: bool) -> Vec<Name> {
     let mut names = Vec::new();
     let known: Vec<(&str, &str)> = image
         .repo_digests
@@ -105,7 +110,7 @@ fn names(image: &Summary, digests: bool) -> Vec<Name> {
     names
 }
 
-fn row(image: &Summary, name: Name, whole: bool, now: i64) -> Row {
+pub(crate) fn row(image: &Summary, name: Name, whole: bool, now: i64) -> Row {
     let count = |number: i64| if number < 0 { "N/A".to_owned() } else { number.to_string() };
     let size = |bytes: i64| if bytes < 0 { "N/A".to_owned() } else { unit::human_size(bytes) };
     let unique = if image.shared_size < 0 { -1 } else { image.size - image.shared_size };

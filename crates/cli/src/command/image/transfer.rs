@@ -2,6 +2,7 @@
 
 use std::io;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::pull::platform_json;
 use super::split_name;
-use crate::command::container::{check_target, save};
+use crate::command::container::{self, check_target, local};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
@@ -66,11 +67,16 @@ async fn load(call: Invocation) -> Result<u8, Error> {
     if path.is_empty() && io::stdin().is_terminal() {
         return Err(Error::invalid("requested load from stdin, but stdin is empty"));
     }
-    let tar = open(if path.is_empty() { "-" } else { path }).await?;
     let platform = platform_json(call.flags.text("platform"))?;
-    let client = call.context.client().await?;
     let quiet = call.flags.on("quiet") || !io::stdout().is_terminal();
-    progress::show(client.image_load(quiet, &platform, tar).await?, Target::Stdout, drop).await?;
+    let client = call.context.client().await?;
+    let messages = if Path::new(path).is_dir() {
+        let layout = local::Source::open(&format!("{path}/."), true)?;
+        client.image_load(quiet, &platform, local::pack(layout, ".".to_owned(), false).stream).await?
+    } else {
+        client.image_load(quiet, &platform, open(if path.is_empty() { "-" } else { path }).await?).await?
+    };
+    progress::show(messages, Target::Stdout, drop).await?;
     Ok(0)
 }
 
@@ -79,19 +85,41 @@ pub(crate) static SAVE: Command = Command::new(
     "save",
     "[OPTIONS] IMAGE [IMAGE...]",
     "Save one or more images to a tar archive (streamed to STDOUT by default)",
-    |call| {
-        Box::pin(async move {
-            let path = call.flags.text("output");
-            check_target(path, "cowardly refusing to save to a terminal. Use the -o flag or redirect")?;
-            let platform = platform_json(call.flags.text("platform"))?;
-            let client = call.context.client().await?;
-            save(client.image_save(&call.arguments, &platform).await?, path).await?;
-            Ok(0)
-        })
-    },
+    |call| Box::pin(save(call)),
 )
-.flags(&[&[Flag::text("output", "Write to a file instead of standard output").short('o'), PLATFORM]])
+.flags(&[&[
+    Flag::text(
+        "format",
+        "docker-archive (which is an OCI layout too), oci-archive, or oci-dir for a directory",
+    )
+    .default("docker-archive"),
+    Flag::text("output", "Write to a file instead of standard output").short('o'),
+    PLATFORM,
+]])
 .arguments(Arguments::AtLeast(1), Complete::Images);
+
+async fn save(call: Invocation) -> Result<u8, Error> {
+    let (path, format) = (call.flags.text("output"), call.flags.text("format"));
+    let platform = platform_json(call.flags.text("platform"))?;
+    if format != "oci-dir" {
+        check_target(path, "failed to save image")?;
+        let client = call.context.client().await?;
+        container::save(client.image_save(&call.arguments, &platform, format).await?, path).await?;
+        return Ok(0);
+    }
+    if path.is_empty() {
+        return Err(Error::invalid("a directory is needed for --format oci-dir: name it with --output"));
+    }
+    let client = call.context.client().await?;
+    let archive = client.image_save(&call.arguments, &platform, "oci-archive").await?;
+    std::fs::create_dir_all(path).map_err(|source| Error::file("mkdir", path, source))?;
+    let mut there = std::fs::read_dir(path).map_err(|source| Error::file("open", path, source))?;
+    if there.next().is_some() {
+        return Err(Error::invalid(format!("failed to save image: {path} is not empty")));
+    }
+    local::unpack(archive.stream(), local::Unpack { root: path.into(), rename: None }).await?;
+    Ok(0)
+}
 
 /// A file, or standard input for `-`, as a stream.
 async fn open(path: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static, Error> {

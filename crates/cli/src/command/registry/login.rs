@@ -74,7 +74,9 @@ fn password(flags: &Flags) -> Result<String, Error> {
         return Ok(flags.text("password").trim().to_owned());
     }
     if flags.is_set("password") {
-        return Err(Error::invalid("conflicting options: cannot specify both --password and --password-stdin"));
+        return Err(Error::invalid(
+            "conflicting options: cannot specify both --password and --password-stdin",
+        ));
     }
     if flags.text("username").is_empty() {
         return Err(Error::invalid("the --password-stdin option requires --username to be set"));

@@ -19,12 +19,8 @@ pub(crate) static SEARCH: Command =
         ]])
         .arguments(Arguments::Exactly(1), Complete::Nothing);
 
-const COLUMNS: &[Column] = &[
-    ("Description", "DESCRIPTION"),
-    ("IsOfficial", "OFFICIAL"),
-    ("Name", "NAME"),
-    ("StarCount", "STARS"),
-];
+const COLUMNS: &[Column] =
+    &[("Description", "DESCRIPTION"), ("IsOfficial", "OFFICIAL"), ("Name", "NAME"), ("StarCount", "STARS")];
 
 async fn search(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;

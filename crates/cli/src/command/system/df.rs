@@ -1,15 +1,18 @@
+mod verbose;
+
 use ponton_api::system::DiskUsage;
 use ponton_api::unit;
 
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
+use crate::flag::Flag;
 use crate::format::{Column, FORMAT, List, Row};
 use crate::output;
 
 /// `ponton system df`.
 pub(crate) static DF: Command =
     Command::new("df", "[OPTIONS]", "Show what takes space on disk", |call| Box::pin(df(call)))
-        .flags(&[&[FORMAT]])
+        .flags(&[&[FORMAT, Flag::switch("verbose", "Show each image, container and volume").short('v')]])
         .arguments(Arguments::None, Complete::Nothing);
 
 const COLUMNS: &[Column] = &[
@@ -23,6 +26,10 @@ const COLUMNS: &[Column] = &[
 async fn df(call: Invocation) -> Result<u8, Error> {
     let usage = call.context.client().await?.system_df().await?;
     let format = call.flags.text("format");
+    if call.flags.on("verbose") {
+        output::print(&verbose::render(&usage, format, jiff::Timestamp::now().as_second())?)?;
+        return Ok(0);
+    }
     let default = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
     output::print(&List { columns: COLUMNS, default, format }.render(rows(&usage))?)?;
     Ok(0)
@@ -54,7 +61,7 @@ fn rows(usage: &DiskUsage) -> Vec<Row> {
         row("Images", images.len(), in_use.count(), usage.layers_size, usage.layers_size - used_bytes),
         row("Containers", containers.len(), active_containers, written(true), written(false)),
         row("Local Volumes", volumes.len(), active_volumes.count(), held(true), held(false)),
-        row("Build Cache", 0, 0, 0, 0),
+        row("Build Cache", usage.build_cache.as_deref().unwrap_or_default().len(), 0, 0, 0),
     ]
 }
 

@@ -21,17 +21,17 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// What is copied into a container.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) path: PathBuf,
-    pub(super) name: String,
-    pub(super) is_directory: bool,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) is_directory: bool,
     /// The path ended in `/.`.
-    pub(super) contents_only: bool,
+    pub(crate) contents_only: bool,
 }
 
 impl Source {
     /// Looks at a local path; a link at its end is followed if asked for, or if a separator follows it.
-    pub(super) fn open(given: &str, follow: bool) -> Result<Self, Error> {
+    pub(crate) fn open(given: &str, follow: bool) -> Result<Self, Error> {
         let error = |source| Error::file("lstat", given, source);
         let absolute = std::path::absolute(given).map_err(error)?;
         let follow = follow || ends_in_separator(given) || ends_in_dot(given);
@@ -51,14 +51,14 @@ impl Source {
 }
 
 /// An archive that is made while it is sent.
-pub(super) struct Packed<S> {
-    pub(super) stream: S,
+pub(crate) struct Packed<S> {
+    pub(crate) stream: S,
     /// Bytes of content so far.
     pub(super) bytes: Arc<AtomicU64>,
 }
 
 /// Packs a tree as `name` (`.` for what is in it). Without `keep_owner`, everything belongs to root.
-pub(super) fn pack(
+pub(crate) fn pack(
     source: Source,
     name: String,
     keep_owner: bool,
@@ -165,11 +165,11 @@ fn with_path(path: &Path, source: &io::Error) -> io::Error {
 
 /// Where an archive from a container goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unpack {
+pub(crate) struct Unpack {
     /// The directory that nothing leaves.
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// What the first component of each name becomes; `None` keeps it, an empty path drops it.
-    rename: Option<PathBuf>,
+    pub(crate) rename: Option<PathBuf>,
 }
 
 impl Unpack {
@@ -226,7 +226,7 @@ impl Unpack {
 }
 
 /// Unpacks a stream; gives back how many bytes of content there were.
-pub(super) async fn unpack(
+pub(crate) async fn unpack(
     stream: impl Stream<Item = Result<Bytes, ponton_client::Error>> + Send + Unpin,
     plan: Unpack,
 ) -> Result<u64, Error> {
