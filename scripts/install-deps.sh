@@ -37,6 +37,7 @@ for set in "$@"; do
 		need procps ps
 		need xz-utils xz
 		need zstd zstd
+		need btrfs-progs mkfs.btrfs
 		need bzip2 bzip2
 		need skopeo skopeo
 		need umoci umoci

@@ -10,7 +10,7 @@ use ponton_cgroup::Cgroup;
 use ponton_image::{Images, Limits};
 use ponton_network::{Network, NetworkConfig, Subnet};
 use ponton_runtime::host::Host;
-use ponton_snapshot::{Overlay, Snapshotter, Trash};
+use ponton_snapshot::{Driver, Snapshots, Snapshotter, Trash};
 use ponton_store::Store;
 use tokio::sync::mpsc;
 
@@ -84,8 +84,9 @@ impl Engine {
             .map_err(|error| Error::failed("become a subreaper", error))?;
         let trash = Trash::open(&store.temporary())
             .map_err(|error| Error::failed(format!("open {}", store.temporary().display()), error))?;
-        let overlay = Overlay::open(&config.data_root.join("snapshots/overlay"), trash.clone())?;
-        let snapshotter: Arc<dyn Snapshotter> = Arc::new(overlay);
+        let driver = config.storage_driver.as_deref().map(str::parse::<Driver>).transpose()?;
+        let snapshots = Snapshots::open(&config.data_root.join("snapshots/overlay"), driver, trash.clone())?;
+        let snapshotter: Arc<dyn Snapshotter> = Arc::new(snapshots);
         let images = Images::new(store.clone(), Arc::clone(&snapshotter)).with_limits(limits(&config));
         let registries = ponton_registry::Client::new(config.registries.clone())
             .map_err(|error| Error::invalid(chain(&error)))?;

@@ -39,7 +39,10 @@ impl Engine {
             containers_stopped: views.len() as i64 - running - paused,
             images: self.store.images().list()?.len() as i64,
             driver: self.snapshotter.name().to_owned(),
-            driver_status: vec![["Backing Filesystem".into(), backing_file_system(&self.config().data_root)]],
+            driver_status: vec![
+                ["Backing Filesystem".into(), backing_file_system(&self.config().data_root)],
+                ["Usable Drivers".into(), self.usable_drivers()],
+            ],
             plugins: Plugins {
                 volume: vec!["local".into()],
                 network: vec!["bridge".into(), "host".into(), "null".into()],
@@ -213,6 +216,14 @@ fn os_release(key: &str) -> String {
 }
 
 /// The name of the file system that the data root is on.
+impl Engine {
+    /// Names of the storage drivers that can be used here.
+    fn usable_drivers(&self) -> String {
+        let usable = self.snapshotter.drivers().iter().filter(|status| status.unavailable.is_none());
+        usable.map(|status| status.driver.name()).collect::<Vec<_>>().join(" ")
+    }
+}
+
 fn backing_file_system(path: &std::path::Path) -> String {
     let Ok(status) = rustix::fs::statfs(path) else { return "unknown".into() };
     match status.f_type as u32 {

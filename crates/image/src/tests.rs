@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ponton_archive::header::{Header, Kind};
 use ponton_archive::writer::Writer;
-use ponton_snapshot::{Overlay, Trash};
+use ponton_snapshot::{Driver, Snapshots, Trash};
 use ponton_store::Store;
 
 use super::*;
@@ -29,7 +29,7 @@ impl Lab {
         let root = directory.path().join("data");
         let store = Store::open(&root).unwrap();
         let trash = Trash::open(&store.temporary()).unwrap();
-        let overlay = Overlay::open(&root.join("snapshots/overlay"), trash).unwrap();
+        let overlay = Snapshots::open(&root.join("snapshots/overlay"), Some(Driver::Overlay), trash).unwrap();
         let images = Images::new(store.clone(), Arc::new(overlay));
         Self { directory, store, images }
     }
@@ -56,7 +56,9 @@ impl Lab {
     }
 
     pub(crate) fn tree(&self, chain: &ChainId) -> PathBuf {
-        self.images.snapshotter.layer_directory(chain).unwrap().join("fs")
+        let mount = &self.images.snapshotter.layer_mounts(chain).unwrap()[0];
+        let layers = mount.options[0].strip_prefix("lowerdir=").unwrap_or(&mount.source);
+        layers.split(':').next().unwrap().into()
     }
 
     /// Numbered directories of the snapshotter.

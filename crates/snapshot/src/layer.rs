@@ -1,39 +1,46 @@
 //! A layer's tar goes in, and comes out again.
 
 use std::fs::{self, File};
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use ponton_archive::apply::{Applier, Options, Stats, Whiteouts};
 use ponton_archive::recipe::{self, Recorder};
-use ponton_archive::{Error, Result};
+use ponton_archive::{Error, Result, erofs};
 use ponton_sys::path::Root;
 
 use crate::Trash;
+use crate::index::Directories;
 
 /// A layer being filled: invisible until it is committed, discarded when dropped.
 #[derive(Debug)]
 pub struct LayerWriter {
-    pub(crate) directory: PathBuf,
-    pub(crate) trash: Trash,
+    pub(crate) number: u64,
+    directory: PathBuf,
+    is_image: bool,
+    trash: Trash,
     pub(crate) committed: bool,
 }
 
 impl LayerWriter {
+    pub(crate) fn new(directories: &Directories, is_image: bool, trash: Trash) -> crate::Result<Self> {
+        let number = directories.next_number();
+        directories.create(number, if is_image { &[] } else { &["fs"] })?;
+        Ok(Self { number, directory: directories.of(number), is_image, trash, committed: false })
+    }
+
     /// Unpacks the layer's tar, decompressed, to its end. To be called once.
     pub fn unpack(&self, tar: impl BufRead) -> Result<Stats> {
-        unpack_tree(&self.directory, tar)
+        if self.is_image { write_image(&self.directory, tar) } else { unpack_tree(&self.directory, tar) }
     }
 
     /// Writes the tar that was unpacked, byte for byte.
     pub fn write_tar(&self, output: &mut dyn Write) -> Result<()> {
-        recipe::rebuild(&self.directory, output)
+        write_tar(&self.directory, self.is_image, output)
     }
 
-    /// The directory that holds the tree as `fs`; what belongs to the layer without being part of
-    /// the tree may stand beside it, and lives as long as the layer.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub(crate) fn is_image(&self) -> bool {
+        self.is_image
     }
 }
 
@@ -47,10 +54,6 @@ impl Drop for LayerWriter {
 
 /// A tree of files, and beside it the recipe that makes the tar of it again.
 fn unpack_tree(directory: &Path, tar: impl BufRead) -> Result<Stats> {
-    let failed = |operation, path: &Path| {
-        let path = path.display().to_string();
-        move |source| Error::Io { operation, path, source }
-    };
     let tree = directory.join("fs");
     let root = Root::open(&tree).map_err(|error| failed("open tree", &tree)(error.source))?;
     let kept_path = directory.join("kept");
@@ -65,4 +68,25 @@ fn unpack_tree(directory: &Path, tar: impl BufRead) -> Result<Stats> {
     // It stays where something is in it.
     let _ = fs::remove_dir(&kept_path);
     Ok(stats)
+}
+
+fn write_image(directory: &Path, tar: impl BufRead) -> Result<Stats> {
+    let path = directory.join("image");
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(failed("create", &path))?;
+    erofs::write(tar, &file)
+}
+
+/// Writes the tar of the layer in a directory.
+pub(crate) fn write_tar(directory: &Path, is_image: bool, output: &mut dyn Write) -> Result<()> {
+    if !is_image {
+        return recipe::rebuild(directory, output);
+    }
+    let path = directory.join("image");
+    erofs::write_tar(&File::open(&path).map_err(failed("open", &path))?, output)
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.display().to_string();
+    move |source| Error::Io { operation, path, source }
 }

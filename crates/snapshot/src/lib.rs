@@ -1,6 +1,6 @@
 //! Copy-on-write root file systems.
 //!
-//! A *layer* is a directory tree named by its [`ChainId`]: made once by a [`LayerWriter`], never
+//! A *layer* is a tree of files named by its [`ChainId`]: made once by a [`LayerWriter`], never
 //! changed afterwards, shared by every image and container above it. A *snapshot* is what one
 //! container sees: named by a key (the container's id), on top of a layer, with a place of its own
 //! for what is written ([`Snapshotter::prepare`]) or without one ([`Snapshotter::view`]).
@@ -16,8 +16,13 @@
 //! This crate knows nothing of images: which layers may go is the caller's decision.
 
 mod change;
+mod copy;
+mod driver;
+mod index;
 mod layer;
-mod overlay;
+mod merged;
+mod mounted;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -29,8 +34,9 @@ use ponton_oci::digest::ChainId;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, ChangeKind};
+pub use driver::Driver;
 pub use layer::LayerWriter;
-pub use overlay::Overlay;
+pub use snapshots::{DriverStatus, Snapshots};
 pub use trash::Trash;
 
 /// One mount that makes (part of) a root file system, as `mount(2)` names its arguments.
@@ -75,6 +81,17 @@ pub enum Error {
     /// A snapshot or another layer stands on the layer.
     #[error("layer {0} is in use")]
     LayerInUse(ChainId),
+    /// No driver has the name.
+    #[error("there is no storage driver {0:?} (there are overlay2, erofs, btrfs and copy)")]
+    UnknownDriver(String),
+    /// The kernel or the disk lacks what the driver needs.
+    #[error("storage driver {driver} cannot be used here")]
+    Unavailable {
+        /// The driver.
+        driver: Driver,
+        /// What it lacks.
+        source: Box<Error>,
+    },
     /// The kernel or the disk refused.
     #[error("{operation} {}", path.display())]
     Io {
@@ -112,8 +129,11 @@ pub struct FilledLayer {
 /// A driver of snapshots. All methods are safe to call from several threads at once, and leave the
 /// disk such that [`Snapshotter::recover`] cleans up after a kill at any instruction.
 pub trait Snapshotter: Send + Sync {
-    /// The driver's name as `docker info` prints it.
+    /// The name of the driver that makes new layers and snapshots, as `docker info` prints it.
     fn name(&self) -> &'static str;
+
+    /// All drivers, and whether they can be used here: each is tried, once.
+    fn drivers(&self) -> &[DriverStatus];
 
     /// Makes a writable snapshot on top of a layer (or of nothing).
     fn prepare(&self, key: &str, parent: Option<&ChainId>) -> Result<Vec<Mount>>;
@@ -153,9 +173,9 @@ pub trait Snapshotter: Send + Sync {
     /// differs when somebody changed the layer on disk.
     fn write_tar(&self, chain: &ChainId, output: &mut dyn Write) -> Result<(), ponton_archive::Error>;
 
-    /// The layer's directory, as [`LayerWriter::directory`] was: its own files are in `fs`, those of
-    /// its parents not included. Not to be written to.
-    fn layer_directory(&self, chain: &ChainId) -> Result<PathBuf>;
+    /// The mounts that show a layer with all those below, read-only. No snapshot is made: the layer
+    /// must not be removed meanwhile.
+    fn layer_mounts(&self, chain: &ChainId) -> Result<Vec<Mount>>;
 
     /// Removes a layer; refused while a snapshot or another layer stands on it.
     fn remove_layer(&self, chain: &ChainId) -> Result<()>;

@@ -1,11 +1,17 @@
 //! Deleting trees without making anybody wait: a rename into the trash directory, which takes
 //! microseconds, and a thread that deletes.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::{fs, io, thread};
+
+use ponton_sys::btrfs;
+
+use crate::copy::SUBVOLUMES;
 
 /// A directory into which trees are renamed to be deleted in the background. It must be on the same
 /// file system, and belongs to the trash alone: all that is in it is deleted.
@@ -18,7 +24,15 @@ pub struct Trash {
 struct Inner {
     directory: PathBuf,
     next: AtomicU64,
-    queue: Sender<PathBuf>,
+    queue: Sender<Job>,
+}
+
+/// What the thread does.
+#[derive(Debug)]
+enum Job {
+    Delete(PathBuf),
+    /// The last descriptor of a mount unmounts it.
+    Close(OwnedFd),
 }
 
 impl Trash {
@@ -26,7 +40,7 @@ impl Trash {
     /// process left in it is deleted, too.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        let (queue, paths) = channel::<PathBuf>();
+        let (queue, jobs) = channel::<Job>();
         let mut next = 0;
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
@@ -35,12 +49,17 @@ impl Trash {
             if let Some(number) = number {
                 next = next.max(number.saturating_add(1));
             }
-            let _ = queue.send(entry.path());
+            let _ = queue.send(Job::Delete(entry.path()));
         }
         thread::Builder::new().name("trash".into()).spawn(move || {
-            for path in paths {
-                if let Err(error) = delete(&path) {
-                    tracing::warn!(path = %path.display(), %error, "delete discarded tree");
+            for job in jobs {
+                match job {
+                    Job::Delete(path) => {
+                        if let Err(error) = delete(&path) {
+                            tracing::warn!(path = %path.display(), %error, "delete discarded tree");
+                        }
+                    }
+                    Job::Close(mount) => drop(mount),
                 }
             }
         })?;
@@ -55,8 +74,13 @@ impl Trash {
         fs::rename(path, &target)?;
         // The thread lives as long as the sender: a failed send cannot happen, and the next start
         // would delete the tree.
-        let _ = self.inner.queue.send(target);
+        let _ = self.inner.queue.send(Job::Delete(target));
         Ok(())
+    }
+
+    /// Closes a descriptor when there is time for what that may take.
+    pub(crate) fn close(&self, mount: OwnedFd) {
+        let _ = self.inner.queue.send(Job::Close(mount));
     }
 
     /// As [`Trash::try_discard`], for where a failure cannot be handed on: it is logged, and what
@@ -71,10 +95,17 @@ impl Trash {
     }
 }
 
-/// `remove_dir_all` does not follow symbolic links, nor races of them.
+/// Subvolumes go at once, with all that is in them. `remove_dir_all` does not follow symbolic links, nor races of them.
 fn delete(path: &Path) -> io::Result<()> {
     let result = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => {
+            if let Ok(directory) = File::open(path) {
+                for name in SUBVOLUMES {
+                    let _ = btrfs::destroy(&directory, name);
+                }
+            }
+            fs::remove_dir_all(path)
+        }
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };

@@ -4,6 +4,7 @@
 //! kernel. Nothing here knows what a container is.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod clone;
 mod error;
 pub mod event;

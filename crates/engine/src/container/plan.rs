@@ -33,15 +33,11 @@ impl Engine {
         let (settings, image, _) = self.settle(None, request).await?;
         let engine = Arc::clone(self);
         blocking(move || {
-            let layers = image.chain.iter().rev().map(|chain| engine.snapshotter.layer_directory(chain));
-            let lower: Vec<_> = layers.map(|path| Ok(path?.display().to_string())).collect::<Result<_>>()?;
-            let rootfs = RootMount {
-                r#type: "overlay".into(),
-                source: "overlay".into(),
-                target: None,
-                options: vec![format!("lowerdir={}", lower.join(":"))],
+            let rootfs = match image.chain.last() {
+                Some(top) => root_mounts(engine.snapshotter.layer_mounts(top)?),
+                None => Vec::new(),
             };
-            Ok(engine.plan_of(&settings, &[rootfs])?.to_string())
+            Ok(engine.plan_of(&settings, &rootfs)?.to_string())
         })
         .await
     }
