@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Uri};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -25,7 +25,6 @@ use crate::credentials::Credentials;
 use crate::error::{Error, Result, refusal};
 use crate::redirect::follow;
 use crate::transport::{Ask, Payload, Transport};
-use crate::tries::Tries;
 
 /// Bytes of a token server's answer.
 const TOKEN_ANSWER_MAX: u64 = 1 << 20;
@@ -147,14 +146,8 @@ impl Access {
         registry: &Uri,
         challenge: &Challenge,
     ) -> Result<HeaderValue> {
-        let mut tries = Tries::new(&transport.limits);
         let begun = Instant::now();
-        let answer = loop {
-            match self.ask_for_token(transport, registry, challenge).await {
-                Ok(answer) => break answer,
-                Err(error) => tries.pause(error).await?,
-            }
-        };
+        let answer = self.ask_for_token(transport, registry, challenge).await?;
         let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| nonsense(registry, "the server of tokens gave none"))?;
         let shown = secret(format!("Bearer {token}"), registry)?;
@@ -282,6 +275,9 @@ fn nonsense(registry: &Uri, reason: &str) -> Error {
     Error::Answer { what, reason: reason.to_owned() }
 }
 
+/// What stands for something else in a query (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Pairs of a URL's query.
 pub(crate) struct Query(pub(crate) String);
 
@@ -292,7 +288,7 @@ impl Query {
         }
         self.0.push_str(name);
         self.0.push('=');
-        self.0.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+        self.0.extend(utf8_percent_encode(value, RESERVED));
     }
 }
 
