@@ -1,5 +1,6 @@
 //! Images from registries.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ponton_api::auth::AuthConfig;
@@ -102,11 +103,16 @@ impl Pull {
             None => reference.tag().unwrap_or_default().to_owned(),
         };
         let options = PullOptions { platform: self.platform.clone(), all_platforms: false };
+        let mut told = HashMap::<String, LayerStatus>::new();
         let mut tell = |news: PullProgress| match news {
             PullProgress::Resolved(_) => {
                 self.tell(Ok(progress::text(&wanted, format!("Pulling from {}", reference.repository()))));
             }
-            PullProgress::Layer { id, status } => self.tell_layer(layer_message(id, status)),
+            PullProgress::Layer { id, status } => {
+                if told.insert(id.clone(), status) != Some(status) {
+                    self.tell_layer(layer_message(id, status));
+                }
+            }
         };
         let pulled = self
             .engine

@@ -190,6 +190,9 @@ fn refusal(error: &ponton_registry::Error, reference: &Reference) -> (ErrorKind,
                 "pull access denied for {name}, repository does not exist or may require 'docker login': {message}"
             ),
         ),
+        Registry::NotFound { message, .. } if message.starts_with("name unknown") => {
+            (ErrorKind::NotFound, format!("repository {name} not found: {message}"))
+        }
         Registry::NotFound { message, .. } => {
             (ErrorKind::NotFound, format!("manifest for {} not found: {message}", reference.familiar()))
         }
