@@ -26,6 +26,7 @@ debootstrap --variant=minbase --include=$packages bookworm "$work/rootfs" ${mirr
 rm -rf "$work"/rootfs/var/cache/apt/* "$work"/rootfs/var/lib/apt/lists/* "$work"/rootfs/usr/share/{doc,man,locale}/*
 mkdir -p "$work/rootfs/vm" "$work/rootfs/lib/modules"
 cp -r "$work/kernel/lib/modules/$version" "$work/rootfs/lib/modules/"
+printf "127.0.0.1 localhost\n" >"$work/rootfs/etc/hosts"
 chroot "$work/rootfs" depmod "$version"
 # As unit of systemd, the tests run when the system is up.
 cat >"$work/rootfs/etc/systemd/system/ponton-tests.service" <<'UNIT'

@@ -50,7 +50,7 @@ while IFS=$'\t' read -r _ _ program; do
 	install -D -m 755 -s "$program" "$stage$program"
 done <"$work/programs"
 install -m 755 scripts/vm-init.sh "$stage/init"
-printf 'PATHS="%s %s %s"\nexport PONTON_BIN_DIR=%s\n' "$project" "$target" "$bin" "$bin" >"$stage/environment"
+printf 'PATHS="%s %s %s"\nexport PONTON_BIN_DIR=%s PONTON_RANDOM_COUNT=40\n' "$project" "$target" "$bin" "$bin" >"$stage/environment"
 
 # programs of a mode: BOUND DIRECTORY PROGRAM ARGUMENTS
 list() {

@@ -93,6 +93,16 @@ fn memory(out: &mut Vec<Setting>, memory: &Memory) -> Result<(), PlanError> {
         }
         None => {}
     }
+    for (field, limit) in
+        [("limit", memory.limit), ("swap", memory.swap), ("reservation", memory.reservation)]
+    {
+        if let Some(limit) = limit.filter(|&limit| limit < -1) {
+            return Err(PlanError::new(
+                format!("memory.{field}"),
+                format!("{limit} is less than -1, which is no limit"),
+            ));
+        }
+    }
     let limit = memory.limit.filter(|&limit| limit != 0);
     if let Some(limit) = limit {
         let v1 = file("memory", "memory.limit_in_bytes", limit);

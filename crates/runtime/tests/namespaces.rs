@@ -385,17 +385,18 @@ fn limits_are_set_with_the_hosts_rights() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
     let has_resource = u64::from_str_radix(capabilities.trim(), 16).unwrap() & RESOURCE != 0;
+    let most_files: u64 = fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
     let limits = |spec: &mut Value| {
         spec["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": -5});
         spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_RT", "priority": 3});
         // More needs a right that not every host's root has.
-        let (nofile, score) = if has_resource { (2_000_000, -7) } else { (300, 7) };
+        let (nofile, score) = if has_resource { (most_files, -7) } else { (300, 7) };
         spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 299, "hard": nofile}]);
         spec["process"]["oomScoreAdj"] = json!(score);
     };
     let show = "awk '{ print $19 }' /proc/self/stat; ionice -p $$; ulimit -n; ulimit -Hn
         cat /proc/self/oom_score_adj";
-    let (nofile, score) = if has_resource { (2_000_000, -7) } else { (300, 7) };
+    let (nofile, score) = if has_resource { (most_files, -7) } else { (300, 7) };
     let expected = format!("-5\nrealtime: prio 3\n299\n{nofile}\n{score}\n");
     let bundle = owned_bundle(|spec| {
         with_user_namespace(spec);

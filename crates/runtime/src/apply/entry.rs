@@ -192,9 +192,13 @@ impl<'a> Entry<'a> {
     ) -> Result<Option<Clone>, sys::Error> {
         let (reader, writer) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(sys::Error::of("pipe2", "pid"))?;
-        let between = match clone3(0, None)? {
+        // Where the hierarchy is mounted with nsdelegate, nobody comes into a group from outside of his cgroup
+        // namespace: the go-between is there before it joins that, and the child with it.
+        let joins_cgroup = self.joined.iter().any(|(kinds, _)| kinds.contains(Kinds::CONTROL_GROUP));
+        let (of_between, of_child) = if joins_cgroup { (cgroup, None) } else { (None, cgroup) };
+        let between = match clone3(0, of_between)? {
             Clone::Parent { pidfd, .. } => pidfd,
-            Clone::Child => match self.join().and_then(|()| clone3(self.made | SIBLING, cgroup)) {
+            Clone::Child => match self.join().and_then(|()| clone3(self.made | SIBLING, of_child)) {
                 Ok(Clone::Child) => return Ok(Some(Clone::Child)),
                 Ok(Clone::Parent { pid, .. }) => {
                     // The parent may be gone: nobody to tell.
