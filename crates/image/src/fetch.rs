@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -138,30 +137,32 @@ impl Images {
 
     fn fetch_now(&self, from: &dyn Remote, fetch: &Fetch) -> Result<Fetched> {
         let _turn = self.fetches.turns.wait(self.limits.layers_at_once, fetch)?;
-        if let Ok(blob) = self.store.content().reader(&fetch.descriptor.digest)
-            && let Some(fetched) = self.unpack_blob(blob, fetch)
-        {
-            return Ok(fetched);
+        let Descriptor { digest, size, .. } = &fetch.descriptor;
+        let total = *size;
+        let here = self.unpack_kept(digest, total, &mut |current| {
+            fetch.tell(LayerStatus::Extracting { current: current.min(total), total }, false);
+        });
+        if let Some(unpacked) = here {
+            return Ok(Fetched { unpacked, sealed: None });
         }
         self.fetch_blob(from, fetch)
     }
 
-    /// Unpacks a blob that is here, as far as it is sound.
-    fn unpack_blob(&self, mut blob: File, fetch: &Fetch) -> Option<Fetched> {
-        let descriptor = &fetch.descriptor;
-        let total = descriptor.size;
+    /// Unpacks a blob that is here, and is sound: one that is damaged is as good as none, and the
+    /// check names it.
+    pub(crate) fn unpack_kept(
+        &self,
+        digest: &Digest,
+        size: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Option<Unpacked> {
+        let mut blob = self.store.content().reader(digest).ok()?;
         let mut hashing = pipeline::Hashing::new(&mut blob);
-        let what = format!("layer {}", descriptor.digest);
-        let limit = self.limits.unpacked_max(total);
-        let unpacked = self
-            .unpack_bounded(&mut hashing, &what, limit, &mut |current| {
-                fetch.tell(LayerStatus::Extracting { current: current.min(total), total }, false);
-            })
-            .ok()?;
+        let what = format!("layer {digest}");
+        let limit = self.limits.unpacked_max(size);
+        let unpacked = self.unpack_bounded(&mut hashing, &what, limit, progress).ok()?;
         io::copy(&mut hashing, &mut io::sink()).ok()?;
-        let (digest, size) = hashing.finish();
-        // A damaged one is as good as none; the check names it.
-        (digest == descriptor.digest && size == total).then_some(Fetched { unpacked, sealed: None })
+        (hashing.finish() == (digest.clone(), size)).then_some(unpacked)
     }
 
     fn fetch_blob(&self, from: &dyn Remote, fetch: &Fetch) -> Result<Fetched> {

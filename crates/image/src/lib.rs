@@ -35,11 +35,13 @@ mod save;
 mod squash;
 
 #[cfg(test)]
+mod care_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod transfer_tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ponton_oci::digest::{ChainId, ImageId, ManifestDigest};
@@ -72,6 +74,8 @@ pub struct Images {
     snapshotter: Arc<dyn Snapshotter>,
     limits: Limits,
     fetches: Arc<Fetches>,
+    /// When images were last used, as far as it is not written down.
+    uses: Arc<Mutex<HashMap<ImageId, i64>>>,
     /// Held while layers come or go together with the records that name them.
     changing: Arc<Mutex<()>>,
 }
@@ -187,7 +191,14 @@ impl Images {
     /// The images in `store`, unpacked by `snapshotter`.
     pub fn new(store: Store, snapshotter: Arc<dyn Snapshotter>) -> Self {
         let limits = Limits::default();
-        Self { store, snapshotter, limits, fetches: Arc::default(), changing: Arc::default() }
+        Self {
+            store,
+            snapshotter,
+            limits,
+            fetches: Arc::default(),
+            uses: Arc::default(),
+            changing: Arc::default(),
+        }
     }
 
     /// The same with other bounds.

@@ -29,19 +29,19 @@ struct Contents {
 
 /// A registry; clones share it.
 #[derive(Clone, Default)]
-struct Registry {
+pub(crate) struct Registry {
     contents: Arc<Mutex<Contents>>,
     /// These blobs stop in their middle.
     stopped: Arc<(Mutex<HashSet<Digest>>, Condvar)>,
 }
 
 impl Registry {
-    fn repository(&self, name: &str) -> Arc<dyn Remote> {
+    pub(crate) fn repository(&self, name: &str) -> Arc<dyn Remote> {
         let name = Reference::parse(name).unwrap().name();
         Arc::new(Repository { registry: self.clone(), name, cancel: Cancel::new() })
     }
 
-    fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.contents.lock().unwrap().log)
     }
 
@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// An image of these layers' tars, compressed by gzip, with this platform.
-    fn put_image(&self, name: &str, layers: &[Vec<u8>], platform: &Platform) -> Descriptor {
+    pub(crate) fn put_image(&self, name: &str, layers: &[Vec<u8>], platform: &Platform) -> Descriptor {
         let blobs: Vec<_> = layers.iter().map(|layer| (layer.clone(), gzip(layer))).collect();
         self.put_image_of(name, &blobs, media_type::OCI_LAYER_GZIP, platform)
     }
@@ -256,16 +256,16 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn layer(name: &str, text: &str) -> Vec<u8> {
+pub(crate) fn layer(name: &str, text: &str) -> Vec<u8> {
     tar(&[(name, Kind::Regular, text)])
 }
 
-fn host() -> Platform {
+pub(crate) fn host() -> Platform {
     Platform::host()
 }
 
 impl Lab {
-    fn pull(&self, registry: &Registry, name: &str) -> Result<Pulled> {
+    pub(crate) fn pull(&self, registry: &Registry, name: &str) -> Result<Pulled> {
         self.pull_with(registry, name, &PullOptions::default(), &Cancel::new())
     }
 
@@ -280,14 +280,14 @@ impl Lab {
         self.images.pull(&registry.repository(name), &reference, options, 7, cancel, &mut |_| {})
     }
 
-    fn read(&self, image: &str, file: &str) -> String {
+    pub(crate) fn read(&self, image: &str, file: &str) -> String {
         let chain = self.images.get(image).unwrap().chain;
         let read = |chain| std::fs::read_to_string(self.tree(chain).join(file)).ok();
         chain.iter().rev().find_map(read).unwrap()
     }
 
     /// That nothing is here, nor half of something.
-    fn assert_empty(&self) {
+    pub(crate) fn assert_empty(&self) {
         assert_eq!(self.directories(), 0);
         assert_eq!(self.store.content().list().unwrap(), []);
         assert!(self.images.list().unwrap().is_empty());
@@ -534,14 +534,14 @@ fn what_is_no_image_of_this_kind_is_refused_by_name() {
 }
 
 impl Lab {
-    fn push(&self, registry: &Registry, name: &str) -> Result<Pushed> {
+    pub(crate) fn push(&self, registry: &Registry, name: &str) -> Result<Pushed> {
         let reference = Reference::parse(name).unwrap();
         let to = registry.repository(name);
         let options = PushOptions::default();
         self.images.push(&reference, &*to, &options, 9, &Cancel::new(), &mut |_| {})
     }
 
-    fn tag(&self, name: &str, new: &str) {
+    pub(crate) fn tag(&self, name: &str, new: &str) {
         self.images.tag(name, &Reference::parse(new).unwrap(), 8).unwrap();
     }
 }

@@ -218,11 +218,11 @@ impl Images<'_> {
     pub fn tag(&self, name: &Reference, id: &ImageId, tagged_at: i64) -> Result<Option<ImageId>> {
         self.database.change("tag", name, |transaction| {
             let failed = || Error::database("tag", name);
-            let exists = transaction
-                .prepare_cached("SELECT 1 FROM images WHERE id = ?1")
-                .and_then(|mut select| select.exists([id.to_string()]))
+            let named_now = transaction
+                .prepare_cached("UPDATE images SET used_at = max(used_at, ?2) WHERE id = ?1")
+                .and_then(|mut update| update.execute(params![id.to_string(), tagged_at]))
                 .map_err(failed())?;
-            if !exists {
+            if named_now == 0 {
                 return Err(Error::NotFound { kind: "image", name: id.to_string() });
             }
             let before = named(transaction, name).map_err(failed())?;
