@@ -50,6 +50,10 @@ struct Registry {
     names: HashMap<String, String>,
 }
 
+/// What is mounted over in every container. Where an image has none of them they are made, which is none
+/// of the container's changes.
+const MOUNT_POINTS: [&str; 6] = ["/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"];
+
 impl Engine {
     /// Opens the engine on its data root, and takes up the containers that run.
     ///
@@ -85,7 +89,8 @@ impl Engine {
         let trash = Trash::open(&store.temporary())
             .map_err(|error| Error::failed(format!("open {}", store.temporary().display()), error))?;
         let driver = config.storage_driver.as_deref().map(str::parse::<Driver>).transpose()?;
-        let snapshots = Snapshots::open(&config.data_root.join("snapshots/overlay"), driver, trash.clone())?;
+        let snapshots = Snapshots::open(&config.data_root.join("snapshots/overlay"), driver, trash.clone())?
+            .ignoring(&MOUNT_POINTS);
         let snapshotter: Arc<dyn Snapshotter> = Arc::new(snapshots);
         let images = Images::new(store.clone(), Arc::clone(&snapshotter)).with_limits(limits(&config));
         let registries = ponton_registry::Client::new(config.registries.clone())

@@ -147,6 +147,25 @@ async fn a_commit_leaves_a_container_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_are_those_of_the_container() {
+    let lab = Lab::new().await;
+    let (code, text) =
+        lab.run("changed", shell("echo x > /tmp/new; rm /etc/group; echo y >> /etc/passwd")).await;
+    assert_eq!(code, 0, "{text}");
+    let changes = lab.engine.changes("changed").await.unwrap();
+    let changes: Vec<(String, u8)> = changes.into_iter().map(|change| (change.path, change.kind)).collect();
+    let expected = [("/etc", 0), ("/etc/group", 2), ("/etc/passwd", 0), ("/tmp", 0), ("/tmp/new", 1)];
+    assert_eq!(changes, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    lab.run("unchanged", request(&["true"])).await;
+    assert_eq!(lab.engine.changes("unchanged").await.unwrap(), []);
+    let commit = CommitRequest { container: "unchanged".into(), ..CommitRequest::default() };
+    let id = lab.engine.commit(commit).await.unwrap();
+    let image = lab.engine.image_inspect(&id, None, false).await.unwrap();
+    assert_eq!(image.root_fs.layers.len(), 1, "a layer of nothing");
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_not_there_is_told() {
     let lab = Lab::new().await;
     // A port that was free a moment ago, and that nobody listens on.

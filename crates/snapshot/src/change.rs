@@ -46,14 +46,23 @@ pub(crate) enum Deletions {
 ///
 /// As Docker has it, a directory is not modified by another time or size alone, but by each change in
 /// it; files are compared by type, mode, owner, size, time and capabilities, and never read.
-pub(crate) fn compare(own: OwnedFd, below: &Merged, deletions: Deletions) -> Result<Vec<Change>, Errno> {
-    let mut comparison = Comparison { is_overlay: deletions == Deletions::Marked, changes: Vec::new() };
+///
+/// What is at an `ignored` path is no change, unless it is one of a layer's files.
+pub(crate) fn compare(
+    own: OwnedFd,
+    below: &Merged,
+    deletions: Deletions,
+    ignored: &'static [&'static str],
+) -> Result<Vec<Change>, Errno> {
+    let is_overlay = deletions == Deletions::Marked;
+    let mut comparison = Comparison { is_overlay, ignored, changes: Vec::new() };
     comparison.directory(&own, Some(below), deletions, Path::new("/"))?;
     Ok(comparison.changes)
 }
 
 struct Comparison {
     is_overlay: bool,
+    ignored: &'static [&'static str],
     changes: Vec<Change>,
 }
 
@@ -101,6 +110,9 @@ impl Comparison {
             return Ok(());
         }
         let Some((found, below)) = found.zip(below) else {
+            if self.ignored.iter().any(|ignored| path == Path::new(ignored)) {
+                return Ok(());
+            }
             add(ChangeKind::Added, path.clone());
             if is_directory(&status) {
                 self.inside(own, name, None, deletions, &path)?;

@@ -33,6 +33,8 @@ pub struct Snapshots {
     /// `index=off` where the kernel knows the option: two containers may share a lower layer.
     index_option: bool,
     drivers: OnceLock<Vec<DriverStatus>>,
+    /// Paths that are nobody's changes.
+    ignored: &'static [&'static str],
 }
 
 /// Whether a driver can be used.
@@ -70,7 +72,15 @@ impl Snapshots {
             merging: Mutex::default(),
             index_option: Path::new("/sys/module/overlay/parameters/index").exists(),
             drivers: OnceLock::new(),
+            ignored: &[],
         })
+    }
+
+    /// The same, for which these absolute paths are no changes: the mount points that are made in every
+    /// snapshot, whatever its layers have.
+    #[must_use]
+    pub fn ignoring(self, paths: &'static [&'static str]) -> Self {
+        Self { ignored: paths, ..self }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -244,7 +254,7 @@ impl Snapshotter for Snapshots {
             Form::Overlay => Deletions::Marked,
             Form::Copy => Deletions::Missing,
         };
-        change::compare(open(&path)?, &self.merged(&snapshot.lower)?, deletions)
+        change::compare(open(&path)?, &self.merged(&snapshot.lower)?, deletions, self.ignored)
             .map_err(Error::io("compare with its layers", &path))
     }
 
@@ -257,7 +267,7 @@ impl Snapshotter for Snapshots {
         let snapshot = self.snapshot(key).map_err(failed)?;
         let path = self.own_files(&snapshot);
         let own = open(&path).map_err(failed)?;
-        if snapshot.form == Form::Overlay {
+        if snapshot.form == Form::Overlay && self.ignored.is_empty() {
             return create::layer_of_overlay(own.as_fd(), output).map(drop);
         }
         let changes = self.diff(key).map_err(failed)?;
