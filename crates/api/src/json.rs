@@ -299,8 +299,25 @@ impl<'de> Deserializer<'de> for Lenient<'de, '_> {
         }
     }
 
+    /// A variant without content, by its name.
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.value {
+            Value::String(text) => {
+                let path = self.path;
+                let variant = de::value::BorrowedStrDeserializer::<Error>::new(text);
+                visitor.visit_enum(variant).map_err(|error| located(&path, error))
+            }
+            _ => Err(self.mismatch("string")),
+        }
+    }
+
     forward_to_deserialize_any! {
-        i128 u128 f32 char bytes byte_buf unit unit_struct tuple_struct enum ignored_any
+        i128 u128 f32 char bytes byte_buf unit unit_struct tuple_struct ignored_any
     }
 }
 
@@ -399,6 +416,19 @@ mod tests {
         assert_eq!(read(r#"{"NAME":"b","Name":"a"}"#).unwrap().name, "a");
         assert_eq!(read(r#"{"nAmE":"b"}"#).unwrap().name, "b");
         assert_eq!(read(r#"{"Map":{"KEY":["v"]}}"#).unwrap().map["KEY"], Some(vec!["v".into()]));
+    }
+
+    #[test]
+    fn variants_are_names() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Change {
+            Added,
+        }
+        let read = |text: &str| from_slice::<Vec<Change>>(text.as_bytes()).map_err(|error| error.to_string());
+        assert_eq!(read(r#"["added"]"#), Ok(vec![Change::Added]));
+        assert_eq!(read(r#"["gone"]"#), Err("unknown variant `gone`, expected `added`".to_owned()));
+        assert_eq!(read("[1]"), Err("json: cannot unmarshal number into Go value of type string".to_owned()));
     }
 
     #[test]

@@ -53,9 +53,9 @@ impl Registry {
         let index = Index::from_slice(index).map_err(|error| Error::invalid(error.to_string()))?;
         let mut entries = Vec::new();
         for descriptor in index.manifests.into_iter().filter(|found| is_manifest(&found.media_type)) {
-            let name = name.with_digest(descriptor.digest.clone());
-            let found = self.fetch(&name).await?;
-            entries.push(Entry { name: name.to_string(), descriptor, raw: found.bytes });
+            let found = self.fetch(&name.with_digest(descriptor.digest.clone())).await?;
+            let name = format!("{name}@{}", descriptor.digest);
+            entries.push(Entry { name, descriptor, raw: found.bytes });
         }
         Ok(entries)
     }
