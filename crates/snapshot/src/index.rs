@@ -5,6 +5,7 @@
 //! <root>/<number>/fs          the tree of a layer, or what a container wrote over its layers
 //!                 recipe kept beside the tree of a layer, what makes its tar again
 //!                 image       of a layer that is an image, all of it (ponton_archive::erofs)
+//!                 verity      where the disk checks the image (fs-verity), the digest that it has
 //!                 full        on btrfs, a layer with all those below: what snapshots are made of
 //!                 work        overlayfs's working directory; snapshots that can be written to
 //!                 root        of a snapshot that is a copy, all of it

@@ -8,6 +8,7 @@ use ponton_archive::apply::{Applier, Options, Stats, Whiteouts};
 use ponton_archive::recipe::{self, Recorder};
 use ponton_archive::{Error, Result, erofs};
 use ponton_sys::path::Root;
+use ponton_sys::verity;
 
 use crate::Trash;
 use crate::index::Directories;
@@ -74,7 +75,33 @@ fn write_image(directory: &Path, tar: impl BufRead) -> Result<Stats> {
     let path = directory.join("image");
     let file = File::options().read(true).write(true).create_new(true).open(&path);
     let file = file.map_err(failed("create", &path))?;
-    erofs::write(tar, &file)
+    let stats = erofs::write(tar, &file)?;
+    drop(file);
+    seal(directory, &path).map_err(failed("seal", &path))?;
+    Ok(stats)
+}
+
+/// Has the disk check the image at each read, where it can.
+fn seal(directory: &Path, image: &Path) -> io::Result<()> {
+    let file = File::open(image)?;
+    if verity::enable(&file).is_err() {
+        return Ok(());
+    }
+    let digest = verity::measure(&file).map_err(|error| error.source)?;
+    fs::write(directory.join("verity"), digest)
+}
+
+/// Makes sure that a sealed image is the one that was sealed.
+pub(crate) fn check_seal(image: &Path) -> io::Result<()> {
+    let sealed = match fs::read(image.with_file_name("verity")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        sealed => sealed?,
+    };
+    let found = verity::measure(File::open(image)?).map_err(|error| error.source)?;
+    if sealed == found {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the image is not the one that was made"))
 }
 
 /// Writes the tar of the layer in a directory.

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ponton_sys::mount::{Context, MOUNT_ATTR_RDONLY};
 
+use crate::layer::check_seal;
 use crate::{Error, Result};
 
 /// Mounts of images by the number of the layer.
@@ -44,6 +45,7 @@ pub(crate) fn path_of(mount: &OwnedFd) -> String {
 
 /// Mounts an image, seen by nobody.
 pub(crate) fn mount(image: &Path) -> Result<OwnedFd> {
+    check_seal(image).map_err(Error::io("check the seal of", image))?;
     let make = || {
         let context = Context::new("erofs")?;
         context.set("source", &image.to_string_lossy())?;

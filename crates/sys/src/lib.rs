@@ -24,5 +24,6 @@ pub mod signal;
 pub mod socket;
 pub mod task;
 pub mod user_namespace;
+pub mod verity;
 
 pub use error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub(super) type Id = u32;
 pub(super) const ROOT: Id = 0;
 /// Inodes that an image may have; each is held in memory.
-const MAX_NODES: usize = 1 << 22;
+const MAX_NODES: usize = 1 << 21;
 /// Symbolic links that a way may lead through (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 const MAX_NAME: usize = 255;
@@ -398,9 +398,17 @@ fn xattr(kind: Kind, name: &[u8], value: &[u8]) -> Option<Xattr> {
     fits.then(|| Xattr { prefix, name: rest.into(), value: value.into() })
 }
 
-/// Version 2 and entries of eight bytes (posix_acl_xattr.h).
+/// Version 2, and entries of eight bytes that begin with a known tag (posix_acl_xattr.h): the kernel
+/// lets nobody at a file with others.
 fn is_acl(value: &[u8]) -> bool {
-    value.starts_with(&[2, 0, 0, 0]) && value.len() % 8 == 4
+    let Some((b"\x02\0\0\0", entries)) = value.split_at_checked(4) else { return false };
+    let (entries, rest) = entries.as_chunks::<8>();
+    rest.is_empty()
+        && entries.iter().all(|entry| match entry {
+            [1 | 4 | 16 | 32, 0, ..] => true,
+            [2 | 8, 0, _, _, id @ ..] => *id != [0xff; 4],
+            _ => false,
+        })
 }
 
 /// What is in a file that is neither directory nor hard link.
