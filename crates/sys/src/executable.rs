@@ -107,13 +107,27 @@ impl Program<'static> {
         Ok(Self { headers, base })
     }
 
+    /// The pages that a part of the file is mapped to: where they begin, and their length.
+    fn place(&self, header: &Elf64_Phdr) -> (usize, usize) {
+        let begin = self.base.wrapping_add(header.p_vaddr as usize) & !(PAGE - 1);
+        let end = self.base.wrapping_add((header.p_vaddr + header.p_filesz) as usize);
+        (begin, end.next_multiple_of(PAGE) - begin)
+    }
+
     /// Maps all that is mapped of the program's file from `file`, and what was written to since from
     /// no file at all.
     fn map_again(&self, file: BorrowedFd<'_>) -> std::io::Result<()> {
-        for header in self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
-            let begin = self.base.wrapping_add(header.p_vaddr as usize) & !(PAGE - 1);
-            let end = self.base.wrapping_add((header.p_vaddr + header.p_filesz) as usize);
-            let length = (end - begin).next_multiple_of(PAGE);
+        let loaded = self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+        let loaded: Vec<_> = loaded.map(|header| (header, self.place(header))).collect();
+        // No page is of two parts, of which one would undo the other.
+        let is_shared = |pair: &[(_, (usize, usize))]| match pair {
+            [(_, (begin, length)), (_, (next, _))] => begin + length > *next,
+            _ => false,
+        };
+        if loaded.windows(2).any(is_shared) {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        for (header, (begin, length)) in loaded {
             if header.p_flags & libc::PF_W == 0 {
                 let offset = header.p_offset as usize & !(PAGE - 1);
                 map_file(begin, length, header.p_flags, file, offset)?;

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 
 /// A copy of `source`, from its start, that nobody can change any more: a program that is executed
 /// from it cannot be overwritten through `/proc/self/exe`.
+// Inlined, its buffer would lie on the stack of whoever may call it.
+#[inline(never)]
 pub fn sealed_copy(source: &mut File, name: &str) -> Result<OwnedFd> {
     let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::EXEC)
         .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING))

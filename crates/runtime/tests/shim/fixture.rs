@@ -76,10 +76,24 @@ impl Fixture {
     }
 
     pub fn plan(&self, id: &str, args: &[&str], terminal: bool) -> Plan {
-        // Containers of tests that run at the same time have the same ids.
+        self.plan_with(id, process(args, terminal), &self.group(id))
+    }
+
+    /// Containers of tests that run at the same time have the same ids.
+    fn group(&self, id: &str) -> String {
         let own = self.directory.path().file_name().unwrap().to_str().unwrap();
-        let group = format!("ponton/test{own}-{id}");
-        self.plan_with(id, process(args, terminal), &group)
+        format!("ponton/test{own}-{id}")
+    }
+
+    /// Waits until the control group of a container is gone, as long as a process that was killed may
+    /// be on its way.
+    pub fn wait_for_removal(&self, id: &str) {
+        let group = ponton_cgroup::Cgroup::new(&self.host.cgroup, &self.group(id));
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while group.exists() {
+            assert!(std::time::Instant::now() < deadline, "the group of {id} stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// In a control group of this name.

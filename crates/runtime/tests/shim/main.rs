@@ -233,6 +233,7 @@ fn exec_runs_beside_and_has_a_record_of_its_own() {
     running.kill();
     shim.end_of("a", Some("e2"));
     shim.exit_of("a");
+    fixture.wait_for_removal("a");
 }
 
 #[test]
