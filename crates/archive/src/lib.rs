@@ -30,6 +30,8 @@ mod tests;
 
 use std::io;
 
+pub use tree::components;
+
 /// What was attempted on which entry, and why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use ponton_sys::path::Root;
@@ -106,6 +106,72 @@ pub fn rebuild(directory: &Path, output: &mut dyn Write) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The layer's tar with zeros for the contents of its files: all that headers say, for the price of
+/// the recipe.
+pub struct Outline {
+    records: Records,
+    part: Part,
+}
+
+/// What the outline is at.
+enum Part {
+    Raw(u64),
+    Zeros(u64),
+    End,
+}
+
+impl Outline {
+    /// Opens the recipe of the layer in `directory`.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(Self { records: Records::open(directory)?, part: Part::Raw(0) })
+    }
+}
+
+impl BufRead for Outline {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while matches!(self.part, Part::Raw(0) | Part::Zeros(0)) {
+            let failed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            self.part = match self.records.next_record().map_err(failed)? {
+                Some(Record::Raw(length)) => Part::Raw(length),
+                Some(Record::File { size, .. }) => Part::Zeros(size),
+                Some(Record::Moved { .. }) => Part::Zeros(0),
+                None => Part::End,
+            };
+        }
+        let (bytes, left) = match self.part {
+            Part::Raw(left) => (self.records.input.fill_buf()?, left),
+            Part::Zeros(left) => (&ZEROS[..], left),
+            Part::End => return Ok(&[]),
+        };
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(&bytes[..usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()))])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        match &mut self.part {
+            Part::Raw(left) => {
+                self.records.input.consume(amount);
+                *left -= amount as u64;
+            }
+            Part::Zeros(left) => *left -= amount as u64,
+            Part::End => {}
+        }
+    }
+}
+
+impl Read for Outline {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.fill_buf()?;
+        let length = bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.consume(length);
+        Ok(length)
+    }
 }
 
 fn copy_file(root: &Root, path: &[u8], size: u64, output: &mut dyn Write) -> Result<()> {

@@ -124,7 +124,7 @@ pub(crate) fn canonical_path(root: &Root, file: impl AsFd) -> Result<Vec<u8>, Er
 
 /// The components of an entry's name: `.` and empty ones dropped, `..` taken literally. `None` if
 /// the name leads out of the root.
-pub(crate) fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
+pub fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
     let mut components = Vec::new();
     for component in path.split(|byte| *byte == b'/') {
         match component {
