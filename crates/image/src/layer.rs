@@ -8,7 +8,7 @@ use ponton_oci::digest::{ChainId, DiffId};
 use ponton_snapshot::{FilledLayer, LayerWriter};
 use ponton_store::LayerRecord;
 
-use crate::pipeline::{self, Hashing, Passed};
+use crate::pipeline::{self, Chunks, Passed};
 use crate::{Error, Images, Result};
 
 /// A layer that is unpacked but belongs to no image yet; discarded when dropped.
@@ -101,9 +101,11 @@ impl Images {
     /// Writes a layer's tar, and makes sure that it is the one that was unpacked.
     pub(crate) fn write_layer(&self, layer: &LayerRecord, output: &mut dyn Write) -> Result<()> {
         let what = format!("layer {}", layer.diff_id);
-        let mut hashing = Hashing::new(output);
-        self.snapshotter.write_tar(&layer.chain_id, &mut hashing).map_err(failed(&what))?;
-        let (digest, size) = hashing.finish();
+        let rebuild = |output: &mut dyn Write| self.snapshotter.write_tar(&layer.chain_id, output);
+        let copy = |chunks: &mut Chunks<'_, fn(u64)>| {
+            io::copy(chunks, output).map_err(ponton_archive::Error::Write).map(drop)
+        };
+        let ((), Passed { digest, size }) = pipeline::run_written(rebuild, copy).map_err(failed(&what))?;
         if size != layer.tar_size {
             return Err(Error::Invalid(format!(
                 "{what} was changed on disk: its tar has {size} bytes instead of {}",

@@ -15,6 +15,7 @@ use super::*;
 mod commit;
 mod exchange;
 mod explore;
+mod hostile;
 
 pub(crate) const CREATED: &str = "2024-05-06T07:08:09Z";
 
