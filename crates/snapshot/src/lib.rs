@@ -30,6 +30,7 @@ mod trash;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ponton_archive::recipe::Outline;
 use ponton_oci::digest::ChainId;
 use serde::{Deserialize, Serialize};
 
@@ -172,6 +173,9 @@ pub trait Snapshotter: Send + Sync {
     /// Writes a layer's tar, as it was unpacked, byte for byte. The caller compares its digest, which
     /// differs when somebody changed the layer on disk.
     fn write_tar(&self, chain: &ChainId, output: &mut dyn Write) -> Result<(), ponton_archive::Error>;
+
+    /// The layer's tar without the contents of its files, where the driver has that apart.
+    fn outline(&self, chain: &ChainId) -> Result<Option<Outline>, ponton_archive::Error>;
 
     /// The mounts that show a layer with all those below, read-only. No snapshot is made: the layer
     /// must not be removed meanwhile.

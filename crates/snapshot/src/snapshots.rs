@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ponton_archive::create;
+use ponton_archive::recipe::Outline;
 use ponton_oci::digest::ChainId;
 use ponton_sys::path::Root;
 use rustix::fs::{Mode, OFlags};
@@ -322,10 +323,13 @@ impl Snapshotter for Snapshots {
     }
 
     fn write_tar(&self, chain: &ChainId, output: &mut dyn Write) -> Result<(), ponton_archive::Error> {
-        let not_found = |error| ponton_archive::Error::Read(io::Error::new(io::ErrorKind::NotFound, error));
-        let number = self.layer(chain).map_err(not_found)?.number;
-        let is_image = self.index().images.contains(&number);
+        let (number, is_image) = self.form_of(chain)?;
         layer::write_tar(&self.directories.of(number), is_image, output)
+    }
+
+    fn outline(&self, chain: &ChainId) -> Result<Option<Outline>, ponton_archive::Error> {
+        let (number, is_image) = self.form_of(chain)?;
+        (!is_image).then(|| Outline::open(&self.directories.of(number))).transpose()
     }
 
     fn layer_mounts(&self, chain: &ChainId) -> Result<Vec<Mount>> {
@@ -365,6 +369,14 @@ impl Snapshotter for Snapshots {
 }
 
 impl Snapshots {
+    /// A layer's number, and whether it is one image.
+    fn form_of(&self, chain: &ChainId) -> Result<(u64, bool), ponton_archive::Error> {
+        let not_found = |error| ponton_archive::Error::Read(io::Error::new(io::ErrorKind::NotFound, error));
+        let number = self.layer(chain).map_err(not_found)?.number;
+        let is_image = self.index().images.contains(&number);
+        Ok((number, is_image))
+    }
+
     /// Where a snapshot's own files are.
     fn own_files(&self, snapshot: &Snapshot) -> std::path::PathBuf {
         match snapshot.form {

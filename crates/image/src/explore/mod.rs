@@ -7,7 +7,6 @@ use std::io::BufRead;
 use ponton_api::explore::{Exploration, File, FileChange, Layer};
 use ponton_archive::header::{Header, Kind};
 use ponton_archive::reader::Reader;
-use ponton_archive::recipe::Outline;
 use ponton_oci::digest::ChainId;
 use ponton_oci::image_config::{History, ImageConfig};
 use ponton_oci::reference::Reference;
@@ -65,13 +64,10 @@ impl Images {
         Ok(Exploration { id, tags, size, efficiency, wasted_bytes, user_wasted, layers, wasted })
     }
 
-    /// Reads a layer's headers: from its recipe where there is one, else from its tar.
+    /// Reads a layer's headers: alone where they can be read alone, else from its tar.
     fn read_layer(&self, chain: &ChainId, what: &str, entries: &mut usize) -> Result<Contents> {
-        let directory = self.snapshotter.layer_directory(chain)?;
-        if directory.join("recipe").exists() {
-            return Outline::open(&directory)
-                .and_then(|outline| Contents::read(outline, entries))
-                .map_err(failed(what));
+        if let Some(outline) = self.snapshotter.outline(chain).map_err(failed(what))? {
+            return Contents::read(outline, entries).map_err(failed(what));
         }
         let write = |output: &mut dyn std::io::Write| self.snapshotter.write_tar(chain, output);
         pipeline::run_written(write, |chunks| Contents::read(chunks, entries))

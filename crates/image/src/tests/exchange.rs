@@ -84,17 +84,20 @@ fn skopeo_reads_what_we_save_and_we_what_it_writes() {
             let to = format!("{target}:{copied}{name}");
             run("skopeo", &["--insecure-policy", "copy", "-q", &source, &to]);
             let other = Lab::new();
-            let loaded = other.load(&std::fs::read(&copied).unwrap()).unwrap();
-            assert_eq!(loaded[0].id, image.id, "{kind} {target}");
+            other.load(&std::fs::read(&copied).unwrap()).unwrap();
             let found = other.images.get("rich:1").unwrap();
-            assert_eq!((found.raw, found.chain), (image.raw.clone(), image.chain.clone()));
+            assert_eq!(found.chain, image.chain, "{kind} {target}");
+            // From one form to the other, skopeo writes a configuration of its own.
+            if kind == target {
+                assert_eq!((found.id, found.raw), (image.id.clone(), image.raw.clone()), "{kind}");
+            }
         }
         let layout = path(&format!("{kind}.layout"));
         run("skopeo", &["--insecure-policy", "copy", "-q", &source, &format!("oci:{layout}:rich:1")]);
         let other = Lab::new();
-        let loaded =
-            other.images.load_directory(Path::new(&layout), &LoadOptions::default(), &mut |_| {}).unwrap();
-        assert_eq!(loaded[0].id, image.id);
+        other.images.load_directory(Path::new(&layout), &LoadOptions::default(), &mut |_| {}).unwrap();
+        let found = other.images.get("rich:1").unwrap();
+        assert_eq!((found.chain, found.id == image.id), (image.chain.clone(), format == Format::Oci));
     }
 }
 
@@ -119,16 +122,19 @@ fn podman_loads_what_we_save_and_we_what_it_saves() {
     }
     for format in ["docker-archive", "oci-archive"] {
         let saved = path(&format!("{format}.tar"));
-        podman(&["save", "-q", "--format", format, "-o", &saved, "docker.io/library/rich:1"]);
+        podman(&["save", "-q", "--format", format, "-o", &saved, "rich:1"]);
         let other = Lab::new();
-        let loaded = other.load(&std::fs::read(&saved).unwrap()).unwrap();
-        assert_eq!((&loaded[0].id, &other.images.get("rich:1").unwrap().chain), (&image.id, &image.chain));
+        other.load(&std::fs::read(&saved).unwrap()).unwrap();
+        let found = other.images.get("localhost/rich:1").unwrap();
+        assert_eq!(found.chain, image.chain, "{format}");
+        // An OCI archive of a docker image has a configuration that podman wrote.
+        assert_eq!(found.id == image.id, format == "docker-archive");
     }
     let saved = path("several.tar");
-    podman(&["save", "-q", "-m", "-o", &saved, "docker.io/library/rich:1", "docker.io/library/plain:2"]);
+    podman(&["save", "-q", "-m", "-o", &saved, "rich:1", "plain:2"]);
     let other = Lab::new();
     assert_eq!(other.load(&std::fs::read(&saved).unwrap()).unwrap().len(), 2);
-    assert_eq!(other.images.get("plain:2").unwrap().id, lab.images.get("plain:2").unwrap().id);
+    assert_eq!(other.images.get("localhost/plain:2").unwrap().id, lab.images.get("plain:2").unwrap().id);
 }
 
 #[test]

@@ -64,8 +64,7 @@ fn headers_alone_say_as_much_as_the_whole_tar() {
     assert_eq!(with_recipe.size, 700_001);
     // The score is of the tree, where the second `a` took the place of the first.
     assert!((with_recipe.efficiency - 1.0).abs() < 1e-12);
-    let directory = lab.images.snapshotter.layer_directory(&chain).unwrap();
-    let outline = ponton_archive::recipe::Outline::open(&directory).unwrap();
+    let outline = lab.images.snapshotter.outline(&chain).unwrap().unwrap();
     let mut reader = ponton_archive::reader::Reader::new(outline);
     let mut sizes = Vec::new();
     while let Some(header) = reader.next_entry().unwrap() {
