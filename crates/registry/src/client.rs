@@ -52,7 +52,7 @@ impl Client {
             .map_err(|error| Error::Config { what: "user agent".to_owned(), reason: error.to_string() })?;
         let insecure = Arc::new(Insecure::parse(&config.insecure)?);
         let trust = Arc::new(Trust::new(config.certs, insecure.clone()));
-        let connector = Connector::new(trust, &config.proxy, config.limits.connect);
+        let connector = Connector::new(trust, &config.proxy, config.limits.connect)?;
         let mirrors = config.mirrors.iter().map(|url| Endpoint::of_mirror(url).map(Arc::new));
         let shared = Shared {
             transport: Arc::new(Transport::new(connector, user_agent, config.limits)),

@@ -49,7 +49,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(trust: Arc<Trust>, proxy: &Proxy, timeout: Duration) -> Self {
+    pub(crate) fn new(trust: Arc<Trust>, proxy: &Proxy, timeout: Duration) -> Result<Self, crate::Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -57,11 +57,19 @@ impl Connector {
         let proxies = match proxy {
             Proxy::Direct => None,
             Proxy::Environment => Some(Matcher::from_env()),
-            Proxy::These { http, https, no_proxy } => Some(
-                Matcher::builder().http(http.as_str()).https(https.as_str()).no(no_proxy.as_str()).build(),
-            ),
+            Proxy::These { http, https, no_proxy } => {
+                check_proxy(http)?;
+                check_proxy(https)?;
+                Some(
+                    Matcher::builder()
+                        .http(http.as_str())
+                        .https(https.as_str())
+                        .no(no_proxy.as_str())
+                        .build(),
+                )
+            }
         };
-        Self { tcp, trust, proxies: proxies.map(Arc::new), timeout }
+        Ok(Self { tcp, trust, proxies: proxies.map(Arc::new), timeout })
     }
 
     /// What the proxy for a URL wants to see in requests that aren't tunnelled.
@@ -127,6 +135,24 @@ impl Connector {
         })?;
         Ok(Stream { io: TokioIo::new(Box::new(tls)), proxied: false })
     }
+}
+
+/// Refuses what the matcher would pass over: nobody who names a proxy wants to be connected directly.
+fn check_proxy(url: &str) -> Result<(), crate::Error> {
+    let is_usable =
+        |url: Uri| url.authority().is_some() && matches!(url.scheme_str(), None | Some("http" | "https"));
+    match url.is_empty() || url.parse().is_ok_and(is_usable) {
+        true => Ok(()),
+        false => {
+            let reason = "is no URL of a proxy for HTTP".to_owned();
+            Err(crate::Error::Config { what: format!("proxy {:?}", without_user(url)), reason })
+        }
+    }
+}
+
+/// A URL without name and password, to be shown.
+fn without_user(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, host)| host)
 }
 
 impl Service<Uri> for Connector {

@@ -90,6 +90,13 @@ impl Endpoint {
         }
     }
 
+    /// What a registry speaks may change; what a mirror speaks is configured.
+    fn forget_scheme(&self) {
+        if !self.is_mirror {
+            self.state().scheme = None;
+        }
+    }
+
     fn url(&self, scheme: &Scheme, path: &str) -> Result<Uri> {
         let url = format!("{scheme}://{}{path}", self.authority);
         let reason =
@@ -104,9 +111,15 @@ impl Endpoint {
             return Ok(scheme);
         }
         let url = self.url(&Scheme::HTTPS, "/")?;
-        let scheme = match insecure.contains(&url).await && !transport.speaks_tls(&url).await? {
-            true => Scheme::HTTP,
+        let scheme = match insecure.contains(&url).await {
             false => Scheme::HTTPS,
+            true => match transport.speaks_tls(&url).await {
+                Ok(true) => Scheme::HTTPS,
+                Ok(false) => Scheme::HTTP,
+                // Nobody listens at the port of HTTPS; that of HTTP is another.
+                Err(Error::Connect { .. }) if url.port().is_none() => Scheme::HTTP,
+                Err(error) => return Err(error),
+            },
         };
         self.state().scheme = Some(scheme.clone());
         Ok(scheme)
@@ -145,7 +158,12 @@ impl Session {
                 true => self.access.authorization(&self.transport, &ask.url).await?,
                 false => None,
             };
-            let mut answer = follow(&self.transport, ask, shown.as_ref()).await?;
+            let sent = follow(&self.transport, ask, shown.as_ref()).await;
+            let mut answer = sent.inspect_err(|error| {
+                if matches!(error, Error::Connect { .. } | Error::Lost { .. }) {
+                    self.endpoint.forget_scheme();
+                }
+            })?;
             if answer.status.is_success() {
                 return Ok(answer);
             }

@@ -117,6 +117,8 @@ impl Repository {
 
     /// Opens a blob from a byte on. The stream resumes by itself where connections are cut, and ends in an
     /// error unless exactly the descriptor's bytes came; the digest is verified if it began at 0.
+    ///
+    /// The URLs of foreign layers (`Descriptor::urls`) are not followed: an image can't send its host anywhere.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Blob> {
         let what = self.what(&TagOrDigest::from(&descriptor.digest));
         if offset > descriptor.size {

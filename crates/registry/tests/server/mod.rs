@@ -56,6 +56,8 @@ enum Ending {
     CutAfter(usize),
     /// Nothing more comes after so many bytes of the body.
     HangAfter(usize),
+    /// The connection is closed without an answer.
+    Lost,
     /// Nothing comes at all.
     Silence,
     /// The body comes without its length before it.
@@ -90,6 +92,10 @@ impl Reply {
 
     pub fn hang_after(self, bytes: usize) -> Self {
         Self { ending: Ending::HangAfter(bytes), ..self }
+    }
+
+    pub fn lost(self) -> Self {
+        Self { ending: Ending::Lost, ..self }
     }
 
     pub fn silence(self) -> Self {
@@ -292,6 +298,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), request: &Request, reply: 
         head += &format!("Content-Length: {}\r\n", reply.body.len());
     }
     match reply.ending {
+        Ending::Lost => return None,
         Ending::Silence => return std::future::pending().await,
         Ending::EndlessHead => loop {
             stream.write_all(head.as_bytes()).await.ok()?;
