@@ -10,6 +10,7 @@
 //!   │── request, Bearer token ──►│
 //! ```
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -37,7 +38,6 @@ const CLIENT_ID: &str = "ponton";
 
 /// The right to do some things at one registry. Clones of a repository share it, so that a token is fetched
 /// once for all transfers.
-#[derive(Debug)]
 pub(crate) struct Access {
     credentials: Credentials,
     /// `repository:library/busybox:pull`
@@ -47,7 +47,7 @@ pub(crate) struct Access {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     shown: Option<HeaderValue>,
     /// When `shown` is to be renewed; `None` for never.
@@ -55,6 +55,13 @@ struct State {
     /// What `shown` was an answer to.
     challenge: Option<Challenge>,
     identity_token: Option<String>,
+}
+
+impl fmt::Debug for Access {
+    /// Without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Access({:?}, {:?})", self.credentials, self.scopes)
+    }
 }
 
 /// What a server of tokens answers.

@@ -1,6 +1,7 @@
 //! The client: what all repositories share.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::Method;
@@ -27,10 +28,17 @@ pub struct Client {
 }
 
 /// What became of a login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct LoginStatus {
     /// What the registry wants to get instead of the password from now on, if it gave such a token.
     pub identity_token: Option<String>,
+}
+
+impl fmt::Debug for LoginStatus {
+    /// Without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginStatus").field("has_identity_token", &self.identity_token.is_some()).finish()
+    }
 }
 
 #[derive(Debug)]
