@@ -83,10 +83,13 @@ async fn candidates(before: &[String], typed: &str) -> Vec<String> {
                 return long_flags(&flags);
             }
             let takes_value = |word: &String| {
-                flags.iter().any(|flag| flag.kind != Kind::Switch && *word == format!("--{}", flag.long))
+                flags.iter().find(|flag| {
+                    let is_short = flag.short.is_some_and(|letter| *word == format!("-{letter}"));
+                    flag.kind != Kind::Switch && (is_short || *word == format!("--{}", flag.long))
+                })
             };
-            if rest.last().is_some_and(takes_value) {
-                return Vec::new();
+            if let Some(flag) = rest.last().and_then(takes_value) {
+                return flag.choices.iter().map(|choice| (*choice).to_owned()).collect();
             }
             if command.name == COMMAND.name {
                 return ["bash", "zsh", "fish"].map(str::to_owned).to_vec();
@@ -158,6 +161,8 @@ mod tests {
     fn commands_and_flags_complete() {
         assert_eq!(block_on(&[], "re"), ["rename", "restart"]);
         assert_eq!(block_on(&["image"], "im"), ["import"]);
+        assert_eq!(block_on(&["run", "--pull"], ""), ["always", "missing", "never"]);
+        assert_eq!(block_on(&["save", "-o"], ""), [""; 0]);
         assert_eq!(block_on(&["run"], "--cap"), ["--cap-add", "--cap-drop"]);
         assert_eq!(block_on(&["-H", "unix:///x", "container", "ls"], "--fo"), ["--format"]);
     }

@@ -27,6 +27,8 @@ pub struct Flag {
     /// The value when it is not given.
     pub default: &'static str,
     check: Check,
+    /// The values that there are, if they are few; for completion.
+    pub choices: &'static [&'static str],
     /// What it does, in a few words.
     pub help: &'static str,
     /// Left out of the help.
@@ -52,7 +54,7 @@ impl Flag {
         check: Check,
         help: &'static str,
     ) -> Self {
-        Self { long, short: None, kind, value, default: "", check, help, hidden: false }
+        Self { long, short: None, kind, value, default: "", check, choices: &[], help, hidden: false }
     }
 
     /// A flag that is on or off.
@@ -106,6 +108,12 @@ impl Flag {
     /// With a check of the value.
     pub const fn check(mut self, check: Check) -> Self {
         self.check = check;
+        self
+    }
+
+    /// With few values that there are.
+    pub const fn one_of(mut self, choices: &'static [&'static str]) -> Self {
+        self.choices = choices;
         self
     }
 

@@ -72,11 +72,18 @@ struct Drawing {
 
 impl Drawing {
     fn draw(&mut self, message: &JsonMessage) -> String {
-        let Some(detail) = message.progress_detail.as_ref().filter(|_| !message.id.is_empty()) else {
+        let detail = message.progress_detail.as_ref();
+        let has_line = detail.is_some() && !message.id.is_empty();
+        if !has_line {
             self.lines.clear();
+        }
+        let (Some(detail), Some(columns), true) = (detail, self.columns, message.stream.is_empty()) else {
             return plain(message);
         };
-        let Some(columns) = self.columns else { return plain(message) };
+        let (id, status, bar) = (&message.id, &message.status, bar(detail, columns));
+        if !has_line {
+            return format!("\x1b[2K\r{status} {bar}\r");
+        }
         let mut text = String::new();
         let next = self.lines.len();
         let line = *self.lines.entry(message.id.clone()).or_insert_with(|| {
@@ -84,7 +91,6 @@ impl Drawing {
             next
         });
         let up = self.lines.len() - line;
-        let (id, status, bar) = (&message.id, &message.status, bar(detail, columns));
         // Writing to a string does not fail.
         let _ = write!(text, "\x1b[{up}A\x1b[2K\r{id}: {status} {bar}\r\x1b[{up}B");
         text
@@ -146,6 +152,7 @@ mod tests {
             r#"{"status":"Extracting","progressDetail":{"current":3,"units":"s"},"id":"b"}"#,
             r#"{"status":"Pull complete","progressDetail":{},"id":"a"}"#,
             r#"{"status":"Digest: sha256:1"}"#,
+            r#"{"status":"Importing","progressDetail":{"current":5}}"#,
             r#"{"stream":"Loaded image: a\n"}"#,
         ];
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -176,7 +183,7 @@ mod tests {
                     "latest: Pulling from library/busybox\n\n\x1b[1A\x1b[2K\ra: Pulling fs layer \r\x1b[1B\n\
                      \x1b[1A\x1b[2K\rb: Pulling fs layer \r\x1b[1B\x1b[2A\x1b[2K\ra: Downloading {bar}\r\x1b[2B\
                      \x1b[1A\x1b[2K\rb: Extracting 3 s\r\x1b[1B\x1b[2A\x1b[2K\ra: Pull complete \r\x1b[2B\
-                     Digest: sha256:1\nLoaded image: a\n"
+                     Digest: sha256:1\n\x1b[2K\rImporting       5B\rLoaded image: a\n"
                 )
             );
         }

@@ -48,7 +48,8 @@ fn a_missing_image_is_pulled_as_docker_does() {
     daemon.ponton(&["tag", "busybox", &image]).ok();
     daemon.ponton(&["push", "-q", &image]).ok();
     let said = |client: &str, pull: &str| {
-        daemon.ponton(&["rmi", &image]).ok();
+        // Forced, so that it need not be there.
+        daemon.ponton(&["rmi", "-f", &image]).ok();
         let args = ["run", "--rm", pull, &image, "echo", "hello"];
         let ran = daemon::run(&mut daemon.client(client, &args), b"");
         (ran.code, ran.stdout, ran.stderr.replace("docker", "ponton"))

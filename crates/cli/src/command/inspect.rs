@@ -9,6 +9,12 @@ use crate::flag::Flag;
 use crate::{format, output};
 
 const FORMAT: Flag = Flag::text("format", "Print as json or by a Go template").short('f');
+const KIND: Flag = Flag::text("type", "Only objects of a kind: container, image, network, volume").one_of(&[
+    "container",
+    "image",
+    "network",
+    "volume",
+]);
 const SIZE: Flag = Flag::switch("size", "Show how much a container is on disk").short('s');
 
 /// `ponton inspect`.
@@ -18,7 +24,7 @@ pub(crate) static INSPECT: Command = Command::new(
     "Return low-level information on the engine's objects",
     |call| Box::pin(inspect(call)),
 )
-.flags(&[&[FORMAT, SIZE, Flag::text("type", "Only objects of a kind: container, image, network, volume")]])
+.flags(&[&[FORMAT, SIZE, KIND]])
 .arguments(Arguments::AtLeast(1), Complete::Containers);
 
 /// `ponton container inspect`.

@@ -92,7 +92,8 @@ pub(crate) static SAVE: Command = Command::new(
         "format",
         "docker-archive (which is an OCI layout too), oci-archive, or oci-dir for a directory",
     )
-    .default("docker-archive"),
+    .default("docker-archive")
+    .one_of(&["docker-archive", "oci-archive", "oci-dir"]),
     Flag::text("output", "Write to a file instead of standard output").short('o'),
     PLATFORM,
 ]])

@@ -106,7 +106,9 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::switch("privileged", "Give all privileges"),
     Flag::list("publish", "Publish a port ([[address:]port:]port[/protocol])").short('p'),
     Flag::switch("publish-all", "Publish all exposed ports at random ports").short('P'),
-    Flag::text("pull", "When to pull the image: always, missing, never").default("missing"),
+    Flag::text("pull", "When to pull the image: always, missing, never")
+        .default("missing")
+        .one_of(&["always", "missing", "never"]),
     Flag::switch("quiet", "Say nothing of pulling").short('q'),
     Flag::switch("read-only", "Mount the root file system read-only"),
     Flag::text("restart", "When to start again: no, always, unless-stopped, on-failure[:times]")
