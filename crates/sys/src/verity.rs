@@ -32,9 +32,9 @@ struct Digest {
 }
 
 /// `_IOW('f', 133, struct fsverity_enable_arg)`.
-const ENABLE: u32 = 1 << 30 | (size_of::<Enable>() as u32) << 16 | (b'f' as u32) << 8 | 133;
+const ENABLE: u32 = 1 << 30 | (size_of::<Enable>() as u32) << 16 | (b'f' as u32) << 8 | 0x85;
 /// `_IOWR('f', 134, struct fsverity_digest)`, which is counted without the digest.
-const MEASURE: u32 = 3 << 30 | 4 << 16 | (b'f' as u32) << 8 | 134;
+const MEASURE: u32 = 3 << 30 | 4 << 16 | (b'f' as u32) << 8 | 0x86;
 
 /// Has the file system hash a file, which is open for reading, and by nobody for writing. Takes as
 /// long as reading it. Most file systems cannot, or were not made to.

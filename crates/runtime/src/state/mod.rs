@@ -336,10 +336,6 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, StateError> {
 
 /// The spec that the file `path` holds.
 pub fn parse_spec(path: &Path, json: &[u8]) -> Result<Spec, StateError> {
-    // Where in it something is wrong is not followed until something is.
-    if let Ok(spec) = serde_json::from_slice(json) {
-        return Ok(spec);
-    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let refused = |message| StateError::Parse { path: path.to_owned(), message };
     let spec =
