@@ -40,6 +40,7 @@ for set in "$@"; do
 		need btrfs-progs mkfs.btrfs
 		need bzip2 bzip2
 		need skopeo skopeo
+		need openssl openssl
 		need umoci umoci
 		need docker-registry docker-registry
 		need python3 python3

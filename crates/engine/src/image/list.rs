@@ -29,6 +29,10 @@ impl Engine {
             let wanted = Wanted::new(&engine, &options.filters)?;
             let mut images = engine.images.summaries()?;
             images.retain(|image| wanted.matches(image));
+            // An image that was asked for by a name is shown under this name alone.
+            for image in &mut images {
+                image.references.retain(|name| wanted.is_named(name));
+            }
             engine.summaries(images, &options)
         })
         .await
@@ -169,6 +173,11 @@ impl<'a> Wanted<'a> {
             && self.filters.matches("reference", |wanted| {
                 image.references.iter().any(|name| reference_matches(name, wanted))
             })
+    }
+
+    /// Whether a name is one of those that are asked for.
+    fn is_named(&self, name: &Reference) -> bool {
+        self.filters.matches("reference", |wanted| reference_matches(name, wanted))
     }
 }
 
