@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -159,7 +160,7 @@ impl Access {
         let token = token.ok_or_else(|| nonsense(registry, "the server of tokens gave none"))?;
         let shown = secret(format!("Bearer {token}"), registry)?;
         let life = answer.expires_in.map_or(Some(TOKEN_LIFE), |life| Duration::try_from_secs_f64(life).ok());
-        let life = life.unwrap_or_default().max(TOKEN_LIFE) - TOKEN_MARGIN;
+        let life = life.unwrap_or_default().max(TOKEN_LIFE).saturating_sub(TOKEN_MARGIN);
         let identity_token = answer.refresh_token.or(state.identity_token.take());
         *state = State {
             shown: Some(shown.clone()),
@@ -265,7 +266,7 @@ fn covers(scope: &str, other: &str) -> bool {
 
 fn ask<'a>(what: &'a str, method: Method, url: Uri, transport: &Transport) -> Ask<'a> {
     let wait = transport.limits.idle;
-    Ask { what, method, url, headers: Vec::new(), payload: Payload::None, wait, sent: Default::default() }
+    Ask { what, method, url, headers: Vec::new(), payload: Payload::None, wait, sent: Arc::default() }
 }
 
 /// A header that no log shows.

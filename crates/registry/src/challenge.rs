@@ -104,8 +104,9 @@ mod tests {
             ],
         );
         let header = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull,push""#;
-        assert_eq!(parse(header), [bearer.clone()]);
-        assert_eq!(parse(&header.replace(',', ", ").replace("l, p", "l,p")), [bearer]);
+        for header in [header, &header.replace(',', ", ").replace("l, p", "l,p")] {
+            assert_eq!(parse(header), std::slice::from_ref(&bearer), "{header}");
+        }
         for (header, expected) in [
             ("", vec![]),
             ("Basic", vec![challenge("basic", &[])]),

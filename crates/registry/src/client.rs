@@ -115,7 +115,7 @@ impl Shared {
         let usable = mirrors.iter().filter(|mirror| mirror.is_usable());
         let session = |mirror: &Arc<Endpoint>| {
             let scopes = vec![format!("repository:{path}:pull")];
-            let access = self.access(mirror.name(), Credentials::Anonymous, scopes);
+            let access = self.access(mirror.name(), &Credentials::Anonymous, scopes);
             self.session(mirror.clone(), access)
         };
         usable.map(session).collect()
@@ -124,7 +124,7 @@ impl Shared {
     /// The server to pull from.
     pub(crate) fn for_registry(&self, registry: &str, path: &str, credentials: &Credentials) -> Session {
         let scopes = vec![format!("repository:{path}:pull")];
-        let access = self.access(registry.to_owned(), credentials.clone(), scopes);
+        let access = self.access(registry.to_owned(), credentials, scopes);
         self.session(self.endpoint(registry), access)
     }
 
@@ -138,7 +138,7 @@ impl Shared {
     ) -> Session {
         let mut scopes = vec![format!("repository:{path}:pull,push")];
         scopes.extend(from.map(|from| format!("repository:{from}:pull")));
-        let access = self.access(registry.to_owned(), credentials.clone(), scopes);
+        let access = self.access(registry.to_owned(), credentials, scopes);
         self.session(self.endpoint(registry), access)
     }
 
@@ -156,13 +156,13 @@ impl Shared {
         endpoints.entry(registry.to_owned()).or_insert_with(new).clone()
     }
 
-    fn access(&self, server: String, credentials: Credentials, scopes: Vec<String>) -> Arc<Access> {
+    fn access(&self, server: String, credentials: &Credentials, scopes: Vec<String>) -> Arc<Access> {
         let mut accesses = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
         if accesses.len() >= ACCESSES_MAX {
             accesses.retain(|_, access| Arc::strong_count(access) > 1);
         }
-        let new = || Arc::new(Access::new(credentials.clone(), scopes.clone()));
-        accesses.entry((server, credentials.clone(), scopes.clone())).or_insert_with(new).clone()
+        let access = Access::new(credentials.clone(), scopes.clone());
+        accesses.entry((server, credentials.clone(), scopes)).or_insert_with(|| Arc::new(access)).clone()
     }
 }
 

@@ -53,7 +53,7 @@ mod tests {
 
     /// What is waited for may be waited for by a task of its own.
     #[expect(dead_code, reason = "compiled, not run")]
-    fn tasks(client: Client, repository: Repository, mut blob: Blob, mut upload: Upload) {
+    fn tasks(client: &Client, repository: &Repository, mut blob: Blob, mut upload: Upload) {
         fn is_send(_: impl Send) {}
         let tag = TagOrDigest::Tag(String::new());
         let digest = ponton_oci::digest::Digest::sha256_of(b"");

@@ -1,6 +1,6 @@
 //! Debian's docker-registry: what is pushed comes back, whatever happens to the connections.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod server;
 

@@ -1,6 +1,6 @@
 //! A registry that does what a test tells it, also what no registry may: it writes HTTP by hand.
 
-#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(dead_code, clippy::unwrap_used, clippy::needless_pass_by_value, missing_docs, unreachable_pub)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -322,7 +322,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), request: &Request, reply: 
         }
         Ending::Endless => loop {
             stream.write_all(b"10000\r\n").await.ok()?;
-            stream.write_all(&[b' '; 0x10000]).await.ok()?;
+            stream.write_all(&vec![b' '; 0x10000]).await.ok()?;
             stream.write_all(b"\r\n").await.ok()?;
         },
         Ending::Chunked => {
