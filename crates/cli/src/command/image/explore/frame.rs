@@ -8,6 +8,8 @@ use super::view::{Pane, View};
 const RESET: &str = "\x1b[0m";
 const BOLD: &str = "\x1b[1m";
 const CHOSEN: &str = "\x1b[7m";
+/// Columns of the files' pane below which it has names alone.
+const LEAST_FOR_ATTRIBUTES: usize = 56;
 
 /// Draws the whole screen: exactly `rows` lines, none wider than `columns`.
 pub(super) fn frame(view: &View, rows: usize, columns: usize) -> Vec<String> {
@@ -81,8 +83,9 @@ fn left(view: &View, rows: usize, width: usize) -> Vec<String> {
 fn right(view: &View, rows: usize, width: usize) -> Vec<String> {
     let name = if view.is_aggregated { "Aggregated Layer Contents" } else { "Current Layer Contents" };
     let mut lines = vec![title(name, view.pane == Pane::Files, width)];
-    let heading =
-        if view.shows_attributes { "Permission     UID:GID       Size  Filetree" } else { "Filetree" };
+    // Names come first where there is no room for both.
+    let with_attributes = view.shows_attributes && width >= LEAST_FOR_ATTRIBUTES;
+    let heading = if with_attributes { "Permission     UID:GID       Size  Filetree" } else { "Filetree" };
     lines.push(styled(BOLD, heading, width));
     let room = rows.saturating_sub(2);
     let first = scrolled(view.cursor, view.lines.len(), room);
@@ -95,7 +98,7 @@ fn right(view: &View, rows: usize, width: usize) -> Vec<String> {
             (false, Mark::Modified) => "\x1b[33m",
             (false, Mark::Removed) => "\x1b[31m",
         };
-        lines.push(styled(style, &entry(line, view.shows_attributes), width));
+        lines.push(styled(style, &entry(line, with_attributes), width));
     }
     lines.resize(rows, styled("", "", width));
     lines
@@ -265,6 +268,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+        let narrow = plain(&frame(&view, 24, 80).join("\n"));
+        assert!(narrow.contains("└── passwd") && !narrow.contains("Permission"), "{narrow}");
     }
 
     #[test]
