@@ -177,3 +177,28 @@ async fn a_registry_that_is_not_there_is_told() {
     assert!(error.message.contains(&format!("127.0.0.1:{port}")), "{}", error.message);
     lab.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_ends_its_pull() {
+    let lab = Lab::new().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let request = PullRequest { image: format!("{address}/a"), tag: "1".into(), ..PullRequest::default() };
+    let engine = lab.engine.clone();
+    let pull = tokio::spawn(async move { engine.image_pull(request).await.map(drop) });
+    // A registry that takes the connection and says nothing.
+    let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0).await.unwrap();
+    pull.abort();
+    let closed = tokio::task::spawn_blocking(move || {
+        let mut accepted = accepted;
+        accepted.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+        // What was asked, and then the end.
+        accepted.read_to_end(&mut Vec::new())
+    });
+    let closed = closed.await.unwrap();
+    assert!(
+        closed.as_ref().err().is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+        "the connection stays: {closed:?}"
+    );
+    lab.close().await;
+}

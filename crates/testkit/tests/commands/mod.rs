@@ -234,6 +234,61 @@ pub(crate) const COMMANDS: &[Compared] = &[
     ),
     all("$D volume ls -q"),
     all("$D network ls --format '{{.Name}} {{.Driver}} {{.Scope}}' | sort"),
+    // images of containers
+    all(
+        "$D run --name changed busybox sh -c 'mkdir /d; echo x > /d/new; echo y > /tmp/t; rm /bin/false; echo z >> /etc/passwd'; $D diff changed | sort",
+    ),
+    all("$D diff nosuch"),
+    all(
+        "$D commit -a me -m why -c 'CMD [\"echo\", \"from the image\"]' -c 'ENV A=b' -c 'LABEL l=1' changed committed:1 | wc -c",
+    ),
+    all("$D run --rm committed:1"),
+    all("$D run --rm committed:1 sh -c 'cat /d/new; echo $A; ls /bin/false'"),
+    all(
+        "$D inspect -f '{{.Author}} {{.Comment}} {{json .Config.Cmd}} {{json .Config.Env}} {{len .RootFS.Layers}} {{json .Config.Labels}}' committed:1",
+    ),
+    all(
+        "$D history --no-trunc --format '{{.CreatedBy}}|{{.Size}}|{{.Comment}}' committed:1 | sed -n 1p; $D history -q committed:1 | wc -l",
+    ),
+    all("$D history nosuch"),
+    all("$D commit nosuch"),
+    output("$D commit -c 'NOSUCH x' changed"),
+    output("$D commit -c 'EXPOSE x' changed"),
+    all("$D commit changed UPPER"),
+    all(
+        "$D run -d --name frozen busybox sleep 1000 >/dev/null; $D commit frozen frozen:1 | wc -c; $D inspect -f '{{.State.Status}}' frozen; $D commit --pause=false frozen frozen:2 | wc -c",
+    ),
+    all("$D inspect -f '{{len .RootFS.Layers}}' frozen:1; $D diff frozen; $D rm -f frozen"),
+    all("$D export changed | tar -xOf - d/new"),
+    // Without /dev: dockerd makes mount points in there.
+    all("$D export changed | tar -tf - | grep -cE '^(proc|sys)/.'"),
+    all("$D export nosuch"),
+    all("$D export -o /tmp/export.$$ changed; tar -tf /tmp/export.$$ | grep -c '^d/new$'; rm /tmp/export.$$"),
+    all(
+        "$D export changed | $D import -c 'CMD [\"cat\", \"/d/new\"]' -m flat - flat:1 | wc -c; $D run --rm flat:1; $D history --format '{{.Comment}}' flat:1; $D rm changed",
+    ),
+    all("$D image prune -f"),
+    all(
+        "$D rmi frozen:1 >/dev/null; $D tag busybox frozen:2; $D images -f dangling=true -q | wc -l; $D image prune -f | grep -c 'deleted: sha256'; $D images -f dangling=true -q | wc -l",
+    ),
+    all("$D image prune -af --filter label=nosuch"),
+    // What configurations and manifests take counts, too.
+    all("$D image prune -af --filter label=l=1 | grep -vE 'sha256|Total'"),
+    output("$D image prune -f --filter nosuch=1"),
+    all("$D system df --format '{{.Type}} {{.TotalCount}} {{.Active}}' | grep -v Volumes"),
+    all("$D images --format '{{.Repository}}:{{.Tag}}' | sort; $D rmi flat:1 frozen:2 | grep -v sha256"),
+    // registries: what can be said without one
+    all("$D pull UPPER"),
+    output("$D pull nosuch.invalid/image:1 2>/dev/null"),
+    all("$D pull 'busybox:no tag'"),
+    all("$D push nosuch.invalid/nosuch:1"),
+    all("$D push -q nosuch.invalid/nosuch"),
+    all(
+        "$D events --since 0 --until $(date +%s) --filter type=image --filter image=committed:1 --format '{{.Action}}'",
+    ),
+    all(
+        "$D events --since 0 --until $(date +%s) --filter event=commit --format '{{.Action}} {{.Actor.Attributes.comment}} {{.Actor.Attributes.imageRef}}'",
+    ),
     all("$D nosuchcommand 2>/dev/null"),
     all("$D ps -aq"),
 ];
