@@ -44,12 +44,12 @@ impl Service {
             Ok(routed) => routed,
             Err(error) => return Answer::Http(error.response(None)),
         };
-        let Routed { version, handler, name } = routed;
+        let Routed { version, handler, ends_with_client, name } = routed;
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let call = Call::new(self.engine.clone(), self.shutdown.clone(), version, name, head, body);
         // What changes something is carried through even if its client goes away meanwhile: only a whole
         // change leaves nothing behind. hyper drops the future of this function with the connection.
-        let outcome = if method.is_safe() {
+        let outcome = if method.is_safe() || ends_with_client {
             handler(call).await
         } else {
             tokio::spawn(handler(call)).await.unwrap_or_else(|error| Err(Error::internal(error.to_string())))

@@ -12,6 +12,9 @@ mod volume;
 
 use crate::router::Route;
 
+/// Pulls and pushes: nobody wants them when their client has gone, and they leave nothing half-done.
+pub(crate) const ENDING_WITH_CLIENT: &[&str] = &["/images/create", "/images/{name*}/push"];
+
 /// All routes, in the order in which they are tried.
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
     [

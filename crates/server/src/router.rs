@@ -43,6 +43,8 @@ pub(crate) use routes;
 pub(crate) struct Routed {
     pub(crate) version: ApiVersion,
     pub(crate) handler: Handler,
+    /// Whether the handler ends with its client although it changes something.
+    pub(crate) ends_with_client: bool,
     /// What stands where the pattern has its name; empty without one.
     pub(crate) name: String,
 }
@@ -63,7 +65,13 @@ pub(crate) fn route(method: &Method, path: &str) -> Result<Routed> {
     for route in route::routes().filter(|route| route.method == *method) {
         if let Some(name) = matches(route.pattern, &segments) {
             let name = query::decode(&name, false)?;
-            return Ok(Routed { version: negotiate(version)?, handler: route.handler, name });
+            let ends_with_client = route::ENDING_WITH_CLIENT.contains(&route.pattern);
+            return Ok(Routed {
+                version: negotiate(version)?,
+                handler: route.handler,
+                ends_with_client,
+                name,
+            });
         }
     }
     Err(Error::page_not_found())

@@ -142,15 +142,16 @@ async fn create(call: Call) -> Result<Response<Body>> {
     }
     match query.text("fromSrc") {
         "" => Err(Error::invalid("one of fromImage and fromSrc must be given")),
-        "-" => {
+        source => {
             let request = import_request(&query)?;
             let (engine, shutdown) = (call.engine.clone(), call.shutdown.clone());
-            import(engine.image_import(request, call.into_body()).await, shutdown)
-        }
-        url => {
-            let request = import_request(&query)?;
-            let source = download(url).await?;
-            import(call.engine.image_import(request, source).await, call.shutdown)
+            let body = match source {
+                "-" => call.into_body(),
+                url => download(url).await?,
+            };
+            // Carried through without the client, unlike a pull.
+            let imported = tokio::spawn(async move { engine.image_import(request, body).await });
+            import(imported.await.map_err(|error| Error::internal(error.to_string()))?, shutdown)
         }
     }
 }
