@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use ponton_oci::digest::{Algorithm, ChainId, DiffId, Digest};
+use ponton_oci::reference::Reference;
 use ponton_snapshot::FilledLayer;
 use ponton_store::{ImageRecord, LayerBlob, LayerRecord};
 use sha2::Digest as _;
@@ -219,7 +220,7 @@ impl Check<'_> {
         let mut names = Vec::new();
         for id in images.images_with_layer(&layer.chain_id)? {
             let references = images.references_of(&id)?;
-            names.push(references.first().map_or_else(|| id.to_string(), |name| name.familiar()));
+            names.push(references.first().map_or_else(|| id.to_string(), Reference::familiar));
         }
         Ok(names.join(", "))
     }
@@ -227,7 +228,7 @@ impl Check<'_> {
     fn images(&mut self) -> Result<()> {
         for image in self.images.store.images().list()? {
             let references = self.images.store.images().references_of(&image.id)?;
-            let name = references.first().map_or_else(|| image.id.to_string(), |name| name.familiar());
+            let name = references.first().map_or_else(|| image.id.to_string(), Reference::familiar);
             self.tell(format!("image {name}"));
             self.report.images += 1;
             if let Err(what) = self.image(&image) {

@@ -34,10 +34,7 @@ impl<F: FnMut(Vec<u8>) -> io::Result<()>> Compressor<F> {
 
     fn compress(&mut self) -> io::Result<()> {
         let compressed = thread::scope(|scope| {
-            let (first, others) = match self.pieces.split_first() {
-                Some(pieces) => pieces,
-                None => return Ok(Vec::new()),
-            };
+            let Some((first, others)) = self.pieces.split_first() else { return Ok(Vec::new()) };
             let others: Vec<_> = others.iter().map(|piece| scope.spawn(|| gzip(piece))).collect();
             let mut compressed = vec![gzip(first)?];
             for other in others {

@@ -25,7 +25,7 @@ pub(crate) struct Buffers {
 }
 
 /// For a layer's tar: the files' contents go to the disk in large pieces.
-const TAR: Buffers = Buffers { count: 12, bytes: 512 << 10 };
+const TAR: Buffers = Buffers { count: 8, bytes: 512 << 10 };
 /// For what comes over the network.
 pub(crate) const BLOB: Buffers = Buffers { count: 16, bytes: 128 << 10 };
 

@@ -132,7 +132,7 @@ impl Images {
                 .map(|(image, entry)| Some((image?.id.clone(), entry.digest.clone())))
                 .collect::<Option<Vec<_>>>()
             {
-                return Ok(Chosen::Index { document, images });
+                return Ok(Chosen::Index { document: Box::new(document), images });
             }
         }
         let known = images.iter().find(|image| image.id == *id);
@@ -153,7 +153,7 @@ enum Chosen {
     Image(ImageId),
     /// All images of an index, with their manifests.
     Index {
-        document: Fetched,
+        document: Box<Fetched>,
         images: Vec<(ImageId, Digest)>,
     },
 }
@@ -222,7 +222,9 @@ impl Push<'_> {
                     forms.push(Descriptor::new(&blob.media_type, blob.digest, blob.size));
                 }
             }
-            forms.iter().for_each(|form| self.lease.hold(&form.digest));
+            for form in &forms {
+                self.lease.hold(&form.digest);
+            }
             jobs.push(Job { layer: layer.clone(), forms });
         }
         Ok(jobs)

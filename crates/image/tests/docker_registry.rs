@@ -1,6 +1,6 @@
 //! Images to and from Debian's docker-registry.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

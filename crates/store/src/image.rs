@@ -172,7 +172,7 @@ impl Images<'_> {
     }
 
     /// Writes down what the configuration says of an image from an older database.
-    pub(crate) fn describe(&self, id: &ImageId, config: &ImageConfig) -> Result<()> {
+    pub(crate) fn describe(self, id: &ImageId, config: &ImageConfig) -> Result<()> {
         let described = ImageRecord::new(id.clone(), config, 0, 0);
         self.database.change("describe", id, |transaction| {
             transaction
