@@ -9,6 +9,16 @@ pub enum Error {
     /// No image has this name or id.
     #[error("No such image: {}", shown(.0))]
     NotFound(String),
+    /// The image is not there for the platforms that are asked for.
+    #[error(
+        "image with reference {name} was found but does not provide any of the specified platforms ({platforms})"
+    )]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// The platforms.
+        platforms: String,
+    },
     /// The image is in use, or the name means several.
     #[error("{0}")]
     Conflict(String),

@@ -9,9 +9,9 @@ use ponton_image::{Format, ImportOptions, LoadOptions, Progress, SaveOptions};
 use ponton_oci::platform::Platform;
 use tokio::sync::mpsc;
 
-use super::{now, parse_platform, platform_of, progress, target};
+use super::{now, parse_platform, progress, target};
 use crate::engine::{Engine, blocking};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::request::{ArchiveFormat, ByteSource, ImportRequest, LoadRequest, SaveRequest, Stream};
 use crate::stream;
 
@@ -89,28 +89,13 @@ impl Engine {
             },
         };
         // What is not there is answered before the stream begins.
-        let (images, names, platforms) = (self.images.clone(), request.names.clone(), request.platforms);
-        let ids = blocking(move || {
-            let mut ids = std::collections::BTreeSet::new();
-            for name in &names {
-                let image = images.get(name)?;
-                let wanted = parse_platforms(&platforms)?;
-                if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted.runs(&platform_of(&image))) {
-                    return Err(Error::not_found(format!(
-                        "image with reference {name} was found but does not provide any of the specified \
-                         platforms ({})",
-                        platforms.join(", ")
-                    )));
-                }
-                ids.insert(image.id.to_string());
-            }
-            Ok(ids)
-        })
-        .await?;
+        let (images, names, wanted) = (self.images.clone(), request.names.clone(), options.clone());
+        let ids = blocking(move || Ok(images.saved_images(&names, &wanted)?)).await?;
         let engine = Arc::clone(self);
         Ok(stream::written(move |writer| {
             engine.images.save(&request.names, &options, writer)?;
             for id in ids {
+                let id = id.to_string();
                 engine.image_event("save", &id, &id);
             }
             Ok(())

@@ -346,6 +346,58 @@ mod tests {
         assert_eq!(changed(&["HEALTHCHECK none"]).healthcheck.unwrap().test, ["NONE"]);
     }
 
+    /// Pieces of instructions in every order: no panic, and what is refused changes nothing.
+    #[test]
+    fn nonsense_is_refused_whole() {
+        const PIECES: &[&str] = &[
+            "ENV ",
+            "LABEL ",
+            "CMD ",
+            "EXPOSE ",
+            "VOLUME ",
+            "HEALTHCHECK ",
+            "ONBUILD ",
+            "WORKDIR ",
+            "A=",
+            "$A",
+            "${A",
+            ":-",
+            "}",
+            "\"",
+            "'",
+            "\\",
+            "\n",
+            " ",
+            "[",
+            "]",
+            ",",
+            "--interval=",
+            "1s",
+            "80-",
+            "/udp",
+            "x",
+            "ä",
+            "..",
+            "#",
+        ];
+        let mut state = 1u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let (mut taken, mut config) = (0, ContainerConfig::default());
+        for _ in 0..20_000 {
+            let length = 1 + next(8);
+            let text: String = (0..length).map(|_| PIECES[next(PIECES.len())]).collect();
+            let before = config.clone();
+            match apply(std::slice::from_ref(&text), &mut config) {
+                Ok(()) => (taken, config) = (taken + 1, ContainerConfig::default()),
+                Err(_) => assert_eq!(config, before, "{text:?}"),
+            }
+        }
+        assert!(taken > 100, "{taken}");
+    }
+
     #[test]
     fn what_is_wrong_is_refused_and_changes_nothing() {
         for line in [

@@ -109,6 +109,13 @@ impl Images {
         archive.finish()
     }
 
+    /// The images that [`Images::save`] would write. What is not there is an error here, before an
+    /// archive begins.
+    pub fn saved_images(&self, names: &[String], options: &SaveOptions) -> Result<Vec<ImageId>> {
+        let groups = self.chosen_images(names, &options.platforms)?;
+        Ok(groups.into_iter().flatten().map(|image| image.record.id).collect())
+    }
+
     /// Writes an image's blobs; gives its manifest's descriptor.
     fn save_image(
         &self,
@@ -214,15 +221,18 @@ impl Images {
         }
         let siblings = self.siblings(&record, known)?;
         let mut group: Vec<Chosen> = Vec::new();
-        for platform in platforms {
-            let found = siblings
-                .iter()
-                .find(|image| platform.runs(&image.platform))
-                .ok_or_else(|| Error::NotFound(format!("{id} for platform {platform}")))?;
+        for found in
+            platforms.iter().filter_map(|wanted| siblings.iter().find(|image| wanted.runs(&image.platform)))
+        {
             if !group.iter().any(|image| image.record.id == found.id) {
                 let references = if group.is_empty() { references.clone() } else { Vec::new() };
                 group.push(Chosen { record: found.clone(), references });
             }
+        }
+        if group.is_empty() {
+            let name = references.first().map_or_else(|| id.to_string(), Reference::familiar);
+            let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+            return Err(Error::NoPlatform { name, platforms: platforms.join(", ") });
         }
         Ok(group)
     }

@@ -152,7 +152,7 @@ fn names_and_platforms_choose_what_is_saved() {
     let options = SaveOptions { platforms: vec![other.clone()], ..SaveOptions::default() };
     assert!(matches!(
         lab.images.save(&["base:1".to_owned()], &options, &mut Vec::new()),
-        Err(Error::NotFound(_))
+        Err(Error::NoPlatform { .. })
     ));
     // An image for another platform is loaded if that is asked for, or if there is nothing else.
     let import = ImportOptions {

@@ -112,3 +112,43 @@ fn counts_and_sizes_have_bounds() {
     let bomb = tar(&[("f", Kind::Regular, &"0".repeat(1 << 20))]);
     refused(&small, &docker_archive(&[bomb], "a:1"), "more bytes than its size allows");
 }
+
+/// Bytes changed, left out and doubled anywhere: an image or an error, and no leftovers.
+#[test]
+fn damaged_archives_leave_nothing() {
+    let lab = Lab::new();
+    let layers = [tar(&[("f", Kind::Regular, "1")]), tar(&[("d/.wh.f", Kind::Regular, "")])];
+    let good = docker_archive(&layers, "a:1");
+    let mut state = 7u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut refused = 0;
+    for _ in 0..150 {
+        let mut archive = good.clone();
+        for _ in 0..=next(3) {
+            let place = next(archive.len());
+            match next(4) {
+                0 => archive[place] = next(256) as u8,
+                1 => archive.truncate(place.max(1)),
+                2 => drop(archive.drain(place..(place + 512).min(archive.len()))),
+                _ => archive[place] ^= 1 << next(8),
+            }
+            if archive.is_empty() {
+                break;
+            }
+        }
+        match lab.load(&archive) {
+            Err(_) => refused += 1,
+            Ok(loaded) => {
+                for image in loaded {
+                    lab.images.remove(image.id.hex(), true, &|_| Vec::new()).unwrap();
+                }
+            }
+        }
+        assert!(lab.images.list().unwrap().is_empty());
+        assert_eq!(lab.directories(), 0);
+    }
+    assert!(refused > 50, "{refused}");
+}
