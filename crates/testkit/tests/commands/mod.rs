@@ -110,7 +110,7 @@ pub(crate) const COMMANDS: &[Compared] = &[
     all("$D run --rm busybox cat /etc/resolv.conf"),
     // Sorted: 20.10 writes the search domains first, later versions the servers.
     all("$D run --rm --dns 10.9.8.7 --dns-search example.org busybox sort /etc/resolv.conf"),
-    all("$D run --rm --add-host a.b:1.2.3.4 busybox grep a.b /etc/hosts"),
+    all("$D run --rm --add-host a.b:1.2.3.4 busybox grep -F a.b /etc/hosts"),
     all("$D run --rm --shm-size 1m busybox sh -c 'df -k /dev/shm | tail -n 1 | awk \"{print \\$2}\"'"),
     // Without control groups: ours joins no cpuset hierarchy unless there are limits of it, and no named one. Without
     // what is masked by a file: later versions mask /proc/interrupts too, and the file is the host's or the container's
