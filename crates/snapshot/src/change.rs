@@ -49,14 +49,14 @@ pub(crate) enum Deletions {
 ///
 /// What is at an `ignored` path is no change, unless it is one of a layer's files.
 pub(crate) fn compare(
-    own: OwnedFd,
+    own: &OwnedFd,
     below: &Merged,
     deletions: Deletions,
     ignored: &'static [&'static str],
 ) -> Result<Vec<Change>, Errno> {
     let is_overlay = deletions == Deletions::Marked;
     let mut comparison = Comparison { is_overlay, ignored, changes: Vec::new() };
-    comparison.directory(&own, Some(below), deletions, Path::new("/"))?;
+    comparison.directory(own, Some(below), deletions, Path::new("/"))?;
     Ok(comparison.changes)
 }
 

@@ -25,14 +25,14 @@ pub(crate) const SUBVOLUMES: [&str; 3] = ["root", "full", "full.new"];
 const MAX_DEPTH: usize = 2048;
 
 /// Copies layers to `<directory>/<name>`.
-pub(crate) fn make(directory: &Path, name: &str, layers: Merged) -> Result<()> {
+pub(crate) fn make(directory: &Path, name: &str, layers: &Merged) -> Result<()> {
     let target = directory.join(name);
     fs::create_dir(&target).map_err(Error::io("create directory", &target))?;
     copy(layers, &target)
 }
 
 /// Copies layers to a new subvolume.
-pub(crate) fn make_subvolume(directory: &Path, name: &str, layers: Merged) -> Result<()> {
+pub(crate) fn make_subvolume(directory: &Path, name: &str, layers: &Merged) -> Result<()> {
     let target = directory.join(name);
     let parent = File::open(directory).map_err(Error::io("open directory", directory))?;
     btrfs::create(&parent, name).map_err(|error| failed("create subvolume", &target, error))?;
@@ -51,7 +51,7 @@ pub(crate) fn snapshot(
         let parent = File::open(layer).map_err(Error::io("open directory", layer))?;
         // Left by a kill.
         let _ = btrfs::destroy(&parent, "full.new");
-        make_subvolume(layer, "full.new", layers()?)?;
+        make_subvolume(layer, "full.new", &layers()?)?;
         fs::rename(layer.join("full.new"), &full).map_err(Error::io("rename to", &full))?;
     }
     let source = File::open(&full).map_err(Error::io("open", &full))?;
@@ -64,11 +64,11 @@ fn failed(operation: &'static str, path: &Path, error: ponton_sys::Error) -> Err
     Error::io(operation, path)(error.source)
 }
 
-fn copy(layers: Merged, target: &Path) -> Result<()> {
+fn copy(layers: &Merged, target: &Path) -> Result<()> {
     let open = || rustix::fs::open(target, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let copied = open().and_then(|root| {
         let mut copier = Copier { root: target, links: HashMap::new() };
-        copier.children(&layers, &root, &mut PathBuf::new(), 0)?;
+        copier.children(layers, &root, &mut PathBuf::new(), 0)?;
         if layers.is_empty() {
             return rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755));
         }
@@ -132,7 +132,7 @@ impl Copier<'_> {
                 let file = rustix::fs::openat(source, name, flags, Mode::empty())?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let copy = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
-                copy_contents(file.into(), copy.into(), status.st_size as u64)?;
+                copy_contents(&file.into(), &copy.into(), status.st_size as u64)?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(source, name, Vec::new())?;
@@ -145,19 +145,19 @@ impl Copier<'_> {
 }
 
 /// Copies what is no hole.
-fn copy_contents(from: File, to: File, size: u64) -> Result<(), Errno> {
-    if size == 0 || rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+fn copy_contents(from: &File, to: &File, size: u64) -> Result<(), Errno> {
+    if size == 0 || rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
-    rustix::fs::ftruncate(&to, size)?;
+    rustix::fs::ftruncate(to, size)?;
     let mut end = 0;
     loop {
-        let start = match rustix::fs::seek(&from, SeekFrom::Data(end)) {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(end)) {
             Err(Errno::NXIO) => return Ok(()),
             other => other?,
         };
-        end = rustix::fs::seek(&from, SeekFrom::Hole(start))?;
-        copy_piece(&from, &to, start, end)?;
+        end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        copy_piece(from, to, start, end)?;
     }
 }
 
@@ -169,7 +169,7 @@ fn copy_piece(from: &File, to: &File, start: u64, end: u64) -> Result<(), Errno>
             Ok(0) => return Ok(()),
             Ok(_) => {}
             // The file systems differ.
-            Err(_) => return copy_by_reading(from, to, read, end).map_err(errno_of),
+            Err(_) => return copy_by_reading(from, to, read, end).map_err(|error| errno_of(&error)),
         }
     }
     Ok(())
@@ -189,7 +189,7 @@ fn copy_by_reading(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<
     Ok(())
 }
 
-fn errno_of(error: io::Error) -> Errno {
+fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 

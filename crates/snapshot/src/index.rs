@@ -180,7 +180,7 @@ impl Directories {
     }
 
     pub(crate) fn link_layer(&self, chain: &ChainId, number: u64) -> Result<()> {
-        self.link(&self.root.join("layers").join(chain.hex()), number)
+        link(&self.root.join("layers").join(chain.hex()), number)
     }
 
     pub(crate) fn unlink_layer(&self, chain: &ChainId) -> Result<()> {
@@ -188,15 +188,11 @@ impl Directories {
     }
 
     pub(crate) fn link_snapshot(&self, key: &str, number: u64) -> Result<()> {
-        self.link(&self.root.join("keys").join(key), number)
+        link(&self.root.join("keys").join(key), number)
     }
 
     pub(crate) fn unlink_snapshot(&self, key: &str) -> Result<()> {
         unlink(&self.root.join("keys").join(key))
-    }
-
-    fn link(&self, path: &Path, number: u64) -> Result<()> {
-        symlink(format!("../{number}"), path).map_err(Error::io("create link", path))
     }
 
     /// Removes what an interrupted operation left: links that `index` does not have, and directories
@@ -253,6 +249,10 @@ impl Directories {
         let file = File::open(&self.root).map_err(Error::io("open", &self.root))?;
         rustix::fs::syncfs(&file).map_err(Error::io("sync file system of", &self.root))
     }
+}
+
+fn link(path: &Path, number: u64) -> Result<()> {
+    symlink(format!("../{number}"), path).map_err(Error::io("create link", path))
 }
 
 fn unlink(path: &Path) -> Result<()> {

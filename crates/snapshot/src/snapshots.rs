@@ -144,10 +144,10 @@ impl Snapshots {
         let directory = self.directories.of(snapshot.number);
         let merged = || self.merged(&snapshot.lower);
         if self.driver != Driver::Btrfs {
-            return copy::make(&directory, "root", merged()?);
+            return copy::make(&directory, "root", &merged()?);
         }
         let Some(&top) = snapshot.lower.first() else {
-            return copy::make_subvolume(&directory, "root", merged()?);
+            return copy::make_subvolume(&directory, "root", &merged()?);
         };
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         copy::snapshot(&self.directories.of(top), merged, &directory)
@@ -255,7 +255,7 @@ impl Snapshotter for Snapshots {
             Form::Overlay => Deletions::Marked,
             Form::Copy => Deletions::Missing,
         };
-        change::compare(open(&path)?, &self.merged(&snapshot.lower)?, deletions, self.ignored)
+        change::compare(&open(&path)?, &self.merged(&snapshot.lower)?, deletions, self.ignored)
             .map_err(Error::io("compare with its layers", &path))
     }
 

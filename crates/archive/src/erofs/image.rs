@@ -230,7 +230,9 @@ impl Layout {
                 data.extend([file_type(tree.node(*id).mode), 0]);
                 name_at += name.len();
             }
-            block.iter().for_each(|(name, _)| data.extend_from_slice(name));
+            for (name, _) in block {
+                data.extend_from_slice(name);
+            }
         }
         data
     }

@@ -72,7 +72,8 @@ fn sparse(writer: &mut Writer<Vec<u8>>, path: &str, size: u64, data: &[(u64, Vec
     let mut records = String::new();
     for (key, value) in [("size", size.to_string()), ("map", map.join(","))] {
         let rest = format!(" GNU.sparse.{key}={value}\n");
-        let length = (1..).find(|length: &usize| length.to_string().len() + rest.len() == *length).unwrap();
+        let length =
+            (1..10_000).find(|length: &usize| length.to_string().len() + rest.len() == *length).unwrap();
         records += &format!("{length}{rest}");
     }
     let extension = Header { size: records.len() as u64, ..entry("pax", Kind::Regular) };
