@@ -22,7 +22,8 @@ const SHARED: &str = "/proc/thread-self/attr/exec";
 /// What is to be written, and where.
 #[derive(Debug)]
 pub(super) struct Label {
-    files: Vec<(OwnedFd, String)>,
+    /// The file, what is set by it for errors, and what is written.
+    files: Vec<(OwnedFd, &'static str, String)>,
 }
 
 impl Label {
@@ -34,18 +35,18 @@ impl Label {
                 Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => open_attribute(SHARED),
                 other => other,
             };
-            files.push((file?, format!("exec {profile}")));
+            files.push((file?, "set process.apparmorProfile", format!("exec {profile}")));
         }
         if let Some(label) = &plan.selinux_label {
-            files.push((open_attribute(SHARED)?, label.clone()));
+            files.push((open_attribute(SHARED)?, "set process.selinuxLabel", label.clone()));
         }
         Ok((!files.is_empty()).then_some(Self { files }))
     }
 
     /// Sets the label of the next execve.
     pub(super) fn set(&self) -> Result<(), sys::Error> {
-        for (file, text) in &self.files {
-            let failed = sys::Error::of("set label", format!("{text:?}"));
+        for (file, operation, text) in &self.files {
+            let failed = sys::Error::of(*operation, format!("{text:?}"));
             rustix::io::write(file, text.as_bytes()).map_err(failed)?;
         }
         Ok(())

@@ -409,7 +409,7 @@ pub(crate) const ALL: &[Statement] = &[
         says: "apparmorProfile is set, or refused where the kernel has none",
         check: || {
             let change = |spec: &mut Value| spec["process"]["apparmorProfile"] = json!("ponton-nosuch");
-            refused("apparmor", change);
+            refused("process.apparmorProfile", change);
         },
     },
     Statement {

@@ -243,7 +243,8 @@ pub(crate) const ALL: &[Statement] = &[
         says: "shares",
         check: || {
             let text = written("cpu", "cpu.shares", "cpu.weight", json!({"cpu": {"shares": 2048}}));
-            assert!(text == "2048" || (70..90).contains(&text.parse::<u32>().unwrap()), "{text}");
+            // On v2 as runc 1.3.2 and crun 1.23 convert it: 1024 is 100, the kernel's default on both.
+            assert!(["2048", "174"].contains(&text.as_str()), "{text}");
         },
     },
     Statement {
