@@ -348,6 +348,15 @@ pub fn demultiplex(mut bytes: &[u8]) -> [String; 2] {
     streams
 }
 
+/// Waits until a log file has a text.
+pub fn wait_for_log(path: &Path, wanted: &str) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(path).is_ok_and(|log| log.contains(wanted)) {
+        assert!(std::time::Instant::now() < deadline, "{wanted:?} does not come into {}", path.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The text of a log file's entries.
 pub fn log_text(path: &Path) -> String {
     let log = std::fs::read_to_string(path).unwrap();

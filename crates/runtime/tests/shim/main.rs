@@ -301,6 +301,8 @@ fn a_successor_takes_over_from_a_killed_shim() {
     let script = "echo before; read line; echo got $line; exit 21";
     let running =
         shim.start(&fixture, "a", &sh(script), Options { stdio, log, ..Options::default() }).unwrap();
+    // What a shim has read and not yet written dies with it.
+    fixture::wait_for_log(&fixture.log("a"), "before");
     shim.child.kill().unwrap();
     shim.child.wait().unwrap();
     let record = fixture.directory.path().join("containers/a/shim.json");
