@@ -166,11 +166,13 @@ fn bytes(value: &str) -> Result<u64, InvalidThreshold> {
     let number: f64 = number.replace(',', "").parse().map_err(|_| invalid())?;
     let unit = unit.trim().to_ascii_lowercase();
     let (prefix, base) = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('i')) {
+        // Bytes have no binary form.
+        Some("") => return Err(invalid()),
         Some(prefix) => (prefix, 1024f64),
         None => (unit.strip_suffix('b').unwrap_or(&unit), 1000f64),
     };
     let power = match prefix {
-        "" if base == 1000.0 => 0,
+        "" => 0,
         "k" => 1,
         "m" => 2,
         "g" => 3,

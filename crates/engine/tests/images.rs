@@ -48,7 +48,7 @@ fn entries(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
 async fn an_export_has_the_root_alone() {
     let lab = Lab::new().await;
     let mut request = shell("echo text > /file; echo volume > /data/inside; sleep 1000");
-    request.config.volumes = Some(BTreeMap::from([("/data".to_owned(), Default::default())]));
+    request.config.volumes = Some(BTreeMap::from([("/data".to_owned(), ponton_api::Empty::default())]));
     lab.create("exported", request).await;
     lab.engine.start("exported", None).await.unwrap();
     let root = lab.engine.inspect("exported", false).await.unwrap().state.pid;

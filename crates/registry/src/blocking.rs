@@ -46,8 +46,8 @@ impl Repository {
 
     /// [`crate::Repository::blob`]
     pub fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Blob> {
-        let blob = self.runtime.block_on(self.repository.blob(descriptor, offset))?;
-        Ok(Blob { blob, runtime: self.runtime.clone(), rest: Bytes::new() })
+        let stream = self.runtime.block_on(self.repository.blob(descriptor, offset))?;
+        Ok(Blob { stream, runtime: self.runtime.clone(), rest: Bytes::new() })
     }
 
     /// [`crate::Repository::has_blob`]
@@ -92,7 +92,7 @@ impl Repository {
 /// [`crate::Error`].
 #[derive(Debug)]
 pub struct Blob {
-    blob: crate::Blob,
+    stream: crate::Blob,
     runtime: Handle,
     /// What came and wasn't read yet.
     rest: Bytes,
@@ -105,13 +105,13 @@ impl Blob {
         if self.rest.has_remaining() {
             return Some(Ok(std::mem::take(&mut self.rest)));
         }
-        self.runtime.block_on(self.blob.next())
+        self.runtime.block_on(self.stream.next())
     }
 
     /// [`crate::Blob::unverified`]
     #[must_use]
     pub fn unverified(self) -> Self {
-        Self { blob: self.blob.unverified(), ..self }
+        Self { stream: self.stream.unverified(), ..self }
     }
 }
 
@@ -121,7 +121,7 @@ impl Read for Blob {
             return Ok(0);
         }
         while !self.rest.has_remaining() {
-            match self.runtime.block_on(self.blob.next()) {
+            match self.runtime.block_on(self.stream.next()) {
                 None => return Ok(0),
                 Some(bytes) => self.rest = bytes.map_err(io::Error::other)?,
             }

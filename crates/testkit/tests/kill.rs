@@ -47,7 +47,7 @@ fn killed_at_random_moments() {
         .map(|worker| {
             let (api, book, stop, count) = (daemon.api(), book.clone(), stop.clone(), count.clone());
             std::thread::spawn(move || {
-                work(&api, &book, &stop, &count, Random::new(seed ^ (worker + 1) << 20))
+                work(&api, &book, &stop, &count, Random::new(seed ^ ((worker + 1) << 20)));
             })
         })
         .collect();

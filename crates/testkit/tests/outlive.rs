@@ -1,4 +1,5 @@
 //! Containers outlive the daemon and its shims: their output, ports and exit codes too.
+#![allow(clippy::expect_used, reason = "a test program")]
 
 use std::fs;
 

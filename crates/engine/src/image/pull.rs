@@ -71,7 +71,7 @@ impl Engine {
             let done = match tags {
                 Some(tags) => pull.all(&tags),
                 None => {
-                    pull.one(&pull.reference).map(|is_new| pull.tell_end(is_new, pull.reference.familiar()))
+                    pull.one(&pull.reference).map(|is_new| pull.tell_end(is_new, &pull.reference.familiar()))
                 }
             };
             if let Err(error) = done {
@@ -92,7 +92,7 @@ impl Pull {
                 .map_err(|error| Error::invalid(format!("tag {tag:?} of the registry: {error}")))?;
             is_new |= self.one(&reference)?;
         }
-        self.tell_end(is_new, self.reference.familiar_name());
+        self.tell_end(is_new, &self.reference.familiar_name());
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Pull {
         Ok(pulled.is_new)
     }
 
-    fn tell_end(&self, is_new: bool, name: String) {
+    fn tell_end(&self, is_new: bool, name: &str) {
         let status = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
         self.tell(Ok(progress::text("", format!("Status: {status} {name}"))));
     }

@@ -77,7 +77,9 @@ impl<'a> Instruction<'a> {
             }
             "ENV" => {
                 let variables = self.pairs(&config.env)?;
-                variables.iter().for_each(|(name, value)| set_variable(&mut config.env, name, value));
+                for (name, value) in &variables {
+                    set_variable(&mut config.env, name, value);
+                }
             }
             "LABEL" => config.labels.extend(self.pairs(&config.env)?),
             "EXPOSE" => {

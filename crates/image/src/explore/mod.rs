@@ -92,12 +92,12 @@ impl Contents {
         let mut reader = Reader::new(tar);
         while let Some(header) = reader.next_entry()? {
             *entries += 1;
-            contents.add(header, *entries)?;
+            contents.add(&header, *entries)?;
         }
         Ok(contents)
     }
 
-    fn add(&mut self, header: Header, entries: usize) -> Result<(), ponton_archive::Error> {
+    fn add(&mut self, header: &Header, entries: usize) -> Result<(), ponton_archive::Error> {
         let refused = |reason: &str| ponton_archive::Error::Entry {
             path: String::from_utf8_lossy(&header.path).into_owned(),
             reason: reason.to_owned(),

@@ -201,7 +201,9 @@ mod tests {
 
     fn score(layers: &[&[&str]]) -> (f64, Vec<(String, u64, u64)>) {
         let mut efficiency = Efficiency::default();
-        layers.iter().for_each(|layer| efficiency.add(&tree(layer)));
+        for layer in layers {
+            efficiency.add(&tree(layer));
+        }
         let (score, wasted) = efficiency.finish();
         (score, wasted.into_iter().map(|path| (path.path, path.count, path.size)).collect())
     }

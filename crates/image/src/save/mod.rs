@@ -157,7 +157,7 @@ impl Images {
         archive: &mut Archive<'_>,
     ) -> Result<Option<Descriptor>> {
         let content = self.store.content();
-        let Some(digest) = record.manifest.as_ref().map(|manifest| manifest.digest()) else {
+        let Some(digest) = record.manifest.as_ref().map(ponton_oci::ManifestDigest::digest) else {
             return Ok(None);
         };
         let Ok(bytes) = content.read(digest) else { return Ok(None) };
@@ -197,7 +197,9 @@ impl Images {
                     && is_repository.as_ref().is_some_and(|name| name.name() == known.name())
             });
             let tags: Vec<_> = tags.collect();
-            tags.iter().for_each(|(name, id)| want(id, Some(name)));
+            for (name, id) in &tags {
+                want(id, Some(name));
+            }
             if tags.is_empty() {
                 let id = self.store.images().resolve(name)?;
                 want(&id, Reference::parse(name).ok().filter(|name| known.get(name) == Some(&id)).as_ref());
@@ -254,7 +256,7 @@ impl Images {
                 }
                 let image = self.store.images().get(id)?;
                 siblings.extend(image.filter(|image| {
-                    let manifest = image.manifest.as_ref().map(|manifest| manifest.digest());
+                    let manifest = image.manifest.as_ref().map(ponton_oci::ManifestDigest::digest);
                     index.manifests.iter().any(|descriptor| Some(&descriptor.digest) == manifest)
                 }));
             }

@@ -59,6 +59,7 @@ pub(crate) struct File {
     storage_driver: Option<String>,
 }
 
+#[allow(clippy::struct_field_names, reason = "the file's own names")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Proxies {

@@ -123,6 +123,7 @@ impl Registry {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn error(source: ponton_registry::Error) -> Error {
     Error::invalid(source.to_string())
 }
