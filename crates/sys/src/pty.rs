@@ -47,6 +47,8 @@ pub fn size(terminal: impl AsFd) -> io::Result<(u16, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags};
+
     use super::*;
 
     #[test]
@@ -56,8 +58,15 @@ mod tests {
         assert_eq!(size(&terminal.peer).unwrap(), (24, 80));
         rustix::io::write(&terminal.peer, b"out\n").unwrap();
         let mut buffer = [0; 16];
-        let length = rustix::io::read(&terminal.master, &mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"out\r\n");
+        let mut text = Vec::new();
+        // The kernel hands on what is written later, and in pieces.
+        while !text.ends_with(b"\n") {
+            let mut ready = [PollFd::new(&terminal.master, PollFlags::IN)];
+            rustix::event::poll(&mut ready, None).unwrap();
+            let length = rustix::io::read(&terminal.master, &mut buffer).unwrap();
+            text.extend_from_slice(&buffer[..length]);
+        }
+        assert_eq!(text, b"out\r\n");
         let empty = rustix::io::read(&terminal.master, &mut buffer);
         assert_eq!(empty, Err(rustix::io::Errno::AGAIN));
     }
