@@ -1,51 +1,31 @@
 //! Bytes as text in headers (RFC 4648).
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE as URL_ALPHABET;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+
+/// Clients write the last digits with padding or without, and bits that mean nothing.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_ALPHABET,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// The standard alphabet, with padding.
 pub fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let digit = char::from(ALPHABET[(bits >> shift & 63) as usize]);
-            text.push(if at <= chunk.len() { digit } else { '=' });
-        }
-    }
-    text
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// The alphabet for URLs, with padding: how credentials are written in `X-Registry-Auth`.
 pub fn encode_url(bytes: &[u8]) -> String {
-    encode(bytes).replace('+', "-").replace('/', "_")
+    BASE64_URL_SAFE.encode(bytes)
 }
 
 /// Reads both alphabets, with padding or without; `None` for what is neither.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut count) = (0u32, 0);
-    let digits = text.trim_end_matches('=');
-    if digits.len() % 4 == 1 {
-        return None;
-    }
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    Some(bytes)
+    LENIENT.decode(text.replace('+', "-").replace('/', "_")).ok()
 }
 
 #[cfg(test)]

@@ -2,6 +2,36 @@
 
 use ponton_api::stream::{JsonMessage, ProgressDetail};
 use ponton_api::unit;
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+
+/// Messages that may wait for the client.
+const WAITING: usize = 256;
+
+/// Where a transfer that runs on a thread of its own tells its client what happens.
+pub(super) struct Messages(mpsc::Sender<Result<JsonMessage>>);
+
+impl Messages {
+    /// And where they come out.
+    pub(super) fn channel() -> (Self, mpsc::Receiver<Result<JsonMessage>>) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), receiver)
+    }
+
+    /// Tells the client; one that has gone has cancelled the transfer, too.
+    pub(super) fn tell(&self, message: Result<JsonMessage>) {
+        let _ = self.0.blocking_send(message);
+    }
+
+    /// News of bytes may be left out where the client does not keep up; no other news.
+    pub(super) fn tell_layer(&self, message: JsonMessage) {
+        let is_number = message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0);
+        if !is_number || self.0.capacity() >= WAITING / 4 {
+            self.tell(Ok(message));
+        }
+    }
+}
 
 /// A line of text, about `id` if that is not empty.
 pub(super) fn text(id: impl Into<String>, text: impl Into<String>) -> JsonMessage {

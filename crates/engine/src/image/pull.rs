@@ -10,17 +10,14 @@ use ponton_oci::digest::Digest;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
+use super::progress::Messages;
 use super::registry::{credentials, host, refused, refused_image};
 use super::{now, parse_platform, progress};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::request::{PullRequest, Stream};
 use crate::stream;
-
-/// Messages that may wait for the client.
-const MESSAGES: usize = 256;
 
 /// Ends a transfer in whatever it is doing, when it is dropped: nobody listens any more.
 #[derive(Default)]
@@ -40,7 +37,7 @@ struct Pull {
     platform: Option<Platform>,
     remote: Arc<dyn Remote>,
     cancel: Cancel,
-    messages: mpsc::Sender<Result<JsonMessage>>,
+    messages: Messages,
 }
 
 impl Engine {
@@ -57,7 +54,7 @@ impl Engine {
             (None, None) => Some(repository.tags().await.map_err(|error| refused(error, &reference))?),
             _ => None,
         };
-        let (messages, receiver) = mpsc::channel(MESSAGES);
+        let (messages, receiver) = Messages::channel();
         let blocking = repository.blocking(Handle::current());
         let pull = Pull {
             engine: Arc::clone(self),
@@ -75,7 +72,7 @@ impl Engine {
                 }
             };
             if let Err(error) = done {
-                pull.tell(Err(error));
+                pull.messages.tell(Err(error));
             }
         });
         stream::begun(stream::with_guard(stream::from_channel(receiver), cancelling)).await
@@ -106,11 +103,12 @@ impl Pull {
         let mut told = HashMap::<String, LayerStatus>::new();
         let mut tell = |news: PullProgress| match news {
             PullProgress::Resolved(_) => {
-                self.tell(Ok(progress::text(&wanted, format!("Pulling from {}", reference.repository()))));
+                self.messages
+                    .tell(Ok(progress::text(&wanted, format!("Pulling from {}", reference.repository()))));
             }
             PullProgress::Layer { id, status } => {
                 if told.insert(id.clone(), status) != Some(status) {
-                    self.tell_layer(layer_message(id, status));
+                    self.messages.tell_layer(layer_message(id, status));
                 }
             }
         };
@@ -125,9 +123,9 @@ impl Pull {
                  {other}",
                 reference.familiar()
             );
-            self.tell(Ok(progress::text("", warning)));
+            self.messages.tell(Ok(progress::text("", warning)));
         }
-        self.tell(Ok(progress::text("", format!("Digest: {}", pulled.digest))));
+        self.messages.tell(Ok(progress::text("", format!("Digest: {}", pulled.digest))));
         self.engine.image_event("pull", &reference.familiar(), &reference.familiar_name());
         self.engine.look_at_budget();
         Ok(pulled.is_new)
@@ -135,21 +133,7 @@ impl Pull {
 
     fn tell_end(&self, is_new: bool, name: &str) {
         let status = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
-        self.tell(Ok(progress::text("", format!("Status: {status} {name}"))));
-    }
-
-    /// Tells the client; one that has gone has cancelled the pull, too.
-    fn tell(&self, message: Result<JsonMessage>) {
-        let _ = self.messages.blocking_send(message);
-    }
-
-    /// News of bytes may be left out where the client does not keep up; no other news.
-    fn tell_layer(&self, message: JsonMessage) {
-        let is_number = message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0);
-        if is_number && self.messages.capacity() < MESSAGES / 4 {
-            return;
-        }
-        self.tell(Ok(message));
+        self.messages.tell(Ok(progress::text("", format!("Status: {status} {name}"))));
     }
 }
 

@@ -8,8 +8,8 @@ use ponton_image::{Cancel, PushOptions, PushProgress, PushStatus};
 use ponton_oci::reference::Reference;
 use ponton_registry::blocking;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
+use super::progress::Messages;
 use super::pull::Cancelling;
 use super::registry::{credentials, refused_image};
 use super::{now, parse_platform, progress};
@@ -18,16 +18,13 @@ use crate::error::{Error, Result};
 use crate::request::{PushRequest, Stream};
 use crate::stream;
 
-/// Messages that may wait for the client.
-const MESSAGES: usize = 256;
-
 /// One push under way.
 struct Push {
     engine: Arc<Engine>,
     remote: blocking::Repository,
     options: PushOptions,
     cancel: Cancel,
-    messages: mpsc::Sender<Result<JsonMessage>>,
+    messages: Messages,
 }
 
 impl Engine {
@@ -46,7 +43,7 @@ impl Engine {
         let cancelling = Cancelling::default();
         let repository =
             self.registries.repository(&name, credentials(&request.auth)).with_cancel(cancelling.0.clone());
-        let (messages, receiver) = mpsc::channel(MESSAGES);
+        let (messages, receiver) = Messages::channel();
         let push = Push {
             engine: Arc::clone(self),
             remote: repository.blocking(Handle::current()),
@@ -56,7 +53,7 @@ impl Engine {
         };
         tokio::task::spawn_blocking(move || {
             if let Err(error) = push.all(&name) {
-                push.tell(Err(error));
+                push.messages.tell(Err(error));
             }
         });
         stream::begun(stream::with_guard(stream::from_channel(receiver), cancelling)).await
@@ -65,7 +62,8 @@ impl Engine {
 
 impl Push {
     fn all(&self, name: &Reference) -> Result<()> {
-        self.tell(Ok(progress::text("", format!("The push refers to repository [{}]", name.name()))));
+        self.messages
+            .tell(Ok(progress::text("", format!("The push refers to repository [{}]", name.name()))));
         let wanted = |known: &Reference| {
             known.name() == name.name()
                 && known.digest().is_none()
@@ -86,7 +84,7 @@ impl Push {
     }
 
     fn one(&self, reference: &Reference) -> Result<()> {
-        let mut tell = |news: PushProgress| self.tell_layer(layer_message(news));
+        let mut tell = |news: PushProgress| self.messages.tell_layer(layer_message(news));
         let pushed = self
             .engine
             .images
@@ -94,28 +92,15 @@ impl Push {
             .map_err(|error| refused_image(error, reference))?;
         let tag = reference.tag().unwrap_or_default();
         let (digest, size) = (pushed.digest.to_string(), pushed.size as i64);
-        self.tell(Ok(progress::text("", format!("{tag}: digest: {digest} size: {size}"))));
+        self.messages.tell(Ok(progress::text("", format!("{tag}: digest: {digest} size: {size}"))));
         let result = PushResult { tag: tag.to_owned(), digest, size };
-        self.tell(Ok(JsonMessage {
+        self.messages.tell(Ok(JsonMessage {
             progress_detail: Some(ProgressDetail::default()),
             aux: serde_json::to_value(result).ok(),
             ..JsonMessage::default()
         }));
         self.engine.image_event("push", &reference.familiar(), &reference.familiar_name());
         Ok(())
-    }
-
-    fn tell(&self, message: Result<JsonMessage>) {
-        let _ = self.messages.blocking_send(message);
-    }
-
-    /// News of bytes may be left out where the client does not keep up; no other news.
-    fn tell_layer(&self, message: JsonMessage) {
-        let is_number = message.progress_detail.as_ref().is_some_and(|detail| detail.current > 0);
-        if is_number && self.messages.capacity() < MESSAGES / 4 {
-            return;
-        }
-        self.tell(Ok(message));
     }
 }
 
