@@ -19,7 +19,7 @@ use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::Bus;
 use crate::shim::Shims;
-use crate::spec::HostFacts;
+use crate::spec::{HostFacts, Support};
 
 /// The engine: one for a data root.
 pub struct Engine {
@@ -36,6 +36,7 @@ pub struct Engine {
     pub(crate) came_in: Arc<tokio::sync::Notify>,
     host: OnceLock<Host>,
     facts: OnceLock<HostFacts>,
+    support: OnceLock<Support>,
     registry: Mutex<Registry>,
     /// Held during an unmount: the file systems of many containers are written back in turn.
     unmounting: tokio::sync::Mutex<()>,
@@ -116,6 +117,7 @@ impl Engine {
             came_in: Arc::default(),
             host: OnceLock::new(),
             facts: OnceLock::new(),
+            support: OnceLock::new(),
             registry: Mutex::default(),
             unmounting: tokio::sync::Mutex::default(),
             routing: Mutex::default(),
@@ -235,6 +237,12 @@ impl Engine {
     /// What specs depend on; asked once, at the first need.
     pub(crate) fn facts(&self) -> &HostFacts {
         self.facts.get_or_init(HostFacts::probe)
+    }
+
+    /// Which limits the kernel can set; asked once, at the first need.
+    pub(crate) fn support(&self) -> Result<&Support> {
+        let layout = &self.host()?.cgroup;
+        Ok(self.support.get_or_init(|| Support::probe(layout)))
     }
 
     /// A control group by its path.

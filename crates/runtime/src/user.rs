@@ -32,6 +32,15 @@ pub fn resolve(root: &Root, spec: &str) -> Result<User, Error> {
     resolve_in(&read(root, "etc/passwd")?, group_file, spec)
 }
 
+/// The ids of these groups; numbers need no entry.
+pub fn resolve_groups(root: &Root, names: &[String]) -> Result<Vec<u32>, Error> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = read(root, "etc/group")?;
+    names.iter().map(|name| find_gid(&text, name)).collect()
+}
+
 /// The home directory of a user id, `/` where there is none.
 pub fn home(root: &Root, uid: u32) -> Result<String, Error> {
     let passwd = read(root, "etc/passwd")?;
@@ -174,6 +183,7 @@ mod tests {
             "unable to find user nobody: no matching entries in passwd file"
         );
         assert_eq!(find("www:x").unwrap_err(), "unable to find group x: no matching entries in group file");
+        assert_eq!(find_gid(GROUP, "video").unwrap(), 44);
         for spec in ["huge", "4294967295", "2147483648", "0:2147483648"] {
             assert_eq!(find(spec).unwrap_err(), "uids and gids must be in range 0-2147483647", "{spec}");
         }

@@ -25,6 +25,9 @@ pub struct HostConfig {
     pub annotations: Option<StringMap>,
     pub cap_add: Option<Vec<String>>,
     pub cap_drop: Option<Vec<String>>,
+    /// All that there are, in place of the default set; of the API 1.40 alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
     pub cgroupns_mode: String,
     pub dns: Option<Vec<String>>,
     pub dns_options: Option<Vec<String>>,
@@ -91,6 +94,9 @@ pub struct HostConfig {
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+    /// Of the API before 1.42; never in use.
+    #[serde(skip_serializing_if = "is_default")]
+    pub disk_quota: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mounts: Option<Vec<Mount>>,
     pub masked_paths: Option<Vec<String>>,

@@ -57,6 +57,7 @@ impl Engine {
         request: CreateRequest,
     ) -> Result<(Arc<Settings>, Image, Vec<String>)> {
         let CreateRequest { mut config, mut host_config, networking_config } = request;
+        crate::spec::check_network(&config, &host_config, &networking_config)?;
         let image = {
             let (engine, name) = (Arc::clone(self), config.image.clone());
             blocking(move || Ok(engine.images.get(&name)?)).await?
@@ -66,8 +67,8 @@ impl Engine {
         merge(&mut config, &image.config);
         fill(&mut host_config);
         check(&config, &host_config)?;
-        let mut warnings = crate::spec::check(&config, &host_config, self.facts())?;
-        warnings.extend(without_swap(&mut host_config, self.host()?.cgroup.swap_accounting));
+        let mut warnings = crate::spec::discard(&mut host_config, self.support()?);
+        warnings.extend(crate::spec::check(&config, &host_config, self.facts())?);
         let id = crate::id::generate()?;
         if config.hostname.is_empty() {
             config.hostname = match host_config.network_mode.as_str() {
@@ -83,6 +84,7 @@ impl Engine {
         let Some(path) = words.next() else { return Err(Error::invalid("No command specified")) };
         let args = words.collect();
         let mounts = self.mount_points(&config, &host_config)?;
+        let links = self.resolve_links(&host_config)?;
         let settings = Settings {
             id,
             created: Timestamp::now(),
@@ -93,6 +95,7 @@ impl Engine {
             host_config,
             networking: networking_config,
             mounts,
+            links,
             driver: self.snapshotter.name().to_owned(),
         };
         port_requests(&settings)?;
@@ -196,6 +199,10 @@ pub(super) fn merge(config: &mut Config, image: &ImageConfig) {
         if config.entrypoint.is_none() {
             config.entrypoint.clone_from(&image.entrypoint);
         }
+    }
+    // How a client takes the image's entry point away without one of its own.
+    if config.entrypoint.as_deref().is_some_and(|words| words == [""]) {
+        config.entrypoint = None;
     }
     for volume in image.volumes.keys() {
         config.volumes.get_or_insert_default().entry(volume.clone()).or_default();
@@ -326,30 +333,4 @@ fn parse_range(text: &str) -> Result<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
     if first > last { Err(invalid()) } else { Ok((first, last)) }
-}
-/// Where the kernel does not account swap, memory is limited without it, with a warning.
-fn without_swap(host: &mut HostConfig, is_accounted: bool) -> Option<String> {
-    if is_accounted || host.memory <= 0 || host.memory_swap == -1 {
-        return None;
-    }
-    host.memory_swap = -1;
-    let warning = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.";
-    Some(warning.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn swap_that_is_not_accounted_is_not_limited() {
-        let limits = |memory, memory_swap| HostConfig { memory, memory_swap, ..HostConfig::default() };
-        let mut host = limits(64 << 20, 128 << 20);
-        assert_eq!(without_swap(&mut host, true), None);
-        assert_eq!(host.memory_swap, 128 << 20);
-        assert!(without_swap(&mut host, false).unwrap().contains("swap limit"));
-        assert_eq!(host.memory_swap, -1);
-        assert_eq!(without_swap(&mut host, false), None);
-        assert_eq!(without_swap(&mut limits(0, 0), false), None);
-    }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use ponton_network::EndpointRecord;
 
 use super::{Settings, Task};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// The lines that every hosts file has.
@@ -17,11 +18,26 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 /// Name servers where the host has only local ones.
 const NAMESERVERS: &[&str] = &["8.8.8.8", "8.8.4.4"];
 
+impl Engine {
+    /// The address by which a container reaches the host: the default bridge's.
+    fn host_gateway(&self) -> Option<String> {
+        let networks = self.network.networks();
+        let bridge = networks.into_iter().find(|network| network.name == "bridge")?;
+        bridge.gateway.map(|gateway| gateway.to_string())
+    }
+}
+
 impl Task {
     /// Writes the hosts file, which names the address of the present run.
     pub(super) fn write_hosts(&self, endpoint: &EndpointRecord) -> Result<()> {
         let path = self.engine.container_directory(self.id()).join("hosts");
-        write(&path, &hosts(self.settings(), endpoint))
+        let links: String = self
+            .engine
+            .linked(&self.view.name, self.settings())?
+            .iter()
+            .map(super::link::Linked::line)
+            .collect();
+        write(&path, &hosts(self.settings(), endpoint, self.engine.host_gateway().as_deref(), &links)?)
     }
 }
 
@@ -38,20 +54,29 @@ fn write(path: &Path, content: &str) -> Result<()> {
     fs::write(path, content).map_err(|error| Error::failed(format!("write {}", path.display()), error))
 }
 
-fn hosts(settings: &Settings, endpoint: &EndpointRecord) -> String {
+/// `gateway` is what `host-gateway` means, `links` are lines.
+fn hosts(
+    settings: &Settings,
+    endpoint: &EndpointRecord,
+    gateway: Option<&str>,
+    links: &str,
+) -> Result<String> {
     let mut text = match settings.network() {
         "host" => fs::read_to_string("/etc/hosts").unwrap_or_else(|_| HOSTS.to_owned()),
         _ => HOSTS.to_owned(),
     };
     for extra in settings.host_config.extra_hosts.iter().flatten() {
         let Some((name, address)) = extra.split_once([':', '=']) else { continue };
-        let gateway = endpoint.gateway.map(|gateway| gateway.to_string());
-        let address = match (address, &gateway) {
-            ("host-gateway", Some(gateway)) => gateway.as_str(),
-            _ => address.trim_start_matches('[').trim_end_matches(']'),
+        let address = match (address, gateway) {
+            ("host-gateway", Some(gateway)) => gateway,
+            ("host-gateway", None) => {
+                return Err(Error::invalid("unable to derive the IP value for host-gateway"));
+            }
+            (address, _) => crate::spec::bare_address(address),
         };
         let _ = writeln!(text, "{address}\t{name}");
     }
+    text.push_str(links);
     if let Some(address) = endpoint.ipv4 {
         let config = &settings.config;
         let _ = match config.domainname.as_str() {
@@ -59,7 +84,7 @@ fn hosts(settings: &Settings, endpoint: &EndpointRecord) -> String {
             domain => writeln!(text, "{address}\t{0}.{domain} {0}", config.hostname),
         };
     }
-    text
+    Ok(text)
 }
 
 /// The host's resolver configuration without name servers that only the host can reach, and with

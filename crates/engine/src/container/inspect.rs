@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use ponton_api::ZERO_TIME;
 use ponton_api::container::{
-    EndpointSettings, GraphDriver, Inspect, NetworkSettings, PortBinding, PortMap, State as ApiState,
+    EndpointSettings, GraphDriver, HostConfig, Inspect, NetworkSettings, PortBinding, PortMap,
+    State as ApiState,
 };
 
 use super::{Container, View};
@@ -54,7 +55,10 @@ impl Engine {
             platform: "linux".into(),
             apparmor_profile: spec::apparmor_profile(&settings.host_config),
             exec_ids: container.execs.running(),
-            host_config: settings.host_config.clone(),
+            host_config: HostConfig {
+                links: self.shown_links(&view.name, settings),
+                ..settings.host_config.clone()
+            },
             graph_driver: GraphDriver { data: None, name: settings.driver.clone() },
             mounts: settings.mounts.clone(),
             config: settings.config.clone(),
@@ -126,7 +130,7 @@ fn network_settings(view: &View) -> NetworkSettings {
 /// The networks that the container is in, or will be.
 pub(super) fn networks(view: &View) -> BTreeMap<String, EndpointSettings> {
     let network = view.settings.network();
-    if network.starts_with("container:") {
+    if network.starts_with("container:") || view.settings.config.network_disabled {
         return BTreeMap::new();
     }
     let mut settings = view.settings.networking.endpoints_config.get(network).cloned().unwrap_or_default();

@@ -46,6 +46,7 @@ impl Engine {
             self.all().into_iter().map(|container| (container.view(), container)).collect();
         containers.sort_by_key(|(view, _)| std::cmp::Reverse(view.settings.created));
         let now = Timestamp::now();
+        let link_names = self.link_names();
         let mut summaries = Vec::new();
         for (view, container) in containers {
             let visible = all || matches!(view.life.state, State::Running { .. } | State::Restarting { .. });
@@ -53,6 +54,7 @@ impl Engine {
                 continue;
             }
             let mut summary = self.summary(&container, &view, now);
+            summary.names.extend(link_names.get(&container.id).into_iter().flatten().cloned());
             if options.size {
                 let size = self.size_of(&container.id).await as i64;
                 summary.size_rw = Some(size);

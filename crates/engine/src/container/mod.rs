@@ -14,6 +14,7 @@ mod exit;
 mod export;
 mod files;
 mod inspect;
+mod link;
 mod list;
 mod mounts;
 mod plan;

@@ -1,6 +1,5 @@
 //! From a container's settings to the runtime's plan.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +19,8 @@ impl Engine {
     /// A container's runtime plan as text.
     pub async fn plan(self: &Arc<Self>, name: &str) -> Result<String> {
         let container = self.find(name)?;
-        let plan = container.change(|task| Box::pin(async move { task.plan() })).await?;
+        let plan =
+            container.change(|task| Box::pin(async move { task.plan(&task.link_variables()) })).await?;
         Ok(plan.to_string())
     }
 
@@ -37,14 +37,15 @@ impl Engine {
                 Some(top) => root_mounts(engine.snapshotter.layer_mounts(top)?),
                 None => Vec::new(),
             };
-            Ok(engine.plan_of(&settings, &rootfs)?.to_string())
+            Ok(engine.plan_of(&settings, &[], &rootfs)?.to_string())
         })
         .await
     }
 
     /// The plan of a container with these settings on this root file system.
-    fn plan_of(&self, settings: &Settings, rootfs: &[RootMount]) -> Result<Plan> {
-        let spec = self.spec(settings)?;
+    fn plan_of(&self, settings: &Settings, links: &[String], rootfs: &[RootMount]) -> Result<Plan> {
+        let spec = self.spec(settings, links)?;
+        let groups = spec::group_names(&settings.host_config);
         let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let program = self.seccomp_program(policy)?;
         let input = PlanInput {
@@ -52,14 +53,14 @@ impl Engine {
             bundle: None,
             rootfs,
             netns: settings.network() != "host",
-            process: process_input(&settings.config.user, policy, program.as_deref()),
+            process: process_input(&settings.config.user, &groups, policy, program.as_deref()),
             ..PlanInput::default()
         };
         Ok(plan(&spec, self.host()?, &input)?)
     }
 
-    /// The OCI spec of a container.
-    fn spec(&self, settings: &Settings) -> Result<Spec> {
+    /// The OCI spec of a container; `links` are variables that tell of what it is linked to.
+    fn spec(&self, settings: &Settings, links: &[String]) -> Result<Spec> {
         let directory = self.container_directory(&settings.id);
         let (hostname, hosts, resolv_conf) =
             (directory.join("hostname"), directory.join("hosts"), directory.join("resolv.conf"));
@@ -73,7 +74,7 @@ impl Engine {
             files: Files { hostname: &hostname, hosts: &hosts, resolv_conf: &resolv_conf },
             init,
             joined: &self.joined(settings)?,
-            groups: &BTreeMap::new(),
+            links,
             devices: &HostDevices::look_up(&settings.host_config)?,
             host: self.facts(),
         })
@@ -115,10 +116,11 @@ impl Engine {
 
 fn process_input<'a>(
     user: &'a str,
+    groups: &'a [String],
     policy: Option<&'a Seccomp>,
     program: Option<&'a std::path::Path>,
 ) -> ProcessInput<'a> {
-    ProcessInput { user: Some(user), seccomp: program, policy, ..ProcessInput::default() }
+    ProcessInput { user: Some(user), groups, seccomp: program, policy, ..ProcessInput::default() }
 }
 
 /// The runtime's words for a snapshot's mounts.
@@ -131,27 +133,29 @@ pub(super) fn root_mounts(mounts: Vec<Mount>) -> Vec<RootMount> {
 
 impl Task {
     /// The plan of the next start.
-    pub(super) fn plan(&self) -> Result<Plan> {
+    pub(super) fn plan(&self, links: &[String]) -> Result<Plan> {
         let mut rootfs = root_mounts(self.engine.snapshotter.mounts(self.id())?);
         if self.settings().host_config.auto_remove {
             // Nobody will see what it wrote: none of it has to reach the disk.
             let overlays = rootfs.iter_mut().filter(|mount| mount.r#type == "overlay");
             overlays.for_each(|mount| mount.options.push("volatile".into()));
         }
-        self.engine.plan_of(self.settings(), &rootfs)
+        self.engine.plan_of(self.settings(), links, &rootfs)
     }
 
     /// The plan of a further process.
     pub(crate) fn process_plan(&self, request: &ExecCreateRequest) -> Result<ProcessPlan> {
         let settings = self.settings();
-        let spec = self.engine.spec(settings)?;
+        let links = self.link_variables();
+        let spec = self.engine.spec(settings, &links)?;
         let Some(first) = &spec.process else { return Err(Error::internal("a spec without a process")) };
-        let process = spec::exec(first, &settings.config, self.engine.facts(), request);
+        let process = spec::exec(first, &settings.config, &links, self.engine.facts(), request);
         let policy =
             spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).filter(|_| !request.privileged);
         let program = self.engine.seccomp_program(policy)?;
         let user = if request.user.is_empty() { &settings.config.user } else { &request.user };
-        let input = process_input(user, policy, program.as_deref());
+        let groups = spec::group_names(&settings.host_config);
+        let input = process_input(user, &groups, policy, program.as_deref());
         Ok(plan_process(&process, self.engine.host()?, &input)?)
     }
 }

@@ -16,7 +16,7 @@ impl Engine {
     /// Removes a container.
     pub async fn remove(self: &Arc<Self>, name: &str, options: RemoveOptions) -> Result<()> {
         if options.link {
-            return Err(Error::not_implemented("removing links is not implemented"));
+            return self.remove_link(name).await;
         }
         let container = self.find(name)?;
         self.remove_container(&container, options).await

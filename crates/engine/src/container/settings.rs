@@ -24,6 +24,9 @@ pub(crate) struct Settings {
     pub(crate) networking: NetworkingConfig,
     /// Binds and volumes, in order.
     pub(crate) mounts: Vec<MountPoint>,
+    /// What it is linked to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<super::link::Link>,
     /// The snapshotter that has its file system.
     pub(crate) driver: String,
 }
@@ -42,9 +45,19 @@ impl Settings {
         Policy { restart, auto_remove: self.host_config.auto_remove }
     }
 
+    /// The MAC address that is asked for; empty for one that is made up.
+    pub(crate) fn mac_address(&self) -> &str {
+        let endpoint = self.networking.endpoints_config.get(self.network());
+        match endpoint.map(|endpoint| endpoint.mac_address.as_str()) {
+            Some(mac) if !mac.is_empty() => mac,
+            _ => &self.config.mac_address,
+        }
+    }
+
     /// The network's name: `bridge`, `host`, `none`, or `container:<id>`.
     pub(crate) fn network(&self) -> &str {
         match self.host_config.network_mode.as_str() {
+            _ if self.config.network_disabled => "none",
             "" | "default" => "bridge",
             network => network,
         }

@@ -83,10 +83,11 @@ impl Task {
     async fn run_process(&mut self) -> Result<Launched, LaunchError> {
         let endpoint = self.connect().await?;
         self.write_hosts(&endpoint.record)?;
-        let plan = self.plan()?;
+        let plan = self.plan(&self.link_variables())?;
         // If the daemon dies from here on, the next one finds what the container has got.
         self.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
+        self.tell_linked();
         let shim = self.engine.shims.acquire().await?;
         let attaches = std::mem::take(&mut self.attaches);
         let start = Start {
@@ -130,7 +131,7 @@ impl Task {
             network: settings.network().to_owned(),
             container_id: settings.id.clone(),
             container_name: self.view.name.clone(),
-            mac: parse_some(&settings.config.mac_address)?,
+            mac: parse_some(settings.mac_address())?,
             ipv4: None,
             ports: super::create::port_requests(&settings)?,
         };

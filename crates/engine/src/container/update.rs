@@ -64,11 +64,7 @@ impl Task {
             let engine = Arc::clone(&self.engine);
             blocking(move || Ok(group.update(&engine.host()?.cgroup, &resources)?)).await?;
         }
-        let config = serde_json::to_string(&settings)
-            .map_err(|error| Error::failed("print a container's settings", error))?;
-        self.engine.store.containers().update_config(self.id(), &config)?;
-        self.view.settings = Arc::new(settings);
-        self.show();
+        self.keep_settings(settings)?;
         self.emit("update", &[]);
         Ok(())
     }

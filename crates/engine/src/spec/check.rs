@@ -19,10 +19,16 @@ pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Ve
             return Err(Error::invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    modes(config, host)?;
+    modes(host)?;
     unbuilt(host)?;
     capability::normalize(host.cap_add.as_deref().unwrap_or_default(), "CapAdd")?;
     capability::normalize(host.cap_drop.as_deref().unwrap_or_default(), "CapDrop")?;
+    capability::normalize(host.capabilities.as_deref().unwrap_or_default(), "Capabilities")?;
+    for (field, list) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
+        if host.capabilities.is_some() && list.as_ref().is_some_and(|list| !list.is_empty()) {
+            return Err(Error::invalid(format!("conflicting options: Capabilities and {field}")));
+        }
+    }
     Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
     process::rlimits(host)?;
     mount::tmpfs(host)?;
@@ -40,7 +46,16 @@ pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Ve
             host.oom_score_adj
         )));
     }
-    limits(host, facts)
+    if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
+    let mut warnings = limits(host, facts)?;
+    if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|map| !map.is_empty()) {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok(warnings)
 }
 
 /// The limits alone: what `update` checks too.
@@ -66,7 +81,7 @@ pub fn limits(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-fn modes(config: &Config, host: &HostConfig) -> Result<()> {
+fn modes(host: &HostConfig) -> Result<()> {
     let is_one_of = |mode: &str, known: &[&str]| {
         mode.is_empty()
             || known.contains(&mode)
@@ -86,12 +101,6 @@ fn modes(config: &Config, host: &HostConfig) -> Result<()> {
             return Err(Error::invalid(format!("invalid {what}: {mode}")));
         }
     }
-    if host.uts_mode == "host" && !config.hostname.is_empty() {
-        return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
-    }
-    if host.network_mode.starts_with("container:") && !config.hostname.is_empty() {
-        return Err(Error::invalid("conflicting options: hostname and the network mode"));
-    }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!(
             "Invalid isolation: {:?} - linux only supports 'default'",
@@ -107,8 +116,21 @@ fn unbuilt(host: &HostConfig) -> Result<()> {
         ("storage options (--storage-opt)", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty())),
         ("volume drivers other than local", !matches!(host.volume_driver.as_str(), "" | "local")),
     ];
-    match asked.into_iter().find(|(_, is_asked)| *is_asked) {
-        Some((what, _)) => Err(Error::not_implemented(format!("{what} are not implemented"))),
+    if let Some((what, _)) = asked.into_iter().find(|(_, is_asked)| *is_asked) {
+        return Err(Error::not_implemented(format!("{what} are not implemented")));
+    }
+    if host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0 {
+        return Err(Error::invalid(
+            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
+        ));
+    }
+    // Of other systems, or of versions of the API in which they did nothing.
+    let refused = [
+        ("DiskQuota", host.disk_quota != 0, "StorageOpt has the size of a container's disk"),
+        ("Cgroup", !host.cgroup.is_empty(), "the control group of another container cannot be used"),
+    ];
+    match refused.into_iter().find(|(_, is_asked, _)| *is_asked) {
+        Some((field, _, why)) => Err(Error::invalid(format!("invalid {field}: {why}"))),
         None => Ok(()),
     }
 }

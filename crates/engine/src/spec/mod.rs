@@ -14,9 +14,11 @@ mod capability;
 mod check;
 mod device;
 mod mount;
+mod network;
 mod process;
 mod resource;
 mod security;
+mod support;
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +36,10 @@ use security::{SeccompChoice, Security};
 
 pub use check::{check, limits as check_limits};
 pub use device::HostDevices;
-pub use process::exec;
+pub use network::{bare_address, check_network, parse_link};
+pub use process::{exec, group_names};
 pub use resource::{limits, resources};
+pub use support::{Support, discard};
 
 /// Paths that a container does not see, for what they tell about the host or let do to it.
 pub const MASKED_PATHS: [&str; 12] = [
@@ -142,8 +146,8 @@ pub struct SpecInput<'a> {
     pub init: Option<&'a Path>,
     /// What is joined.
     pub joined: &'a Joined,
-    /// Ids of the groups that `--group-add` names.
-    pub groups: &'a BTreeMap<String, u32>,
+    /// Variables that tell of linked containers.
+    pub links: &'a [String],
     /// Devices of the host.
     pub devices: &'a HostDevices,
     /// The host.

@@ -1,7 +1,5 @@
 //! The process: what is run, as whom, with which variables and rights.
 
-use std::collections::BTreeMap;
-
 use ponton_api::container::{Config, HostConfig, Ulimit};
 use ponton_api::exec::ExecCreateRequest;
 use ponton_oci::runtime::{Capabilities, ConsoleSize, Process, Rlimit, User};
@@ -27,9 +25,9 @@ pub(super) fn process(input: &SpecInput<'_>, security: &Security) -> Result<Proc
         terminal: config.tty,
         console_size: (config.tty && size != [0, 0])
             .then_some(ConsoleSize { height: size[0], width: size[1] }),
-        user: user(&config.user, host, input.groups)?,
+        user: user(&config.user, host),
         args,
-        env: environment(config, config.tty, &[]),
+        env: environment(config, config.tty, input.links, &[]),
         cwd: working_directory(&config.working_dir),
         capabilities: Some(sets(bounding(host, input.host)?)),
         rlimits: rlimits(host)?,
@@ -45,7 +43,13 @@ pub(super) fn process(input: &SpecInput<'_>, security: &Security) -> Result<Proc
 
 /// A further process of a container that was made with `config` and whose first process is
 /// `first`.
-pub fn exec(first: &Process, config: &Config, host: &HostFacts, request: &ExecCreateRequest) -> Process {
+pub fn exec(
+    first: &Process,
+    config: &Config,
+    links: &[String],
+    host: &HostFacts,
+    request: &ExecCreateRequest,
+) -> Process {
     let mut process = first.clone();
     process.terminal = request.tty;
     process.console_size = request
@@ -53,7 +57,7 @@ pub fn exec(first: &Process, config: &Config, host: &HostFacts, request: &ExecCr
         .filter(|size| request.tty && *size != [0, 0])
         .map(|[height, width]| ConsoleSize { height, width });
     process.args = request.cmd.clone().unwrap_or_default();
-    process.env = environment(config, request.tty, request.env.as_deref().unwrap_or_default());
+    process.env = environment(config, request.tty, links, request.env.as_deref().unwrap_or_default());
     if !request.working_dir.is_empty() {
         process.cwd = working_directory(&request.working_dir);
     }
@@ -71,7 +75,10 @@ pub fn exec(first: &Process, config: &Config, host: &HostFacts, request: &ExecCr
 pub(super) fn bounding(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
     let add = host.cap_add.as_deref().unwrap_or_default();
     let drop = host.cap_drop.as_deref().unwrap_or_default();
-    let names = capability::adjusted(add, drop, facts.last_capability)?;
+    let names = match &host.capabilities {
+        Some(exactly) => capability::normalize(exactly, "Capabilities")?,
+        None => capability::adjusted(add, drop, facts.last_capability)?,
+    };
     Ok(if host.privileged { capability::all(facts.last_capability) } else { names })
 }
 
@@ -84,13 +91,14 @@ fn sets(names: Vec<String>) -> Capabilities {
     }
 }
 
-/// Variables: Docker's own, then the container's, then further ones. A later one takes an earlier
+/// Variables: Docker's own, those that tell of linked containers, the container's, then further ones. A later one takes an earlier
 /// one's place; one without `=` takes it away.
-pub(super) fn environment(config: &Config, tty: bool, further: &[String]) -> Vec<String> {
+pub(super) fn environment(config: &Config, tty: bool, links: &[String], further: &[String]) -> Vec<String> {
     let mut variables = vec![PATH.to_owned(), format!("HOSTNAME={}", config.hostname)];
     if tty {
         variables.push("TERM=xterm".to_owned());
     }
+    variables.extend_from_slice(links);
     for variable in config.env.iter().flatten().chain(further) {
         let at = variables.iter().position(|known| variable_name(known) == variable_name(variable));
         match (at, variable.contains('=')) {
@@ -111,19 +119,16 @@ fn working_directory(path: &str) -> String {
     if path.is_empty() { "/".to_owned() } else { path.to_owned() }
 }
 
-/// Numbers are used as they are; a name is looked up by the runtime in the container's own files.
-fn user(text: &str, host: &HostConfig, groups: &BTreeMap<String, u32>) -> Result<User> {
-    let additional_gids = host
-        .group_add
-        .iter()
-        .flatten()
-        .map(|group| {
-            group.parse().ok().or_else(|| groups.get(group).copied()).ok_or_else(|| {
-                Error::invalid(format!("Unable to find group {group}: no matching entries in group file"))
-            })
-        })
-        .collect::<Result<_>>()?;
-    Ok(User { additional_gids, ..ids(text) })
+/// Numbers are used as they are; names are looked up by the runtime in the container's own files.
+fn user(text: &str, host: &HostConfig) -> User {
+    let additional_gids = host.group_add.iter().flatten().filter_map(|group| group.parse().ok()).collect();
+    User { additional_gids, ..ids(text) }
+}
+
+/// The groups of `--group-add` that are names.
+pub fn group_names(host: &HostConfig) -> Vec<String> {
+    let is_name = |group: &&String| group.parse::<u32>().is_err();
+    host.group_add.iter().flatten().filter(is_name).cloned().collect()
 }
 
 fn ids(text: &str) -> User {

@@ -88,6 +88,7 @@ pub(crate) fn finish_identity(plan: &ProcessPlan, root: &Root) -> Result<Identit
         None => (plan.user.uid, plan.user.gid, Vec::new(), None),
     };
     additional_gids.extend(&plan.user.additional_gids);
+    additional_gids.extend(user::resolve_groups(root, &plan.user.groups)?);
     if !has_home {
         let home = match home {
             Some(home) => home,

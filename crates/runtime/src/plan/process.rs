@@ -73,6 +73,9 @@ pub struct UserPlan {
     pub gid: u32,
     /// Further groups, also when a name is looked up.
     pub additional_gids: Vec<u32>,
+    /// Further groups by their names in the container's group file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// The file mode creation mask; 0o022 where none is given.
     pub umask: Option<u32>,
 }
@@ -136,6 +139,8 @@ pub struct ListenerPlan {
 pub struct ProcessInput<'a> {
     /// The user as Docker writes it; it goes before the ids of the spec.
     pub user: Option<&'a str>,
+    /// Further groups by name.
+    pub groups: &'a [String],
     /// The file of the compiled seccomp filter; to be given where the spec has a policy.
     pub seccomp: Option<&'a Path>,
     /// How many of the caller's descriptors it inherits, from 3 on.
@@ -206,6 +211,7 @@ pub fn plan_process(
             uid: user.uid,
             gid: user.gid,
             additional_gids: user.additional_gids.clone(),
+            groups: input.groups.to_vec(),
             umask: user.umask,
         },
         capabilities,
