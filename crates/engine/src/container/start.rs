@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
-use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start};
+use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, LogFile, LogFormat, LogTarget, Reply, Request, Size, Start};
 
 use super::Task;
 use super::task::Run;
@@ -176,7 +176,8 @@ impl Task {
         if config.r#type == "none" {
             return None;
         }
-        let mut target = LogTarget::new(self.engine.log_path(self.id()));
+        let format = LogFormat::Json { attrs: String::new() };
+        let mut target = LogFile::new(self.engine.log_path(self.id()), format);
         let option = |name: &str| config.config.get(name).map(String::as_str);
         if let Some(size) = option("max-size").and_then(|text| ponton_api::unit::parse_size(text).ok()) {
             target.max_size_bytes = u64::try_from(size).unwrap_or(0);
@@ -184,7 +185,7 @@ impl Task {
         if let Some(files) = option("max-file").and_then(|text| text.parse().ok()) {
             target.max_files = files;
         }
-        Some(target)
+        Some(target.into())
     }
 }
 

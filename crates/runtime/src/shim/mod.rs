@@ -6,7 +6,7 @@
 
 pub mod client;
 mod detach;
-mod log;
+pub mod log;
 mod packet;
 pub mod protocol;
 pub mod server;

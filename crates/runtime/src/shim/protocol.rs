@@ -8,7 +8,7 @@
 //!   daemon                                       shim
 //!     Hello{version}                     ──►
 //!                                        ◄──     Welcome{version, pid, capacity}
-//!     Start{container, plan, stdio, …}   ──►                         [netns] [port…] [attach…]
+//!     Start{container, plan, stdio, …}   ──►                         [netns] [log] [port…] [attach…]
 //!                                        ◄──     Started{pid}        pidfd [stdin] [stdout] [stderr] [terminal]
 //!     Exec{container, exec, process, …}  ──►                         [attach…]
 //!                                        ◄──     Started{pid}        as for Start
@@ -35,6 +35,7 @@
 //! to the attached clients' buffers, and after the exit record is on disk.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,8 @@ pub enum FdRole {
     Stderr,
     /// The master side of its terminal.
     Terminal,
+    /// A socket that is connected to the logging service; without it the shim connects by itself.
+    Log,
     /// The root file system's mount. Whoever holds it unmounts it, not the last process of the
     /// container: overlayfs writes the host's file system back then.
     Root,
@@ -252,36 +255,162 @@ pub struct Size {
     pub cols: u16,
 }
 
-/// Where output is logged, in the format of Docker's `json-file` driver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where output is logged: in a file that can be read again, at a logging service, or both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LogTarget {
-    /// The file; its directory exists. Older files are `<path>.1`, `<path>.2`, ….
-    pub path: PathBuf,
-    /// The size in bytes after which a new file is begun; 0 for no limit.
-    #[serde(default = "LogTarget::default_max_size_bytes")]
-    pub max_size_bytes: u64,
-    /// How many files are kept, the current one included; at least 1.
-    #[serde(default = "LogTarget::default_max_files")]
-    pub max_files: u32,
+    /// The file.
+    pub file: Option<LogFile>,
+    /// The logging service.
+    pub remote: Option<Box<LogRemote>>,
 }
 
-impl LogTarget {
-    /// A log with the default limits: 3 files of 20 MiB.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            max_size_bytes: Self::default_max_size_bytes(),
-            max_files: Self::default_max_files(),
-        }
+impl From<LogFile> for LogTarget {
+    fn from(file: LogFile) -> Self {
+        Self { file: Some(file), remote: None }
     }
+}
 
-    fn default_max_size_bytes() -> u64 {
-        20 << 20
-    }
+/// A log file that is rotated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    /// The file; its directory exists. Older files are `<path>.1`, `<path>.2`, …, with `.gz` behind
+    /// when they are compressed.
+    pub path: PathBuf,
+    /// What stands in it.
+    pub format: LogFormat,
+    /// The size in bytes after which a new file is begun; 0 for no limit.
+    pub max_size_bytes: u64,
+    /// How many files are kept, the current one included; at least 1.
+    pub max_files: u32,
+    /// Files that are not written any more are compressed after a while.
+    pub compress: bool,
+}
 
-    fn default_max_files() -> u32 {
-        3
+impl LogFile {
+    /// Bounds that nobody has to think about, as those of Docker's `local` driver.
+    pub const MAX_SIZE_BYTES: u64 = 20 << 20;
+    /// See [`LogFile::MAX_SIZE_BYTES`].
+    pub const MAX_FILES: u32 = 5;
+
+    /// A log with the default bounds, not compressed.
+    pub fn new(path: impl Into<PathBuf>, format: LogFormat) -> Self {
+        let (max_size_bytes, max_files) = (Self::MAX_SIZE_BYTES, Self::MAX_FILES);
+        Self { path: path.into(), format, max_size_bytes, max_files, compress: false }
     }
+}
+
+/// What stands in a log file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Docker's `json-file`: one JSON object a line.
+    Json {
+        /// What each entry has as its `attrs`, as JSON; empty for nothing.
+        attrs: String,
+    },
+    /// Output as it is, in records: see [`log::local`](super::log::local).
+    Local,
+}
+
+/// A logging service, and what it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRemote {
+    /// Where it listens.
+    pub address: LogAddress,
+    /// What a line becomes.
+    pub message: LogMessage,
+    /// How many bytes may wait for it.
+    pub buffer_max_bytes: u64,
+    /// What does not fit into the buffer is lost; else the container waits, as long as the service
+    /// is connected.
+    pub lossy: bool,
+    /// How long a new connection is not tried after one failed, in milliseconds.
+    pub retry_delay_ms: u64,
+    /// After how many vain tries what waits is given up; 0 for never.
+    pub retries_max: u32,
+}
+
+/// Where a logging service listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogAddress {
+    /// One datagram a message.
+    Udp(SocketAddr),
+    /// A stream.
+    Tcp(SocketAddr),
+    /// One datagram a message, through a unix socket.
+    UnixDatagram(PathBuf),
+    /// A stream, through a unix socket.
+    UnixStream(PathBuf),
+}
+
+/// What a line of output becomes for a logging service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogMessage {
+    /// systemd's native protocol.
+    Journald {
+        /// Fields of every entry: names in journald's alphabet, with their values.
+        fields: Vec<(String, String)>,
+    },
+    /// syslog.
+    Syslog {
+        /// How the head of a message is written.
+        format: SyslogFormat,
+        /// The facility's number, 0 to 23.
+        facility: u8,
+        /// The name of this host.
+        hostname: String,
+        /// The container's name there.
+        tag: String,
+    },
+    /// Fluentd's forward protocol.
+    Fluentd {
+        /// The events' tag.
+        tag: String,
+        /// What every record has beside the line.
+        record: Vec<(String, String)>,
+        /// Times have nanoseconds.
+        sub_second: bool,
+    },
+    /// Graylog's extended format, version 1.1.
+    Gelf {
+        /// The name of this host.
+        hostname: String,
+        /// Additional fields, as JSON: their names begin with `_`.
+        fields: serde_json::Map<String, serde_json::Value>,
+        /// How a datagram is compressed.
+        compression: GelfCompression,
+        /// The compression's level, 0 to 9.
+        level: u32,
+    },
+}
+
+/// How the head of a syslog message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogFormat {
+    /// As to a local daemon: without the host's name.
+    Unix,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424.
+    Rfc5424,
+    /// RFC 5424, with microseconds.
+    Rfc5424Micro,
+}
+
+/// How a GELF datagram is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GelfCompression {
+    /// Not at all; always so in a stream.
+    None,
+    /// gzip.
+    Gzip,
+    /// zlib.
+    Zlib,
 }
 
 /// How a client is connected to a process. Its descriptor is a connected stream socket that nobody
@@ -506,7 +635,7 @@ mod tests {
     fn what_an_older_sender_does_not_say_has_a_default() {
         let stdio: Stdio = serde_json::from_value(json!({})).unwrap();
         assert_eq!(stdio, Stdio::default());
-        let log: LogTarget = serde_json::from_value(json!({"path": "/l"})).unwrap();
-        assert_eq!(log, LogTarget::new("/l"));
+        let log: LogTarget = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(log, LogTarget::default());
     }
 }

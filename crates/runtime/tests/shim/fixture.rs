@@ -12,7 +12,8 @@ use ponton_runtime::host::Host;
 use ponton_runtime::plan::{self, Plan, PlanInput, ProcessInput, ProcessPlan};
 use ponton_runtime::shim::client::{Client, Error, Fds};
 use ponton_runtime::shim::protocol::{
-    Adopt, AttachSpec, Event, Exec, Exit, FdRole, LogTarget, Reply, Request, Start, Status, Stdio,
+    Adopt, AttachSpec, Event, Exec, Exit, FdRole, LogFile, LogFormat, LogTarget, Reply, Request, Start,
+    Status, Stdio,
 };
 
 /// Longer than anything takes on a slow machine that is busy with something else; only a hang reaches it.
@@ -124,6 +125,16 @@ impl Fixture {
 
     pub fn log(&self, id: &str) -> PathBuf {
         self.directory.path().join(format!("{id}.log"))
+    }
+
+    /// A log in the format of Docker's `json-file`.
+    pub fn log_target(&self, id: &str) -> LogTarget {
+        LogFile::new(self.log(id), LogFormat::Json { attrs: String::new() }).into()
+    }
+
+    pub fn unlimited_log(&self, id: &str) -> LogTarget {
+        let format = LogFormat::Json { attrs: String::new() };
+        LogFile { max_size_bytes: 0, ..LogFile::new(self.log(id), format) }.into()
     }
 
     fn rootfs(&self) -> String {

@@ -11,8 +11,7 @@ use fixture::{Fixture, Options, Shim, client_pair, demultiplex, log_text, read_a
 use ponton_cgroup::Layout;
 use ponton_runtime::shim::client::Error;
 use ponton_runtime::shim::protocol::{
-    AttachSpec, Body, Event, FailureKind, FdRole, LogTarget, Reply, Request, Size, Start, Status, Stdio,
-    VERSION,
+    AttachSpec, Body, Event, FailureKind, FdRole, Reply, Request, Size, Start, Status, Stdio, VERSION,
 };
 
 const CTRL_P_CTRL_Q: &[u8] = &[0x10, 0x11];
@@ -87,7 +86,7 @@ fn output_is_logged_and_multiplexed_from_the_first_byte() {
     let mut shim = fixture.shim("1");
     let (own, other) = client_pair();
     let options = Options {
-        log: Some(LogTarget::new(fixture.log("a"))),
+        log: Some(fixture.log_target("a")),
         attach: vec![(everything(), &other)],
         ..Options::default()
     };
@@ -108,7 +107,7 @@ fn output_is_logged_and_multiplexed_from_the_first_byte() {
 fn every_line_of_a_fast_writer_is_logged_in_order() {
     let fixture = Fixture::new();
     let mut shim = fixture.shim("1");
-    let target = LogTarget { max_size_bytes: 0, ..LogTarget::new(fixture.log("a")) };
+    let target = fixture.unlimited_log("a");
     let options = Options { log: Some(target), ..Options::default() };
     let began = Instant::now();
     shim.start(&fixture, "a", &["/bin/seq", "1000000"], options).unwrap();
@@ -142,7 +141,7 @@ fn much_input_of_a_client_that_vanishes_still_arrives() {
     let fixture = Fixture::new();
     let mut shim = fixture.shim("1");
     let stdio = Stdio { stdin: true, stdin_once: true, ..Stdio::default() };
-    let options = Options { stdio, log: Some(LogTarget::new(fixture.log("a"))), ..Options::default() };
+    let options = Options { stdio, log: Some(fixture.log_target("a")), ..Options::default() };
     shim.start(&fixture, "a", &sh("sleep 0.3; wc -c"), options).unwrap();
     let (mut own, other) = client_pair();
     shim.attach("a", AttachSpec { stdin: true, ..AttachSpec::default() }, &other).unwrap();
@@ -279,7 +278,7 @@ fn a_lost_control_connection_disturbs_nothing() {
     let mut shim = fixture.shim("1");
     let (own, other) = client_pair();
     let spec = AttachSpec { stdout: true, ..AttachSpec::default() };
-    let log = Some(LogTarget { max_size_bytes: 0, ..LogTarget::new(fixture.log("a")) });
+    let log = Some(fixture.unlimited_log("a"));
     let options = Options { attach: vec![(spec, &other)], log, ..Options::default() };
     shim.start(&fixture, "a", &sh("seq 300000; sleep 0.1; exit 9"), options).unwrap();
     drop(other);
@@ -297,7 +296,7 @@ fn a_successor_takes_over_from_a_killed_shim() {
     let fixture = Fixture::new();
     let mut shim = fixture.shim("1");
     let stdio = Stdio { stdin: true, ..Stdio::default() };
-    let log = Some(LogTarget::new(fixture.log("a")));
+    let log = Some(fixture.log_target("a"));
     let script = "echo before; read line; echo got $line; exit 21";
     let running =
         shim.start(&fixture, "a", &sh(script), Options { stdio, log, ..Options::default() }).unwrap();
@@ -337,7 +336,7 @@ fn sixty_four_containers_leave_no_descriptor_and_cost_little() {
     let running: Vec<_> = (0..64)
         .map(|number| {
             let id = format!("c{number}");
-            let log = Some(LogTarget::new(fixture.log(&id)));
+            let log = Some(fixture.log_target(&id));
             shim.start(&fixture, &id, &["/bin/sleep", "1000"], Options { log, ..Options::default() }).unwrap()
         })
         .collect();

@@ -38,8 +38,9 @@ impl Server {
             let key = self.processes.iter().find_map(|(&key, process)| {
                 (process.pid == pid && process.is_child && process.exit.is_none()).then_some(key)
             });
-            if let Some(key) = key {
-                self.process_ended(key, Some(status));
+            match key {
+                Some(key) => self.process_ended(key, Some(status)),
+                None => self.compressor.ended(pid, status.exit_status() == Some(0), Instant::now()),
             }
         }
     }

@@ -14,6 +14,7 @@
 //! has dups of many of them.
 
 mod attached;
+mod compress;
 mod connection;
 mod exit;
 mod group;
@@ -35,6 +36,7 @@ use ponton_sys::socket;
 use rustix::process::{Resource, Rlimit, Signal};
 
 use self::attached::Attached;
+use self::compress::Compressor;
 use self::connection::Connection;
 use self::group::Removals;
 use self::process::Process;
@@ -194,6 +196,7 @@ struct Server {
     processes: HashMap<u32, Process>,
     clients: HashMap<u32, Attached>,
     removals: Removals,
+    compressor: Compressor,
     parked: Vec<Parked>,
     next_key: u32,
     is_retiring: bool,
@@ -230,6 +233,7 @@ impl Server {
             processes: HashMap::new(),
             clients: HashMap::new(),
             removals: Removals::default(),
+            compressor: Compressor::default(),
             parked: Vec::new(),
             next_key: 1,
             is_retiring: false,
@@ -253,7 +257,8 @@ impl Server {
                 return Ok(());
             }
             let idle_left = self.is_idle().then_some(IDLE_MAX);
-            let timeout = [removal_due, idle_left].into_iter().flatten().min();
+            let compress_due = self.compressor.next_due(now);
+            let timeout = [removal_due, compress_due, idle_left].into_iter().flatten().min();
             self.epoll.wait(&mut ready, timeout).map_err(Error::of("epoll_wait"))?;
             for event in &ready {
                 self.dispatch(*event);
@@ -262,6 +267,7 @@ impl Server {
             if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX || !self.parked.is_empty() {
                 busy_turns = 0;
                 self.removals.run_one(&self.host.cgroup, Instant::now());
+                self.compressor.run(Instant::now());
                 self.unpark();
             }
         }
@@ -270,6 +276,7 @@ impl Server {
     /// Whether nobody would miss the shim: no daemon, no client, and all that ended is on disk.
     fn is_idle(&self) -> bool {
         self.connections.is_empty()
+            && self.compressor.is_idle()
             && self.clients.is_empty()
             && self.processes.values().all(|process| process.exit.is_some())
     }

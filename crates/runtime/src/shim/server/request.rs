@@ -128,7 +128,7 @@ impl Server {
         self.make_room(&id)?;
         let mut fds = Sorted::new(fds, &attach)?;
         let log =
-            target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+            target.as_ref().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let cgroup = plan.cgroup().map(str::to_owned);
         let own_pid_namespace = plan.own_pid_namespace();
         let later = Later::of(&plan);
@@ -254,7 +254,7 @@ impl Server {
             return Err(invalid("adopt: no pidfd"));
         };
         let log =
-            target.clone().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+            target.as_ref().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
         let input = match &terminal {
             Some(master) if stdio.stdin => {
                 Some(master.try_clone().map_err(|error| failure("dup the terminal", &error))?)
@@ -397,6 +397,7 @@ impl Server {
 #[derive(Debug, Default)]
 struct Sorted {
     netns: Option<OwnedFd>,
+    log: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
@@ -421,6 +422,7 @@ impl Sorted {
                 FdRole::Terminal => sorted.terminal = Some(fd),
                 FdRole::Port => sorted.ports.push(fd),
                 FdRole::Attach => sorted.attach.push(fd),
+                FdRole::Log => sorted.log = Some(fd),
                 // Only its holder's business.
                 FdRole::Root => {}
             }

@@ -1,5 +1,7 @@
 //! What flows: output to the log and the clients, input from the clients to the process.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use ponton_sys::event::Interest;
 use rustix::io::Errno;
@@ -7,7 +9,7 @@ use rustix::io::Errno;
 use super::attached::{Attached, BUFFER_MAX};
 use super::process::{Output, Process};
 use super::{READ_MAX, Server, Source};
-use crate::shim::log::Stream;
+use crate::shim::log::{Log, Stream};
 use crate::shim::protocol::Event;
 
 /// The most that is read from one output of a process that has ended, in bytes: more than a pipe
@@ -88,6 +90,9 @@ impl Server {
             && let Err(error) = log.write(stream, chunk, Timestamp::now(), &mut self.scratch)
         {
             eprintln!("shim: write log of container {}: {error}", process.container);
+        }
+        if let Some(file) = process.log.as_mut().and_then(Log::take_rotated) {
+            self.compressor.add(file.path, file.max_files, Instant::now());
         }
         let mut gone = Vec::new();
         for &client_key in &process.clients {
