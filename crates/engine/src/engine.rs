@@ -341,8 +341,7 @@ from_kinds!(ponton_network::Error:
     ponton_network::Error::NotImplemented(_) => NotImplemented,
     ponton_network::Error::AddressInUse(_) => Forbidden);
 from_kinds!(ponton_runtime::plan::PlanError:
-    ponton_runtime::plan::PlanError::Invalid { .. } => Invalid,
-    ponton_runtime::plan::PlanError::NotImplemented { .. } => NotImplemented);
+    ponton_runtime::plan::PlanError::Invalid { .. } => Invalid);
 from_kinds!(ponton_snapshot::Error:
     ponton_snapshot::Error::SnapshotNotFound(_) => Internal);
 from_kinds!(ponton_sys::Error:);

@@ -292,11 +292,13 @@ impl Child<'_> {
             join.iter().try_for_each(|(kinds, fd)| namespace::join(fd.as_fd(), *kinds))?;
         }
         if new.contains(&NamespaceType::Time) {
-            // It is entered by execve: its clocks can be set until then.
+            // Its clocks can be set until somebody is in it.
             namespace::unshare(Kinds::TIME)?;
             for (clock, TimeOffset { secs, nanosecs }) in clocks {
                 sys::user_namespace::set_clock(clock, *secs, *nanosecs)?;
             }
+            // Without this, execve would enter it from Linux 6.2 on, and before that only a fork.
+            namespace::join(namespace::own("time_for_children")?.as_fd(), Kinds::TIME)?;
         }
         if let Some(go) = self.go {
             self.copies = go.wait()?.into_iter();

@@ -234,14 +234,6 @@ pub enum PlanError {
         /// Why not.
         message: String,
     },
-    /// A field asks for what is not built yet.
-    #[error("{field}: not implemented: {message}")]
-    NotImplemented {
-        /// Its path in the spec.
-        field: String,
-        /// What.
-        message: String,
-    },
 }
 
 impl Plan {
@@ -330,9 +322,5 @@ impl Plan {
 impl PlanError {
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
-    }
-
-    pub(crate) fn not_implemented(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::NotImplemented { field: field.into(), message: message.into() }
     }
 }

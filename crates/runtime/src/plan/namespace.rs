@@ -130,10 +130,6 @@ impl Builder<'_> {
         self.ids = ids(linux, new.contains(&NamespaceType::User), joins_user)?;
         let joined_ids = if joins_user { joined_ids(linux) } else { IdMaps::default() };
         let clocks = clocks(linux, new.contains(&NamespaceType::Time))?;
-        if new.contains(&NamespaceType::Time) && self.host.kernel < (6, 1) {
-            let message = "a new time namespace needs Linux 6.1";
-            return Err(PlanError::not_implemented("linux.namespaces", message));
-        }
         let ids = self.ids.clone();
         self.push("linux.namespaces", Action::Clone { new, join, ids, joined_ids, clocks });
         Ok(())

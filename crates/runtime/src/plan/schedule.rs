@@ -223,9 +223,8 @@ mod tests {
     use super::*;
 
     fn field<T: std::fmt::Debug>(result: Result<T, PlanError>) -> String {
-        match result.unwrap_err() {
-            PlanError::Invalid { field, .. } | PlanError::NotImplemented { field, .. } => field,
-        }
+        let PlanError::Invalid { field, .. } = result.unwrap_err();
+        field
     }
 
     #[test]
