@@ -1,7 +1,7 @@
 //! The OCI Runtime Specification, statement by statement, as far as it can be tested here. As root.
 //!
 //! ```text
-//! cargo test -p ponton-runtime --test conformance [-- PART OF A NAME]
+//! cargo test -p ponton-runtime --test conformance [-- PART OF A NAME]...    (`resources: `: a chapter)
 //! ```
 //!
 //! Each [`Statement`] is one sentence of the specification (1.2) or one field of config.json whose
@@ -16,12 +16,15 @@
 #[path = "../fixture/mod.rs"]
 mod fixture;
 
+mod devices;
 mod hooks;
 mod lifecycle;
 mod linux;
 mod mounts;
+mod namespaces;
 mod process;
 mod resources;
+mod seccomp;
 
 use std::panic::{catch_unwind, panic_any, set_hook};
 use std::process::ExitCode;
@@ -41,6 +44,19 @@ struct Statement {
     /// Panics where it does not hold; [`skip`]s where this host cannot tell.
     check: fn(),
 }
+
+/// The statements, by the part of a configuration or of a container's life that they are about.
+const CHAPTERS: [(&str, &[Statement]); 9] = [
+    ("lifecycle", lifecycle::ALL),
+    ("process", process::ALL),
+    ("mounts", mounts::ALL),
+    ("namespaces", namespaces::ALL),
+    ("devices", devices::ALL),
+    ("seccomp", seccomp::ALL),
+    ("linux", linux::ALL),
+    ("resources", resources::ALL),
+    ("hooks", hooks::ALL),
+];
 
 /// Why a statement is not tested here.
 struct Skipped(String);
@@ -118,13 +134,15 @@ fn check(statement: &Statement) -> Outcome {
 
 fn main() -> ExitCode {
     let filter: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts =
-        [lifecycle::ALL, process::ALL, mounts::ALL, linux::ALL, resources::ALL, hooks::ALL].into_iter();
-    let is_wanted = |statement: &&Statement| {
-        let name = format!("{}: {}", statement.part, statement.says);
-        filter.iter().all(|part| name.contains(part.as_str()))
-    };
-    let all: Vec<&Statement> = parts.flatten().filter(is_wanted).collect();
+    let all: Vec<&Statement> = CHAPTERS
+        .iter()
+        .flat_map(|(chapter, statements)| statements.iter().map(move |statement| (chapter, statement)))
+        .filter(|(chapter, Statement { part, says, .. })| {
+            let name = format!("{chapter}: {part}: {says}");
+            filter.iter().all(|part| name.contains(part.as_str()))
+        })
+        .map(|(_, statement)| statement)
+        .collect();
     set_hook(Box::new(|_| {}));
     let began = Instant::now();
     let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::default();
