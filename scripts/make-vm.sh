@@ -4,11 +4,12 @@
 #   vmlinuz      the kernel of linux-image-cloud-amd64
 #   initrd       busybox and the modules of the disk: it mounts the disks and gives over to vm-init.sh
 #   rootfs.ext4  debootstrap's minbase with systemd, dbus, AppArmor's parser and the kernel's modules
-# What is there is kept; `rm -r .cache/vm` makes it anew.
+# What is there is kept, unless this script has changed since; `rm -r .cache/vm` makes it anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/.cache/vm
-[ -s "$out/rootfs.ext4" ] && exit 0
+recipe=$(sha256sum <scripts/make-vm.sh)
+[ -s "$out/rootfs.ext4" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ] && exit 0
 mkdir -p "$out"
 work=$(mktemp -d -p "$out")
 trap 'rm -rf "$work"' EXIT
@@ -60,6 +61,7 @@ INIT
 chmod 755 "$work/initrd/init"
 (cd "$work/initrd" && find . | busybox cpio -o -H newc 2>/dev/null) | gzip >"$out/initrd"
 cp "$work/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
-mke2fs -q -t ext4 -d "$work/rootfs" -O ^has_journal "$out/rootfs.ext4.part" 3G
-# Visible under its name only when it is whole.
-mv "$out/rootfs.ext4.part" "$out/rootfs.ext4"
+rm -f "$out/recipe"
+mke2fs -q -F -t ext4 -d "$work/rootfs" -O ^has_journal "$out/rootfs.ext4" 3G
+# Only when it is whole.
+echo "$recipe" >"$out/recipe"

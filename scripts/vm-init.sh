@@ -43,12 +43,15 @@ for path in $PATHS; do
 done
 failed=0
 while read -r limit directory program arguments; do
-	echo "== ${program##*/} $arguments"
+	# The build adds a number to the name of the program.
+	name=${program##*/}
+	name=${directory##*/}/${name%-*}
+	echo "== $name $arguments"
 	start=$(cut -d' ' -f1 /proc/uptime)
 	# shellcheck disable=SC2086
 	(cd "$directory" && exec timeout -k 5 "$limit" "$program" $arguments)
 	code=$?
-	echo "-- ${program##*/} ended with $code after $(cut -d' ' -f1 /proc/uptime | awk -v s="$start" '{print $1 - s}') s"
+	echo "-- $name ended with $code after $(cut -d' ' -f1 /proc/uptime | awk -v s="$start" '{print $1 - s}') s"
 	[ $code = 0 ] || failed=$((failed + 1))
 done </vm/programs
 echo "ponton-vm: $failed failed"

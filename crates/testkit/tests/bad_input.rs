@@ -316,7 +316,8 @@ fn a_full_disk() {
     // The error comes while the client still sends: it must be read all the same, whoever the client is.
     let clients = [daemon::binaries().join("ponton"), PathBuf::from("docker")];
     // The emulated machine has no Docker.
-    for client in clients.into_iter().filter(|client| Command::new(client).arg("--version").output().is_ok()) {
+    for client in clients.into_iter().filter(|client| Command::new(client).arg("--version").output().is_ok())
+    {
         let mut import = daemon.client("sh", &["-c", "tar -cf - big | \"$CLIENT\" import - big:1"]);
         import.current_dir(dir.path()).env("CLIENT", &client);
         refused(&daemon::run(&mut import, b""), 1, "No space left on device");
