@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub layer_bytes_max: Option<u64>,
     /// How layers are kept; `None` for what the kernel and the disk can do best.
     pub storage_driver: Option<String>,
+    /// Where files of the Container Device Interface are; a later one goes before an earlier one.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Disk space that images may take; `None` for as much as they want.
     pub budget: Option<ponton_image::Budget>,
 }
@@ -54,6 +56,7 @@ impl EngineConfig {
             max_concurrent_uploads: None,
             layer_bytes_max: None,
             storage_driver: None,
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             budget: None,
         }
     }

@@ -82,6 +82,9 @@ impl Engine {
             swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
             live_restore_enabled: true,
             init_binary: "docker-init".into(),
+            cdi_spec_dirs: Some(
+                self.config().cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
+            ),
             runc_commit: Commit { id: VERSION.into() },
             security_options: vec!["name=seccomp,profile=builtin".into(), "name=cgroupns".into()],
             ..Info::default()

@@ -13,7 +13,7 @@ use ponton_snapshot::Mount;
 use super::{Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
-use crate::spec::{self, Files, HostDevices, Joined, SpecInput};
+use crate::spec::{self, Cdi, Files, HostDevices, Joined, SpecInput};
 
 impl Engine {
     /// A container's runtime plan as text.
@@ -66,7 +66,7 @@ impl Engine {
             (directory.join("hostname"), directory.join("hosts"), directory.join("resolv.conf"));
         let init =
             settings.host_config.init.unwrap_or(false).then_some(self.config().runtime_binary.as_path());
-        spec::build(&SpecInput {
+        let mut spec = spec::build(&SpecInput {
             id: &settings.id,
             config: &settings.config,
             host_config: &settings.host_config,
@@ -77,7 +77,12 @@ impl Engine {
             links,
             devices: &HostDevices::look_up(&settings.host_config)?,
             host: self.facts(),
-        })
+        })?;
+        let requests = settings.host_config.device_requests.as_deref().unwrap_or_default();
+        if !requests.is_empty() {
+            Cdi::read(&self.config().cdi_spec_dirs).carry_out(requests, &mut spec)?;
+        }
+        Ok(spec)
     }
 
     /// The namespaces of other containers that this one joins.

@@ -112,7 +112,6 @@ fn modes(host: &HostConfig) -> Result<()> {
 
 fn unbuilt(host: &HostConfig) -> Result<()> {
     let asked = [
-        ("device requests (--gpus)", host.device_requests.as_ref().is_some_and(|list| !list.is_empty())),
         ("storage options (--storage-opt)", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty())),
         ("volume drivers other than local", !matches!(host.volume_driver.as_str(), "" | "local")),
     ];

@@ -100,7 +100,7 @@ fn limited(host: &HostConfig) -> impl Iterator<Item = &str> {
 }
 
 /// A device file of the host as one of the container; none where it is something else.
-fn read(path: &Path, target: &str) -> std::io::Result<Option<Device>> {
+pub(super) fn read(path: &Path, target: &str) -> std::io::Result<Option<Device>> {
     let status = fs::symlink_metadata(path)?;
     let r#type = match status.file_type() {
         kind if kind.is_char_device() => DeviceType::C,

@@ -11,6 +11,7 @@
 //! [`HostDevices::look_up`] and [`HostFacts::probe`].
 
 mod capability;
+mod cdi;
 mod check;
 mod device;
 mod mount;
@@ -34,6 +35,7 @@ use ponton_runtime::seccomp::{self, Profile, Target};
 use crate::error::{Error, Result};
 use security::{SeccompChoice, Security};
 
+pub use cdi::Registry as Cdi;
 pub use check::{check, limits as check_limits};
 pub use device::HostDevices;
 pub use network::{bare_address, check_network, parse_link};

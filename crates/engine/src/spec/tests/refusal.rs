@@ -4,6 +4,7 @@ use super::*;
 
 /// What is refused at creation, in the words of Docker 20.10 and newer.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn what_cannot_be_is_refused_in_dockers_words() {
     type Change = fn(&mut Config, &mut HostConfig);
     let table: &[(&str, Change, &str)] = &[
