@@ -45,6 +45,8 @@ pub struct AttachRequest {
     pub stderr: bool,
     /// Keys that detach, as `ctrl-p,ctrl-q`; `None` for Docker's default.
     pub detach_keys: Option<String>,
+    /// Output is one stream of bytes, without frames, terminal or not.
+    pub raw: bool,
 }
 
 /// What has to be known before a connection is taken out of HTTP.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::hijack::Hijack;
 use crate::shutdown::Shutdown;
+use crate::websocket::WebSocket;
 
 /// The body of an answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -24,6 +25,8 @@ pub(crate) enum Answer {
     Http(Response<Body>),
     /// The connection leaves HTTP.
     Hijack(Hijack),
+    /// The connection becomes a WebSocket.
+    WebSocket(WebSocket),
 }
 
 impl From<Response<Body>> for Answer {

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::hijack::Hijack;
 use crate::router::{self, Routed};
 use crate::shutdown::Shutdown;
+use crate::websocket::WebSocket;
 
 /// How long a client may take to send the head of a request, the wait before it included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -64,6 +65,12 @@ impl Service {
     }
 }
 
+/// What takes a connection over.
+enum Taken {
+    Raw(Hijack),
+    WebSocket(WebSocket),
+}
+
 /// Serves a connection until it ends.
 ///
 /// A handler that takes the connection over never answers through hyper: it sends a [`Hijack`] here
@@ -71,8 +78,9 @@ impl Service {
 /// the client and the engine. (hyper's own upgrade can't be used: Docker's clients also hijack
 /// without asking for an upgrade, with an answer of 200.)
 pub(crate) async fn serve(stream: UnixStream, service: Arc<Service>) {
-    let (hijacks, mut hijacked) = mpsc::channel::<Hijack>(1);
+    let (hijacks, mut hijacked) = mpsc::channel::<Taken>(1);
     let shutdown = service.shutdown.clone();
+    let daemon_end = shutdown.clone();
     let handle = service_fn(move |request| {
         let (service, hijacks) = (service.clone(), hijacks.clone());
         async move {
@@ -82,7 +90,11 @@ pub(crate) async fn serve(stream: UnixStream, service: Arc<Service>) {
                     Ok::<Response<Body>, Infallible>(response)
                 }
                 Answer::Hijack(hijack) => {
-                    let _ = hijacks.send(hijack).await;
+                    let _ = hijacks.send(Taken::Raw(hijack)).await;
+                    std::future::pending().await
+                }
+                Answer::WebSocket(socket) => {
+                    let _ = hijacks.send(Taken::WebSocket(socket)).await;
                     std::future::pending().await
                 }
             }
@@ -98,9 +110,16 @@ pub(crate) async fn serve(stream: UnixStream, service: Arc<Service>) {
     loop {
         tokio::select! {
             biased;
-            Some(hijack) = hijacked.recv() => {
+            Some(taken) = hijacked.recv() => {
                 let parts = connection.into_parts();
-                hijack.take_over(parts.io.into_inner(), parts.read_buf).await;
+                let (stream, early) = (parts.io.into_inner(), parts.read_buf);
+                match taken {
+                    Taken::Raw(hijack) => hijack.take_over(stream, early).await,
+                    Taken::WebSocket(socket) => tokio::select! {
+                        () = socket.take_over(stream, early) => {}
+                        () = daemon_end.begun() => {}
+                    },
+                }
                 return;
             }
             ended = &mut connection => {

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, HeaderMap, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, UPGRADE};
 use ponton_api::version::{self, ApiVersion};
 use ponton_engine::request::AttachConnection;
 use tokio::io::AsyncWriteExt;
@@ -46,6 +46,12 @@ pub(crate) enum Order {
     EngineFirst,
 }
 
+/// Whether a header that is a list has this word, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+}
+
 /// Gives the connection to the engine.
 pub(crate) type HandOver = Box<
     dyn FnOnce(AttachConnection) -> Pin<Box<dyn Future<Output = ponton_engine::Result<()>> + Send>> + Send,
@@ -62,14 +68,7 @@ pub(crate) struct Hijack {
 impl Hijack {
     /// The client asked for an upgrade.
     pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-        let has = |name, wanted: &str| {
-            headers
-                .get_all(name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
-        };
-        has(UPGRADE, "tcp") && has(CONNECTION, "upgrade")
+        has_token(headers, &UPGRADE, "tcp") && has_token(headers, &CONNECTION, "upgrade")
     }
 
     /// Answers, and hands the connection over. `preamble` is what the client sent after its request.

@@ -4,7 +4,8 @@
 //! listener ─► connection ─► router ─► route::<noun> ─► Engine
 //!                 │            │            │
 //!                 │            │            ├─► answer   an HTTP answer (JSON, text, streams)
-//!                 │            │            └─► hijack   the connection itself goes to the engine
+//!                 │            │            ├─► hijack   the connection itself goes to the engine
+//!                 │            │            └─► websocket   it carries messages from and to the engine
 //!                 │            └─ version, parameters, query
 //!                 └─ HTTP/1.1, timeouts, graceful end
 //! ```
@@ -29,6 +30,7 @@ mod route;
 mod router;
 mod shutdown;
 mod tls;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -88,14 +88,34 @@ impl Engine {
     /// Writes what was logged so far.
     async fn replay(self: &Arc<Self>, name: &str, request: &AttachRequest, fd: OwnedFd) -> Result<OwnedFd> {
         let wanted = LogsRequest { stdout: request.stdout, stderr: request.stderr, ..LogsRequest::default() };
-        let mut logs = self.logs(name, wanted).await?.stream;
+        let Logs { tty, stream: mut logs } = self.logs(name, wanted).await?;
         let failed = |error: std::io::Error| Error::failed("write to an attached client", error);
         let connection = crate::poll::register(fd, tokio::io::Interest::WRITABLE).map_err(failed)?;
+        let mut frames = Vec::new();
         while let Some(bytes) = logs.next().await {
-            write_all(&connection, &bytes?).await.map_err(failed)?;
+            let mut bytes = bytes?.to_vec();
+            if request.raw && !tty {
+                frames.append(&mut bytes);
+                bytes = without_frames(&mut frames);
+            }
+            write_all(&connection, &bytes).await.map_err(failed)?;
         }
         Ok(connection.into_inner())
     }
+}
+
+/// Takes the whole frames out, and gives what is in them.
+fn without_frames(frames: &mut Vec<u8>) -> Vec<u8> {
+    let mut content = Vec::new();
+    let mut at = 0;
+    while let Some([_, _, _, _, a, b, c, d, rest @ ..]) = frames.get(at..) {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let Some(payload) = rest.get(..length) else { break };
+        content.extend_from_slice(payload);
+        at += 8 + length;
+    }
+    frames.drain(..at);
+    content
 }
 
 /// Writes to a nonblocking socket.
@@ -118,7 +138,7 @@ fn spec(view: &View, request: &AttachRequest, preamble: Vec<u8>) -> Result<Attac
         stdin: request.stdin && config.open_stdin,
         stdout: request.stdout,
         stderr: request.stderr,
-        multiplexed: !config.tty,
+        multiplexed: !config.tty && !request.raw,
         detach_keys: if config.tty { keys } else { Vec::new() },
         preamble,
     })
@@ -178,6 +198,15 @@ fn key(key: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_may_come_in_pieces() {
+        let mut frames = vec![1, 0, 0, 0, 0, 0, 0, 2, b'a', b'b', 2, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(without_frames(&mut frames), b"ab");
+        frames.push(b'c');
+        assert_eq!(without_frames(&mut frames), b"c");
+        assert_eq!(frames, b"");
+    }
 
     #[test]
     fn detach_keys_are_dockers() {

@@ -79,6 +79,9 @@ impl Engine {
         if let Some(other) = host_config.network_mode.strip_prefix("container:") {
             let other = self.find(other)?;
             host_config.network_mode = format!("container:{}", other.id);
+            let view = other.view();
+            config.hostname.clone_from(&view.settings.config.hostname);
+            config.domainname.clone_from(&view.settings.config.domainname);
         }
         let mut words = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned();
         let Some(path) = words.next() else { return Err(Error::invalid("No command specified")) };

@@ -30,6 +30,10 @@ impl Engine {
 impl Task {
     /// Writes the hosts file, which names the address of the present run.
     pub(super) fn write_hosts(&self, endpoint: &EndpointRecord) -> Result<()> {
+        if self.settings().network().starts_with("container:") {
+            // It sees the other container's.
+            return Ok(());
+        }
         let path = self.engine.container_directory(self.id()).join("hosts");
         let links: String = self
             .engine

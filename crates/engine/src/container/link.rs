@@ -36,6 +36,11 @@ impl Linked {
     pub(super) fn line(&self) -> String {
         format!("{}\t{}\n", self.address, self.names)
     }
+
+    /// The variables of the environment.
+    pub(super) fn into_variables(self) -> Vec<String> {
+        self.variables
+    }
 }
 
 impl Engine {

@@ -1,5 +1,6 @@
 //! From a container's settings to the runtime's plan.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,18 +10,29 @@ use ponton_oci::runtime::{Seccomp, Spec};
 use ponton_runtime::plan::{Plan, PlanInput, ProcessInput, ProcessPlan, RootMount, plan, plan_process};
 use ponton_runtime::seccomp;
 use ponton_snapshot::Mount;
+use ponton_sys::pidfd;
 
-use super::{Settings, Task};
+use super::link::Linked;
+use super::{Container, Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::spec::{self, Cdi, Files, HostDevices, Joined, SpecInput};
+
+/// What the start of a container depends on beside its settings.
+#[derive(Default)]
+pub(super) struct Surroundings {
+    joined: Joined,
+    /// Variables that tell of linked containers.
+    links: Vec<String>,
+    /// Descriptors that `joined` names: a plan is good as long as they are open.
+    held: Vec<OwnedFd>,
+}
 
 impl Engine {
     /// A container's runtime plan as text.
     pub async fn plan(self: &Arc<Self>, name: &str) -> Result<String> {
         let container = self.find(name)?;
-        let plan =
-            container.change(|task| Box::pin(async move { task.plan(&task.link_variables()) })).await?;
+        let plan = container.change(|task| Box::pin(async move { task.plan(&task.surroundings()?) })).await?;
         Ok(plan.to_string())
     }
 
@@ -37,14 +49,14 @@ impl Engine {
                 Some(top) => root_mounts(engine.snapshotter.layer_mounts(top)?),
                 None => Vec::new(),
             };
-            Ok(engine.plan_of(&settings, &[], &rootfs)?.to_string())
+            Ok(engine.plan_of(&settings, &engine.surroundings(&settings, "")?, &rootfs)?.to_string())
         })
         .await
     }
 
     /// The plan of a container with these settings on this root file system.
-    fn plan_of(&self, settings: &Settings, links: &[String], rootfs: &[RootMount]) -> Result<Plan> {
-        let spec = self.spec(settings, links)?;
+    fn plan_of(&self, settings: &Settings, around: &Surroundings, rootfs: &[RootMount]) -> Result<Plan> {
+        let spec = self.spec(settings, around)?;
         let groups = spec::group_names(&settings.host_config);
         let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let program = self.seccomp_program(policy)?;
@@ -59,9 +71,11 @@ impl Engine {
         Ok(plan(&spec, self.host()?, &input)?)
     }
 
-    /// The OCI spec of a container; `links` are variables that tell of what it is linked to.
-    fn spec(&self, settings: &Settings, links: &[String]) -> Result<Spec> {
-        let directory = self.container_directory(&settings.id);
+    /// The OCI spec of a container.
+    fn spec(&self, settings: &Settings, around: &Surroundings) -> Result<Spec> {
+        // With another container's network come the files that tell of it.
+        let owner = settings.network().strip_prefix("container:").unwrap_or(&settings.id);
+        let directory = self.container_directory(owner);
         let (hostname, hosts, resolv_conf) =
             (directory.join("hostname"), directory.join("hosts"), directory.join("resolv.conf"));
         let init =
@@ -73,8 +87,8 @@ impl Engine {
             mounts: &settings.mounts,
             files: Files { hostname: &hostname, hosts: &hosts, resolv_conf: &resolv_conf },
             init,
-            joined: &self.joined(settings)?,
-            links,
+            joined: &around.joined,
+            links: &around.links,
             devices: &HostDevices::look_up(&settings.host_config)?,
             host: self.facts(),
         })?;
@@ -85,28 +99,43 @@ impl Engine {
         Ok(spec)
     }
 
-    /// The namespaces of other containers that this one joins.
-    fn joined(&self, settings: &Settings) -> Result<Joined> {
+    /// What a start of a container finds in others now.
+    fn surroundings(&self, settings: &Settings, name: &str) -> Result<Surroundings> {
         let host = &settings.host_config;
-        let process = |mode: &str, what: &str| -> Result<Option<String>> {
-            let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
-            let other = self.find(other)?;
-            match other.view().life.pid() {
-                Some(pid) => Ok(Some(format!("/proc/{pid}"))),
-                None => Err(Error::conflict(format!(
-                    "cannot join {what} of a non running container: {}",
-                    other.id
-                ))),
+        let linked = self.linked(name, settings)?;
+        let links = linked.into_iter().flat_map(Linked::into_variables).collect();
+        let mut around = Surroundings { links, ..Surroundings::default() };
+        if let Some((_, pid)) = self.other(&host.pid_mode, "PID")? {
+            around.joined.pid = Some(format!("/proc/{pid}/ns/pid").into());
+        }
+        if let Some((other, pid)) = self.other(&host.ipc_mode, "IPC")? {
+            let mode = &other.view().settings.host_config.ipc_mode;
+            if !(matches!(mode.as_str(), "shareable" | "host") || mode.starts_with("container:")) {
+                let id = &other.id;
+                return Err(Error::invalid(format!(
+                    "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                )));
             }
-        };
-        let pid = process(&host.pid_mode, "PID")?.map(|path| PathBuf::from(path).join("ns/pid"));
-        let ipc = process(&host.ipc_mode, "IPC")?.map(PathBuf::from);
-        Ok(Joined {
-            pid,
-            shm: ipc.as_ref().map(|path| path.join("root/dev/shm")),
-            ipc: ipc.map(|path| path.join("ns/ipc")),
-            network: None,
-        })
+            around.joined.ipc = Some(format!("/proc/{pid}/ns/ipc").into());
+            // A mount of another namespace can be cloned there only, and is passed on by its descriptor.
+            let shm = super::export::clone_mount(pidfd::open(pid as u32)?, c"/dev/shm")?;
+            let path = format!("/proc/{}/fd/{}", std::process::id(), shm.as_raw_fd());
+            around.joined.shm = Some(path.into());
+            around.held.push(shm);
+        }
+        Ok(around)
+    }
+
+    /// The running container that a mode like `container:<id>` means, and its first process.
+    fn other(&self, mode: &str, what: &str) -> Result<Option<(Arc<Container>, i32)>> {
+        let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+        let other = self.find(other).map_err(|error| Error::invalid(error.message))?;
+        match other.view().life.pid() {
+            Some(pid) => Ok(Some((other, pid))),
+            None => {
+                Err(Error::conflict(format!("cannot join {what} of a non running container: {}", other.id)))
+            }
+        }
     }
 
     /// The file of a policy's program: compiled at the first need.
@@ -137,24 +166,30 @@ pub(super) fn root_mounts(mounts: Vec<Mount>) -> Vec<RootMount> {
 }
 
 impl Task {
+    /// What the next start finds in other containers.
+    pub(super) fn surroundings(&self) -> Result<Surroundings> {
+        self.engine.surroundings(self.settings(), &self.view.name)
+    }
+
     /// The plan of the next start.
-    pub(super) fn plan(&self, links: &[String]) -> Result<Plan> {
+    pub(super) fn plan(&self, around: &Surroundings) -> Result<Plan> {
         let mut rootfs = root_mounts(self.engine.snapshotter.mounts(self.id())?);
         if self.settings().host_config.auto_remove {
             // Nobody will see what it wrote: none of it has to reach the disk.
             let overlays = rootfs.iter_mut().filter(|mount| mount.r#type == "overlay");
             overlays.for_each(|mount| mount.options.push("volatile".into()));
         }
-        self.engine.plan_of(self.settings(), links, &rootfs)
+        self.engine.plan_of(self.settings(), around, &rootfs)
     }
 
     /// The plan of a further process.
     pub(crate) fn process_plan(&self, request: &ExecCreateRequest) -> Result<ProcessPlan> {
         let settings = self.settings();
-        let links = self.link_variables();
-        let spec = self.engine.spec(settings, &links)?;
+        // It enters the namespaces of the first process, whatever has become of those who share them.
+        let around = Surroundings { links: self.link_variables(), ..Surroundings::default() };
+        let spec = self.engine.spec(settings, &around)?;
         let Some(first) = &spec.process else { return Err(Error::internal("a spec without a process")) };
-        let process = spec::exec(first, &settings.config, &links, self.engine.facts(), request);
+        let process = spec::exec(first, &settings.config, &around.links, self.engine.facts(), request);
         let policy =
             spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()).filter(|_| !request.privileged);
         let program = self.engine.seccomp_program(policy)?;

@@ -83,7 +83,8 @@ impl Task {
     async fn run_process(&mut self) -> Result<Launched, LaunchError> {
         let endpoint = self.connect().await?;
         self.write_hosts(&endpoint.record)?;
-        let plan = self.plan(&self.link_variables())?;
+        let around = self.surroundings()?;
+        let plan = self.plan(&around)?;
         // If the daemon dies from here on, the next one finds what the container has got.
         self.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
@@ -102,6 +103,7 @@ impl Task {
         fds.extend(endpoint.reservations.iter().map(|fd| (FdRole::Port, fd.as_fd())));
         fds.extend(attaches.iter().map(|(_, fd)| (FdRole::Attach, fd.as_fd())));
         let started = shim.call(&Request::Start(Box::new(start)), &fds).await;
+        drop(around);
         match started {
             Ok((Reply::Started { pid, started_at_ns }, fds)) => {
                 let (root, fds) = split_root(fds);
@@ -233,6 +235,10 @@ pub(crate) fn split(fds: Descriptors, id: &str) -> Result<(OwnedFd, Descriptors)
 
 /// What a shim's refusal means for the client and for the container's exit code.
 fn refused(failure: &Failure) -> LaunchError {
+    // The user or a group that the image has not: Docker looks before it calls its runtime.
+    if failure.kind == FailureKind::NotFound {
+        return LaunchError { exit_code: 128, error: Error::invalid(failure.message.clone()) };
+    }
     let (exit_code, kind) = match failure.kind {
         FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),
         FailureKind::CommandNotExecutable => (126, Error::invalid as fn(String) -> Error),

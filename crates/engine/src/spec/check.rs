@@ -118,10 +118,11 @@ fn unbuilt(host: &HostConfig) -> Result<()> {
     if let Some((what, _)) = asked.into_iter().find(|(_, is_asked)| *is_asked) {
         return Err(Error::not_implemented(format!("{what} are not implemented")));
     }
-    if host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0 {
-        return Err(Error::invalid(
-            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
-        ));
+    let windows = [("bandwidth", host.io_maximum_bandwidth), ("IOPs", host.io_maximum_iops)];
+    if let Some((what, _)) = windows.into_iter().find(|(_, limit)| *limit != 0) {
+        return Err(Error::invalid(format!(
+            "Invalid QoS settings: linux does not support configuration of maximum {what}"
+        )));
     }
     // Of other systems, or of versions of the API in which they did nothing.
     let refused = [

@@ -62,7 +62,8 @@ fn ipc(host: &HostConfig, joined: Option<&Path>) -> Vec<Mount> {
     let mqueue = mount(MQUEUE, "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
     match host.ipc_mode.as_str() {
         "none" => Vec::new(),
-        "host" => vec![host_bind(MQUEUE, MQUEUE, &[]), host_bind(SHM, SHM, &[])],
+        // The queues are those of the namespace, which is the host's.
+        "host" => vec![mqueue, host_bind(SHM, SHM, &[])],
         _ => {
             let shm = match joined {
                 Some(path) => host_bind(&path.display().to_string(), SHM, &[]),

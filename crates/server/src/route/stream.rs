@@ -14,9 +14,11 @@ use crate::error::{Error, Result};
 use crate::hijack::{self, Hijack, Order};
 use crate::json_lines::{self, Framing};
 use crate::router::routes;
+use crate::websocket::WebSocket;
 
 routes! {
     POST "/containers/{name}/attach" => attach,
+    GET "/containers/{name}/attach/ws" => attach_by_web_socket,
     POST "/containers/{name}/wait" => wait,
     GET "/containers/{name}/logs" => logs,
     GET "/containers/{name}/stats" => stats,
@@ -31,6 +33,7 @@ async fn attach(mut call: Call) -> Result<Answer> {
         stdout: query.boolean("stdout"),
         stderr: query.boolean("stderr"),
         detach_keys: query.optional("detachKeys").map(str::to_owned),
+        raw: false,
     };
     // A body means nothing, but what follows it is the container's input.
     call.short_body().await?;
@@ -42,6 +45,28 @@ async fn attach(mut call: Call) -> Result<Answer> {
         Box::pin(async move { call.engine.attach(call.name(), request, connection).await })
     });
     Ok(Answer::Hijack(Hijack { upgrade, content_type, order, hand_over }))
+}
+
+/// Both outputs are one stream of bytes. Which streams a client wants it may say since 1.42.
+async fn attach_by_web_socket(call: Call) -> Result<Answer> {
+    let query = call.query()?;
+    let wants = |name| call.version < ApiVersion::new(1, 42) || query.boolean(name);
+    let request = AttachRequest {
+        logs: query.boolean("logs"),
+        stream: query.boolean("stream"),
+        stdin: wants("stdin"),
+        stdout: wants("stdout"),
+        stderr: wants("stderr"),
+        detach_keys: query.optional("detachKeys").map(str::to_owned),
+        raw: true,
+    };
+    call.engine.attach_info(call.name(), &request).await?;
+    let binary = call.version >= ApiVersion::new(1, 28);
+    let headers = call.headers.clone();
+    let hand_over: hijack::HandOver = Box::new(move |connection| {
+        Box::pin(async move { call.engine.attach(call.name(), request, connection).await })
+    });
+    Ok(Answer::WebSocket(WebSocket::new(&headers, binary, hand_over)?))
 }
 
 /// The head is sent as soon as the wait is registered: a client may start the container then.

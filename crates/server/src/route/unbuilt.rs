@@ -20,7 +20,6 @@ macro_rules! unbuilt {
 unbuilt! {
     build "building images";
     network "making, changing and removing networks";
-    attach_ws "attaching by WebSocket";
     session "BuildKit's session";
     swarm "swarm mode";
     plugin "installing and changing plugins";
@@ -44,7 +43,6 @@ routes! {
     POST "/networks/{name}/connect" => network,
     POST "/networks/{name}/disconnect" => network,
     DELETE "/networks/{name}" => network,
-    GET "/containers/{name}/attach/ws" => attach_ws,
     POST "/session" => session,
     POST "/grpc" => session,
     GET "/swarm" => swarm,

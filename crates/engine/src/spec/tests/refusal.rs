@@ -231,12 +231,12 @@ fn what_cannot_be_is_refused_in_dockers_words() {
         (
             "HostConfig.IOMaximumIOps",
             |_, h| h.io_maximum_iops = 1,
-            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
+            "Invalid QoS settings: linux does not support configuration of maximum IOPs",
         ),
         (
             "HostConfig.IOMaximumBandwidth",
             |_, h| h.io_maximum_bandwidth = 1,
-            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
+            "Invalid QoS settings: linux does not support configuration of maximum bandwidth",
         ),
         (
             "HostConfig.DiskQuota",
