@@ -66,6 +66,7 @@ fn run(words: &[String]) -> Result<(), Error> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+    ponton_sys::allocator::give_back();
     raise_descriptor_limit();
     rustix::process::umask(rustix::fs::Mode::from_bits_retain(0o022));
     let runtime = tokio::runtime::Builder::new_multi_thread()

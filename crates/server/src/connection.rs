@@ -103,7 +103,6 @@ pub(crate) async fn serve(stream: UnixStream, service: Arc<Service>) {
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), handle);
     let mut shutdown = pin!(shutdown.begun());
     let mut ending = false;

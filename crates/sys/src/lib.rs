@@ -3,6 +3,7 @@
 //! What rustix wraps safely is used from there; here is the rest, one module for each thing of the
 //! kernel. Nothing here knows what a container is.
 
+pub mod allocator;
 pub mod bpf;
 pub mod btrfs;
 pub mod clone;
