@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::layer::{LayerInfo, Unpacked};
 use crate::pipeline::{self, BLOB};
 use crate::pull::LayerStatus;
 use crate::remote::{Remote, error_of};
+use crate::turn::Turns;
 use crate::{Error, Images, Result};
 
 /// So often a number of bytes is told.
@@ -136,7 +137,8 @@ impl Images {
     }
 
     fn fetch_now(&self, from: &dyn Remote, fetch: &Fetch) -> Result<Fetched> {
-        let _turn = self.fetches.turns.wait(self.limits.layers_at_once, fetch)?;
+        let waiting = || fetch.tell(LayerStatus::Waiting, true);
+        let _turn = self.fetches.turns.wait(self.limits.layers_at_once, &fetch.cancel, waiting)?;
         let Descriptor { digest, size, .. } = &fetch.descriptor;
         let total = *size;
         let here = self.unpack_kept(digest, total, &mut |current| {
@@ -354,38 +356,5 @@ impl Read for Source<'_> {
                 Err(kind.into())
             }
         }
-    }
-}
-
-/// How many layers are fetched at once.
-#[derive(Default)]
-struct Turns {
-    taken: Mutex<usize>,
-    given: Condvar,
-}
-
-struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    fn wait(&self, at_once: usize, fetch: &Fetch) -> Result<Turn<'_>> {
-        let mut taken = lock(&self.taken);
-        if *taken >= at_once {
-            fetch.tell(LayerStatus::Waiting, true);
-        }
-        while *taken >= at_once {
-            if fetch.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            taken = self.given.wait_timeout(taken, LOOK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *taken += 1;
-        Ok(Turn(self))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.taken) -= 1;
-        self.0.given.notify_one();
     }
 }

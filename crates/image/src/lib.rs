@@ -33,6 +33,7 @@ mod remove;
 mod resolve;
 mod save;
 mod squash;
+mod turn;
 
 #[cfg(test)]
 mod care_tests;
@@ -52,6 +53,7 @@ use ponton_snapshot::Snapshotter;
 use ponton_store::Store;
 
 use fetch::Fetches;
+use turn::Turns;
 
 pub use budget::{Budget, Collected};
 pub use check::{CheckProgress, Problem, Report};
@@ -74,6 +76,8 @@ pub struct Images {
     snapshotter: Arc<dyn Snapshotter>,
     limits: Limits,
     fetches: Arc<Fetches>,
+    /// Those who compress.
+    compressing: Arc<Turns>,
     /// When images were last used, as far as it is not written down.
     uses: Arc<Mutex<HashMap<ImageId, i64>>>,
     /// Held while layers come or go together with the records that name them.
@@ -196,6 +200,7 @@ impl Images {
             snapshotter,
             limits,
             fetches: Arc::default(),
+            compressing: Arc::default(),
             uses: Arc::default(),
             changing: Arc::default(),
         }

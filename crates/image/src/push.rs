@@ -21,9 +21,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::documents::build_manifest;
 use crate::fetch::NEWS_INTERVAL;
-use crate::gzip::Compressor;
 use crate::remote::Remote;
-use crate::{Error, Images, Result};
+use crate::{Error, Images, Result, gzip};
+
+/// Layers that are compressed at once, by all pushes together: each has all processors.
+const COMPRESSED_AT_ONCE: usize = 2;
 
 /// What of an image is pushed.
 #[derive(Debug, Clone, Default)]
@@ -338,25 +340,20 @@ impl Push<'_> {
     /// Sends a layer whose blob nobody has: its tar is rebuilt, verified, and compressed on the way.
     fn compress(&self, job: &Job, news: &Sender<PushProgress>) -> Result<Descriptor> {
         let layer = &job.layer;
+        let waiting = || drop(news.send(PushProgress { id: short(layer), status: PushStatus::Waiting }));
+        let _turn = self.images.compressing.wait(COMPRESSED_AT_ONCE, self.cancel, waiting)?;
         let mut upload = self.to.upload()?;
         let (mut hasher, mut size) = (Sha256::new(), 0);
-        let mut failure = None;
-        let mut compressor = Compressor::new(|bytes: Vec<u8>| {
+        let output = |bytes: Vec<u8>| {
             hasher.update(&bytes);
             size += bytes.len() as u64;
-            upload.write(Bytes::from(bytes)).map_err(|error| {
-                failure = Some(error);
-                io::Error::other("the upload failed")
-            })
+            Ok(upload.write(Bytes::from(bytes))?)
+        };
+        let (written, sent) = gzip::compress(output, |compressor| {
+            self.images.write_layer(layer, &mut self.counted(job, layer.tar_size, compressor, news))
         });
-        let mut counted = self.counted(job, layer.tar_size, &mut compressor, news);
-        let written = self.images.write_layer(layer, &mut counted);
-        let written = written.and_then(|()| {
-            compressor.finish().map_err(Error::io(format!("compress layer {}", layer.diff_id)))
-        });
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
+        // What could not be sent could not be written either.
+        sent?;
         // One that was changed on disk is given up here.
         written?;
         let digest = Digest::from_sha256(hasher.finalize().into());
