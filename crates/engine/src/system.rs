@@ -37,7 +37,7 @@ impl Engine {
             containers_running: running,
             containers_paused: paused,
             containers_stopped: views.len() as i64 - running - paused,
-            images: self.store.images().list()?.len() as i64,
+            images: self.store.images().list_without_layers()?.len() as i64,
             driver: self.snapshotter.name().to_owned(),
             driver_status: vec![
                 ["Backing Filesystem".into(), backing_file_system(&self.config().data_root)],

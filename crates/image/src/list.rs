@@ -10,19 +10,6 @@ use ponton_store::ImageRecord;
 use crate::{Error, HistoryItem, Image, ImageSummary, Images, Result};
 
 impl Images {
-    /// All images, newest first.
-    pub fn list(&self) -> Result<Vec<Image>> {
-        let mut names = self.names()?;
-        let records = self.store.images().list()?;
-        records
-            .into_iter()
-            .map(|record| {
-                let references = names.remove(&record.id).unwrap_or_default();
-                self.image(record, references)
-            })
-            .collect()
-    }
-
     /// All images, newest first, without a look into their configurations: fast for thousands.
     pub fn summaries(&self) -> Result<Vec<ImageSummary>> {
         let mut names = self.names()?;

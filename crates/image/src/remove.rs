@@ -8,9 +8,8 @@ use crate::{Error, Images, Removed, Result, User};
 impl Images {
     /// Removes a name, and the image with its last name; given an id, the image with all its names.
     ///
-    /// `users` tells which containers are made from an image. One that runs keeps the image from
-    /// being removed; one that is stopped does unless `force` is given, and keeps its layers
-    /// anyway.
+    /// `users` tells which containers are made from an image. They keep its last name, unless `force`
+    /// is given; one that runs keeps the image in any case, and one that is stopped its layers.
     pub fn remove(
         &self,
         name: &str,
@@ -32,11 +31,9 @@ impl Images {
                 )));
             }
             let going = going_with(&reference, &references);
-            if going.len() == references.len() {
-                check_running(&id, &users)?;
-            }
             self.untag(going.iter().copied(), &mut removed)?;
-            if going.len() < references.len() {
+            // What runs keeps the image, though not its name.
+            if going.len() < references.len() || users.iter().any(|user| user.running) {
                 return Ok(removed);
             }
         } else {

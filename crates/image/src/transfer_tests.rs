@@ -290,7 +290,7 @@ impl Lab {
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.directories(), 0);
         assert_eq!(self.store.content().list().unwrap(), []);
-        assert!(self.images.list().unwrap().is_empty());
+        assert!(self.images.summaries().unwrap().is_empty());
         let ingest = self.directory.path().join("data/content/ingest");
         assert_eq!(std::fs::read_dir(ingest).unwrap().count(), 0);
     }
@@ -631,5 +631,5 @@ fn an_index_that_is_here_whole_goes_out_whole() {
     let other = Lab::new();
     let pulled = other.pull_with(&second, "other.test/app:1", &options, &Cancel::new()).unwrap();
     assert_eq!(pulled.digest, all.digest);
-    assert_eq!(other.images.list().unwrap().len(), 2);
+    assert_eq!(other.images.summaries().unwrap().len(), 2);
 }

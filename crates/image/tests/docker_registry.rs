@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use ponton_archive::header::{Header, Kind};
@@ -17,54 +15,26 @@ use ponton_oci::reference::Reference;
 use ponton_registry::{Client, Config, Credentials, Proxy};
 use ponton_snapshot::{Driver, Snapshots, Trash};
 use ponton_store::Store;
+use ponton_testkit::registry::Process;
 use tokio::runtime::Runtime;
 
 /// A docker-registry with a store of its own; both end with the value.
 struct Registry {
-    address: SocketAddr,
-    process: Child,
+    process: Process,
     runtime: Runtime,
     _folder: tempfile::TempDir,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Registry {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("config.yml");
-        let store = folder.path().join("store");
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
-            store.display()
-        );
-        fs::write(&config, text).unwrap();
-        let mut process = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("docker-registry is installed by scripts/install-deps.sh test");
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = log.by_ref().find_map(|line| {
-            let line = line.unwrap();
-            line.split("listening on ").nth(1)?.split(['"', ',']).next()?.parse().ok()
-        });
-        // What it says further is read, so that it never waits for a reader.
-        std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+        let process = Process::start(Command::new("docker-registry"), folder.path(), "127.0.0.1:0", "");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let address = address.expect("docker-registry says where it listens");
-        Self { address, process, runtime: runtime.unwrap(), _folder: folder }
+        Self { process, runtime: runtime.unwrap(), _folder: folder }
     }
 
     fn reference(&self, name: &str) -> Reference {
-        Reference::parse(&format!("{}/{name}", self.address)).unwrap()
+        Reference::parse(&format!("{}/{name}", self.process.address())).unwrap()
     }
 
     fn repository(&self, reference: &Reference) -> Arc<dyn Remote> {
