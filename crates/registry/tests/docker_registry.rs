@@ -5,10 +5,9 @@
 mod server;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +17,7 @@ use ponton_oci::digest::Digest;
 use ponton_oci::media_type;
 use ponton_oci::reference::Reference;
 use ponton_registry::{Client, Config, Credentials, Error, Fetched, Limits, Proxy, Repository, TagOrDigest};
+use ponton_testkit::registry::Process;
 use server::{client, descriptor, limits, noise, read, repository, user};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,15 +25,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// A docker-registry with a store of its own; both end with the value.
 struct DockerRegistry {
     address: SocketAddr,
+    _process: Process,
     folder: tempfile::TempDir,
-    process: Child,
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// "me" with the password "secret".
@@ -46,9 +39,13 @@ impl DockerRegistry {
 
     /// With TLS, a password, and the authority's certificate in `<folder>/ca.crt`.
     fn encrypted() -> Self {
+        Self::with_certificate(|| certificate("127.0.0.1"))
+    }
+
+    fn with_certificate(make: impl FnOnce() -> (String, String, String)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let (authority, certificate, key) = certificate("127.0.0.1");
+        let (authority, certificate, key) = make();
         fs::write(at("ca.crt"), authority).unwrap();
         fs::write(at("registry.crt"), certificate).unwrap();
         fs::write(at("registry.key"), key).unwrap();
@@ -62,30 +59,8 @@ impl DockerRegistry {
     }
 
     fn with(folder: tempfile::TempDir, more: &str) -> Self {
-        let config = folder.path().join("config.yml");
-        let store = folder.path().join("store");
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
-             http:\n  addr: 127.0.0.1:0\n{more}",
-            store.display()
-        );
-        fs::write(&config, text).unwrap();
-        let mut process = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("docker-registry is installed by scripts/install-deps.sh test");
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = log.by_ref().find_map(|line| {
-            let line = line.unwrap();
-            let at = line.split("listening on ").nth(1)?;
-            at.split(['"', ',']).next()?.parse().ok()
-        });
-        // What it says further is read, so that it never waits for a reader.
-        std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { address: address.expect("docker-registry says where it listens"), folder, process }
+        let process = Process::start(Command::new("docker-registry"), folder.path(), "127.0.0.1:0", more);
+        Self { address: process.address(), _process: process, folder }
     }
 
     fn repository(&self, client: &Client, name: &str) -> Repository {
@@ -269,6 +244,27 @@ async fn what_is_pushed_comes_back_encrypted_and_with_a_password() {
         assert!(matches!(push(&repository, b"x").await, Err(Error::Unauthorized { .. })));
     }
     round_trip(&repository(&client, registry.address, user("me", "secret"))).await;
+}
+
+/// `openssl req -x509` makes such, and calls them authorities.
+#[tokio::test]
+async fn a_server_may_be_its_own_authority() {
+    for (host, expected) in [("127.0.0.1", true), ("elsewhere.example", false)] {
+        let registry = DockerRegistry::with_certificate(|| {
+            use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let certificate = params.self_signed(&key).unwrap().pem();
+            (certificate.clone(), certificate, key.serialize_pem())
+        });
+        let name = registry.address.to_string();
+        let login = registry.trusting_client().login(&name, &user("me", "secret")).await;
+        match expected {
+            true => drop(login.unwrap()),
+            false => assert!(matches!(login, Err(Error::Certificate { .. })), "{login:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ pub struct Daemon {
     namespace: Arc<Namespace>,
     child: Option<Child>,
     flags: Vec<String>,
-    small_disk: Option<String>,
+    mounts: Option<String>,
 }
 
 impl Daemon {
@@ -104,17 +104,19 @@ impl Daemon {
 
     /// Starts a daemon with an empty store and more flags.
     pub fn start_empty(flags: &[&str]) -> Self {
-        Self::start_with(flags, None)
+        Self::start_in(Namespace::new(), flags, None)
     }
 
-    fn start_with(flags: &[&str], small_disk: Option<&str>) -> Self {
+    /// Starts a daemon in a network namespace that is there already; `mounts` is a shell script that runs before it, in
+    /// a mount namespace of the daemon's own. `$DATA` is its data root.
+    pub fn start_in(namespace: Arc<Namespace>, flags: &[&str], mounts: Option<&str>) -> Self {
         let dir = tempfile::Builder::new().prefix("ponton-test-").tempdir().expect("a temporary directory");
         let mut daemon = Self {
             dir,
-            namespace: Namespace::new(),
+            namespace,
             child: None,
             flags: flags.iter().map(ToString::to_string).collect(),
-            small_disk: small_disk.map(str::to_owned),
+            mounts: mounts.map(str::to_owned),
         };
         daemon.spawn();
         daemon
@@ -122,7 +124,15 @@ impl Daemon {
 
     /// Starts a daemon whose data root is a tmpfs of `size`, seen by the daemon's mount namespace alone.
     pub fn start_in_small_disk(size: &str) -> Self {
-        Self::start_with(&[], Some(size))
+        let script = format!("mkdir -p \"$DATA\" && mount -t tmpfs -o size={size} none \"$DATA\"");
+        Self::start_in(Namespace::new(), &[], Some(&script))
+    }
+
+    /// A command that sees what the daemon has mounted.
+    pub fn in_mounts(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid())).arg("--").arg(program);
+        command
     }
 
     /// Starts the daemon's process, and waits for its first answer.
@@ -155,15 +165,13 @@ impl Daemon {
         let log =
             File::options().create(true).append(true).open(self.path("daemon.log")).expect("daemon.log");
         let ponton = binaries().join("ponton");
-        let mut command = match &self.small_disk {
+        let mut command = match &self.mounts {
             None => self.in_namespace(&ponton),
-            Some(size) => {
+            Some(script) => {
                 let mut command = self.in_namespace(Path::new("unshare"));
-                let data = self.text("data");
-                let script = format!(
-                    "mkdir -p {data} && mount -t tmpfs -o size={size} none {data} && exec \"$0\" \"$@\""
-                );
+                let script = format!("{script} && exec \"$0\" \"$@\"");
                 command.args(["--mount", "--", "sh", "-c", &script]).arg(&ponton);
+                command.env("DATA", self.path("data"));
                 command
             }
         };

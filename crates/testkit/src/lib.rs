@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod api;
+pub mod cut;
 pub mod daemon;
 pub mod image;
 pub mod leak;
@@ -22,6 +23,7 @@ pub mod terminal;
 pub mod wait;
 
 pub use api::{Answer, Api};
+pub use cut::CuttingProxy;
 pub use daemon::{Daemon, Ran};
 pub use namespace::Namespace;
 pub use peer::Peer;

@@ -1,9 +1,13 @@
 //! Network namespaces that daemons, registries and clients of one test share.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace with the loopback interface up. It goes with its last owner.
 #[derive(Debug)]
@@ -38,6 +42,15 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg("--").arg(program);
         command
+    }
+
+    /// Runs work on a thread that lives in it; so do the threads that it starts.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the network namespace");
+        std::thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+            work();
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 //! Debian's docker-registry, for tests that push and pull.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -18,10 +19,71 @@ pub const PASSWORD: &str = "secret";
 /// bcrypt of [`PASSWORD`], the only kind of hash that the registry takes.
 const HASH: &str = "$2b$04$5Ea2uAietOG0az/JStVqiOnxgUEGqTZozh3mMpWZUl6nG8f/N9Q/K";
 
+/// A docker-registry whose files are in a folder. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    address: SocketAddr,
+}
+
+impl Process {
+    /// Starts `program` (which is docker-registry, in whichever namespace) on an address; port 0 is any. `more` are lines
+    /// of its configuration that come below `http:`.
+    pub fn start(mut program: Command, folder: &Path, address: &str, more: &str) -> Self {
+        let config = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: info}}\n\
+             storage: {{filesystem: {{rootdirectory: {}/data}}, delete: {{enabled: true}}}}\n\
+             http:\n  addr: {address}\n{more}",
+            folder.display()
+        );
+        fs::write(folder.join("config.yml"), config).expect("config.yml");
+        let log = folder.join("log");
+        let output = File::create(&log).expect("log");
+        let child = program
+            .args(["serve", "config.yml"])
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("clone of the log"))
+            .stderr(output)
+            .spawn()
+            .expect("docker-registry: run scripts/install-deps.sh test");
+        let mut process = Self { child, log, address: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        process.address = wait::until("the registry to listen", || {
+            let ended = process.child.try_wait().expect("wait");
+            let text = process.log();
+            assert!(ended.is_none(), "the registry ended: {text}");
+            text.split("listening on ").nth(1)?.split_once(['"', ','])?.0.parse().ok()
+        });
+        process
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the registry's log\n{}", self.log());
+        }
+        let _ = kill_process(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
 /// A registry on loopback in a network namespace of a test, where no port is anybody else's.
 pub struct Registry {
+    /// Ends before its files go.
+    process: Process,
     dir: TempDir,
-    child: Child,
     namespace: Arc<Namespace>,
     address: &'static str,
     is_locked: bool,
@@ -46,45 +108,25 @@ impl Registry {
     fn start(namespace: &Arc<Namespace>, address: &'static str, more: &str, is_locked: bool) -> Self {
         let dir =
             tempfile::Builder::new().prefix("ponton-registry-").tempdir().expect("a temporary directory");
-        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect(name);
-        write(
-            "config.yml",
-            &format!(
-                "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: info}}\n\
-                 storage: {{filesystem: {{rootdirectory: {}/data}}, delete: {{enabled: true}}}}\n\
-                 http:\n  addr: {address}\n{more}",
-                dir.path().display()
-            ),
-        );
-        write("users", &format!("{USER}:{HASH}\n"));
+        fs::write(dir.path().join("users"), format!("{USER}:{HASH}\n")).expect("users");
         certify(dir.path());
-        let log = File::create(dir.path().join("log")).expect("log");
-        let child = namespace
-            .command("docker-registry")
-            .args(["serve", "config.yml"])
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("clone of the log"))
-            .stderr(log)
-            .spawn()
-            .expect("docker-registry: run scripts/install-deps.sh test");
-        let mut registry = Self { dir, child, namespace: namespace.clone(), address, is_locked };
-        wait::until("the registry to listen", || {
-            let ended = registry.child.try_wait().expect("wait");
-            assert!(ended.is_none(), "the registry ended: {}", registry.log());
-            registry.log().contains("listening on").then_some(())
-        });
-        registry
+        let process = Process::start(namespace.command("docker-registry"), dir.path(), address, more);
+        Self { dir, process, namespace: namespace.clone(), address, is_locked }
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        self.process.log()
     }
 
     /// `127.0.0.1:<port>`.
     pub fn address(&self) -> &'static str {
         self.address
+    }
+
+    /// The certificate of a [locked](Self::locked) one.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("server.pem")
     }
 
     /// The reference of an image in this registry.
@@ -138,14 +180,4 @@ fn certify(dir: &Path) {
     ]);
     openssl.args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]);
     run(openssl.args(["-keyout", "key.pem", "-out", "server.pem"]).current_dir(dir), b"").ok();
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- the registry's log\n{}", self.log());
-        }
-        let _ = kill_process(Pid::from_child(&self.child), Signal::KILL);
-        let _ = self.child.wait();
-    }
 }
