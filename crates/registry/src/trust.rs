@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use hyper::Uri;
 use ipnet::IpNet;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
 use crate::error::{Error, Result};
@@ -117,13 +119,15 @@ impl Trust {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         } else {
             let mut roots = self.host_roots().as_ref().clone();
-            roots.add_parsable_certificates(authorities);
+            roots.add_parsable_certificates(authorities.iter().cloned());
             if roots.is_empty() {
                 return Err("this host has no certificates of authorities to trust: install the package \
                             ca-certificates, or name a file of them in SSL_CERT_FILE"
                     .to_owned());
             }
-            builder.with_root_certificates(roots)
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+            let chains = chains.build().map_err(|error| error.to_string())?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Known { chains, authorities }))
         };
         match own.into_iter().find_map(|own| own.client) {
             None => Ok(builder.with_no_client_auth()),
@@ -196,6 +200,59 @@ impl Certificates {
 fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
     certificates.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+/// Accepts what an authority has signed, and also the certificate of an authority itself, if it is for this
+/// server: it is what `openssl req -x509` makes, and users copy into `certs.d`.
+#[derive(Debug)]
+struct Known {
+    chains: Arc<WebPkiServerVerifier>,
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let verified = self.chains.verify_server_cert(server, others, name, ocsp, now);
+        match verified {
+            // This comes after its time was looked at.
+            Err(TlsError::InvalidCertificate(CertificateError::Other(reason)))
+                if reason.to_string() == "CaUsedAsEndEntity" && self.authorities.contains(server) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// Accepts every certificate: for registries that are configured as insecure.
