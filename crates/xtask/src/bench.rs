@@ -4,6 +4,8 @@
 //! measurement, so that what else the machine does falls on both alike. Each line is printed when it is known.
 //! No test depends on these figures.
 
+mod layered;
+mod registry;
 mod runtime;
 
 use std::path::{Path, PathBuf};
@@ -79,7 +81,11 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
         eprintln!("bench: runtime");
         runtime::run(&binaries);
     }
-    if only == ["runtime"] {
+    if wanted("registry") {
+        eprintln!("bench: registry");
+        registry::run(&binaries);
+    }
+    if !only.is_empty() && only.iter().all(|name| ["runtime", "registry"].contains(name)) {
         return ExitCode::SUCCESS;
     }
     let mut rows = Table::default();
