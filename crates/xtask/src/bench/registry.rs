@@ -15,7 +15,7 @@ use ponton_testkit::tar::Tar;
 use ponton_testkit::{Daemon, Namespace, Peer, Registry, image, wait};
 use serde_json::json;
 
-use super::{client, engine_processes, layered, median, timed};
+use super::{Client, client, engine_processes, layered, median, timed};
 
 /// Times that Ponton does what takes long.
 const TIMES: usize = 3;
@@ -70,7 +70,7 @@ fn line(what: &str, ours: &[Cost], peers: Peers, aim: &str) {
 
 /// A daemon, its client, and its processes.
 struct Side<'a> {
-    client: Box<dyn Fn(&[&str]) -> Command + 'a>,
+    client: Client<'a>,
     processes: Box<dyn Fn() -> Vec<u32> + 'a>,
 }
 
@@ -123,9 +123,9 @@ impl Podman<'_> {
         command
     }
 
-    fn cost(&self, args: &[&str]) -> Option<Cost> {
+    fn cost(&self, args: &[&str]) -> Cost {
         rest();
-        Some(Cost { seconds: timed(self.command(args)) / 1e3, memory: None })
+        Cost { seconds: timed(self.command(args)) / 1e3, memory: None }
     }
 }
 
@@ -216,9 +216,9 @@ impl Bench<'_> {
         (0..TIMES).map(time).collect()
     }
 
-    fn theirs(&self, args: &[&str]) -> Option<Cost> {
+    fn theirs(&self, args: &[&str]) -> Cost {
         rest();
-        Some(self.dockerd.cost(args))
+        self.dockerd.cost(args)
     }
 
     /// Until Ponton has removed, in the background, what it was told to.
@@ -230,15 +230,15 @@ impl Bench<'_> {
     }
 
     fn pull(&self, podman: &Podman, podman_zstd: &Podman, gzip: &Path) {
-        let dockerd = self.theirs(&["pull", "-q", GZIP]);
+        let dockerd = Some(self.theirs(&["pull", "-q", GZIP]));
         let size: u64 = layered::blobs(gzip).iter().map(|blob| fs::metadata(blob).expect("blob").len()).sum();
         let zstd = self.ours(&["pull", "-q", ZSTD], &["rmi", ZSTD]);
         self.ponton.run(&["rmi", ZSTD]);
-        let podman_zstd = podman_zstd.cost(&["pull", "-q", "--tls-verify=false", ZSTD]);
+        let podman_zstd = Some(podman_zstd.cost(&["pull", "-q", "--tls-verify=false", ZSTD]));
         let ours = self.ours(&["pull", "-q", GZIP], &["rmi", GZIP]);
         let peers = Peers {
             dockerd,
-            podman: podman.cost(&["pull", "-q", "--tls-verify=false", GZIP]),
+            podman: Some(podman.cost(&["pull", "-q", "--tls-verify=false", GZIP])),
             skopeo: Some(self.unpacked_by_umoci()),
         };
         let what = format!("pull, {} gzip layers, {} MB", layered::LAYERS, size / 1_000_000);
@@ -265,8 +265,8 @@ impl Bench<'_> {
         let ours = self.ours(&["save", "-o", &saved, GZIP], &[]);
         let theirs = self.path("theirs.tar");
         let peers = Peers {
-            dockerd: self.theirs(&["save", "-o", &theirs, GZIP]),
-            podman: podman.cost(&["save", "-q", "-o", &self.path("podman.tar"), GZIP]),
+            dockerd: Some(self.theirs(&["save", "-o", &theirs, GZIP])),
+            podman: Some(podman.cost(&["save", "-q", "-o", &self.path("podman.tar"), GZIP])),
             skopeo: None,
         };
         line("save", &ours, peers, "4x");
@@ -276,8 +276,8 @@ impl Bench<'_> {
         timed(podman.command(&["create", "--network", "none", "--name", "exported", GZIP]));
         let ours = self.ours(&["export", "-o", &exported, "exported"], &[]);
         let peers = Peers {
-            dockerd: self.theirs(&["export", "-o", &theirs, "exported"]),
-            podman: podman.cost(&["export", "-o", &self.path("podman-exported.tar"), "exported"]),
+            dockerd: Some(self.theirs(&["export", "-o", &theirs, "exported"])),
+            podman: Some(podman.cost(&["export", "-o", &self.path("podman-exported.tar"), "exported"])),
             skopeo: None,
         };
         line("export", &ours, peers, "4x");
@@ -287,8 +287,8 @@ impl Bench<'_> {
         timed(podman.command(&["rm", "exported"]));
         let ours = self.ours(&["import", &big, "imported:1"], &["rmi", "imported:1"]);
         let peers = Peers {
-            dockerd: self.theirs(&["import", &big, "imported:1"]),
-            podman: podman.cost(&["import", "-q", &big, "imported:1"]),
+            dockerd: Some(self.theirs(&["import", &big, "imported:1"])),
+            podman: Some(podman.cost(&["import", "-q", &big, "imported:1"])),
             skopeo: None,
         };
         line("import, one layer", &ours, peers, "4x");
@@ -299,8 +299,8 @@ impl Bench<'_> {
         self.dockerd.run(&["tag", GZIP, &name("dockerd")]);
         timed(podman.command(&["tag", GZIP, &name("podman")]));
         let peers = Peers {
-            dockerd: self.theirs(&["push", "-q", &name("dockerd")]),
-            podman: podman.cost(&["push", "-q", "--tls-verify=false", &name("podman")]),
+            dockerd: Some(self.theirs(&["push", "-q", &name("dockerd")])),
+            podman: Some(podman.cost(&["push", "-q", "--tls-verify=false", &name("podman")])),
             skopeo: None,
         };
         let saved = self.path("saved.tar");
@@ -396,8 +396,8 @@ impl Bench<'_> {
             }
         }
         let peers = Peers {
-            dockerd: self.theirs(&["rmi", "imported:1"]),
-            podman: podman.cost(&["rmi", "imported:1"]),
+            dockerd: Some(self.theirs(&["rmi", "imported:1"])),
+            podman: Some(podman.cost(&["rmi", "imported:1"])),
             skopeo: None,
         };
         line("rmi", &ours, peers, "10x dockerd");
