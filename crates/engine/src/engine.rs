@@ -32,6 +32,7 @@ pub struct Engine {
     pub(crate) network: Arc<Network>,
     pub(crate) shims: Arc<Shims>,
     pub(crate) events: Bus,
+    pub(crate) volumes: crate::volume::Volumes,
     /// Told when images came in.
     pub(crate) came_in: Arc<tokio::sync::Notify>,
     host: OnceLock<Host>,
@@ -114,6 +115,7 @@ impl Engine {
             network: Arc::new(Network::new(network)?),
             shims,
             events: Bus::new(),
+            volumes: crate::volume::Volumes::default(),
             came_in: Arc::default(),
             host: OnceLock::new(),
             facts: OnceLock::new(),

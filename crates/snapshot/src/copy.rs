@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,18 @@ fn copy(layers: &Merged, target: &Path) -> Result<()> {
         set_metadata(top, b".", &rustix::fs::fstat(top)?, &root, b".")
     });
     copied.map_err(Error::io("copy layers to", target))
+}
+
+/// Copies all that is in a directory to an empty one, with owners, modes, times, attributes and hard
+/// links, sharing blocks where the disk can; and the directory's own metadata. No link is followed.
+pub fn copy_tree(source: OwnedFd, target: &Path) -> Result<()> {
+    copy(&Merged::new(vec![source]), target)
+}
+
+/// Gives a directory another's owner, mode, attributes and times.
+pub fn copy_metadata(source: BorrowedFd<'_>, target: &Path) -> Result<(), Errno> {
+    let target = rustix::fs::open(target, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    set_metadata(source, b".", &rustix::fs::fstat(source)?, &target, b".")
 }
 
 struct Copier<'a> {
@@ -195,7 +207,7 @@ fn errno_of(error: &io::Error) -> Errno {
 
 /// Owner before mode before attributes: changing the owner clears setuid bits and capabilities.
 fn set_metadata(
-    source: &OwnedFd,
+    source: impl AsFd,
     source_name: &[u8],
     status: &Stat,
     to: &OwnedFd,
@@ -206,7 +218,7 @@ fn set_metadata(
     if file_type(status) != FileType::Symlink {
         rustix::fs::chmodat(to, name, Mode::from_raw_mode(status.st_mode), AtFlags::empty())?;
     }
-    copy_xattrs(&path_of(source, source_name), &path_of(to, name))?;
+    copy_xattrs(&path_of(&source, source_name), &path_of(to, name))?;
     let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     let times = Timestamps {
         last_access: time(status.st_atime, status.st_atime_nsec),

@@ -35,6 +35,7 @@ use ponton_oci::digest::ChainId;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, ChangeKind};
+pub use copy::{copy_metadata, copy_tree};
 pub use driver::Driver;
 pub use layer::LayerWriter;
 pub use snapshots::{DriverStatus, Snapshots};

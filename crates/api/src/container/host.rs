@@ -238,6 +238,10 @@ pub struct Mount {
     pub tmpfs_options: Option<TmpfsOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_options: Option<ClusterOptions>,
+    /// As whom the owners of its files are seen; Ponton's own. Empty to map the container's user onto the
+    /// owner of the source.
+    #[serde(rename = "IDMap", skip_serializing_if = "Option::is_none")]
+    pub id_map: Option<String>,
 }
 
 /// Options of a bind mount.

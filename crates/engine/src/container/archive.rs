@@ -17,6 +17,7 @@ use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::request::{ByteSource, PutOptions, Stream};
 use crate::stream;
+use crate::volume::Temporary;
 
 impl Engine {
     /// What a path in a container is.
@@ -24,7 +25,7 @@ impl Engine {
         let container = self.find(name)?;
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         blocking(move || {
-            let root = engine.root_of(&container)?;
+            let (root, _volumes) = engine.root_of(&container)?;
             let stat = copy::stat(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
             Ok(api_stat(stat))
         })
@@ -35,13 +36,15 @@ impl Engine {
     pub async fn archive_get(self: &Arc<Self>, name: &str, path: &str) -> Result<(PathStat, Stream<Bytes>)> {
         let container = self.find(name)?;
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
-        let source = blocking(move || {
-            let root = engine.root_of(&container)?;
-            copy::get(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))
+        let (source, volumes) = blocking(move || {
+            let (root, volumes) = engine.root_of(&container)?;
+            let source = copy::get(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
+            Ok((source, volumes))
         })
         .await?;
         let stat = api_stat(source.stat.clone());
         let stream = stream::written(move |writer| {
+            let _volumes = volumes;
             source.write(writer).map(|_| ()).map_err(|error| Error::failed("write archive", error))
         });
         Ok((stat, stream))
@@ -65,7 +68,7 @@ impl Engine {
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let reader = stream::reader(body);
         blocking(move || {
-            let root = engine.root_of(&container)?;
+            let (root, _volumes) = engine.root_of(&container)?;
             let failed = |error| refused(&name, &path, error);
             let decoder = Decoder::new(BufReader::new(reader)).map_err(failed)?;
             copy::put(&root, Path::new(&path), BufReader::new(decoder), options).map_err(failed)?;
@@ -76,16 +79,21 @@ impl Engine {
     }
 
     /// The root of a container's file system, with its volumes and binds: that of its process when
-    /// it runs, else mounted for as long as the descriptor is open.
-    fn root_of(&self, container: &Container) -> Result<Root> {
+    /// it runs, else mounted for as long as what is returned lives.
+    fn root_of(&self, container: &Container) -> Result<(Root, Temporary)> {
         let view = container.view();
         if let Some(pid) = view.life.pid() {
             let path = PathBuf::from(format!("/proc/{pid}/root"));
-            return Root::open(&path).map_err(|error| Error::failed("open the container's root", error));
+            let root = Root::open(&path);
+            let root = root.map_err(|error| Error::failed("open the container's root", error))?;
+            return Ok((root, Temporary::default()));
         }
         let root = Root::from_fd(mount_snapshot(&self.snapshotter.mounts(&container.id)?)?);
-        attach_points(&root, &view.settings.mounts)?;
-        Ok(root)
+        let user = format!("cp {}", crate::id::generate()?);
+        let volumes = Temporary(self.use_volumes(&view.settings, &user)?);
+        let found = self.find_sources(&view.settings)?;
+        attach_points(&root, &view.settings.mounts, &found.sources)?;
+        Ok((root, volumes))
     }
 }
 
@@ -94,6 +102,7 @@ fn check_writable(settings: &Settings, path: &str) -> Result<()> {
     let point = settings
         .mounts
         .iter()
+        .map(|point| &point.shown)
         .filter(|point| Path::new(path).starts_with(&point.destination))
         .max_by_key(|point| point.destination.len());
     match point {

@@ -32,6 +32,8 @@ impl Engine {
         let (settings, image, warnings) = self.settle(platform, request).await?;
         let id = settings.id.clone();
         let name = self.reserve_name(name, &id)?;
+        // Until the container is among those that use them.
+        let holds = self.hold_volumes(&settings);
         let made = {
             let engine = Arc::clone(self);
             let (settings, name) = (Arc::clone(&settings), name.clone());
@@ -42,10 +44,13 @@ impl Engine {
             // What was made before the failure; what was not there is no failure.
             let _ = self.snapshotter.remove(&id);
             self.discard(&self.container_directory(&id));
+            drop(holds);
+            self.unmake_volumes(&settings);
             return Err(error);
         }
         let container = Task::spawn(self, name, settings, Saved::default());
         self.enter(Arc::clone(&container));
+        drop(holds);
         super::emit(self, &id, &container.view(), "create", &[]);
         Ok(CreateResponse { id, warnings })
     }
@@ -107,7 +112,7 @@ impl Engine {
 
     /// Makes what a container has on disk; its record is the last of it.
     fn make(&self, name: &str, settings: &Settings, image: &Image) -> Result<()> {
-        self.make_volumes(settings)?;
+        self.make_volumes(settings, image)?;
         self.snapshotter.prepare(&settings.id, image.chain.last())?;
         let directory = self.container_directory(&settings.id);
         crate::shim::make_private(&directory.join("log"))?;

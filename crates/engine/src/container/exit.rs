@@ -92,6 +92,7 @@ impl Task {
 
     /// Gives back what only a run needs.
     pub(super) async fn release(&mut self) {
+        self.release_volumes().await;
         let Some(record) = self.view.endpoint.take() else { return };
         self.released = Some(record.clone());
         let network = Arc::clone(&self.engine.network);
@@ -106,6 +107,7 @@ impl Task {
         if let Some(record) = self.released.take() {
             self.emit_network("disconnect", &record);
         }
+        self.emit_volumes_released();
     }
 
     /// The shim with this number is gone: a successor takes over.

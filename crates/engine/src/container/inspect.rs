@@ -60,7 +60,7 @@ impl Engine {
                 ..settings.host_config.clone()
             },
             graph_driver: GraphDriver { data: None, name: settings.driver.clone() },
-            mounts: settings.mounts.clone(),
+            mounts: settings.mounts_shown(),
             config: settings.config.clone(),
             network_settings: network_settings(view),
             ..Inspect::default()

@@ -96,7 +96,7 @@ impl Engine {
                 annotations: settings.host_config.annotations.clone(),
             },
             network_settings: SummaryNetworkSettings { networks },
-            mounts: settings.mounts.clone(),
+            mounts: settings.mounts_shown(),
             ..Summary::default()
         }
     }
@@ -146,7 +146,7 @@ impl<'a> Wanted<'a> {
                     || view.endpoint.as_ref().is_some_and(|endpoint| endpoint.network_id == network)
             })
             && filters.matches("volume", |volume| {
-                settings.mounts.iter().any(|mount| {
+                settings.mounts.iter().map(|point| &point.shown).any(|mount| {
                     mount.name == volume || mount.destination == volume || mount.source == volume
                 })
             })

@@ -23,6 +23,7 @@ mod recover;
 mod remove;
 mod root;
 mod settings;
+mod sources;
 mod start;
 mod stats;
 mod stop;
@@ -42,8 +43,8 @@ use crate::lifecycle::Life;
 
 pub(crate) use attach::{detach_keys, write_all};
 pub(crate) use exit::route;
-pub(crate) use mounts::check_volume_name;
 pub(crate) use process::resize;
+pub(crate) use root::mount_snapshot;
 pub(crate) use settings::{Saved, Settings};
 pub(crate) use start::{size, split};
 pub(crate) use stats::memory_total;

@@ -13,6 +13,7 @@ use ponton_snapshot::Mount;
 use ponton_sys::pidfd;
 
 use super::link::Linked;
+use super::sources::Found;
 use super::{Container, Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub(super) struct Surroundings {
     joined: Joined,
     /// Variables that tell of linked containers.
     links: Vec<String>,
+    /// Where mounts come from.
+    pub(super) mounts: Found,
     /// Descriptors that `joined` names: a plan is good as long as they are open.
     held: Vec<OwnedFd>,
 }
@@ -32,7 +35,14 @@ impl Engine {
     /// A container's runtime plan as text.
     pub async fn plan(self: &Arc<Self>, name: &str) -> Result<String> {
         let container = self.find(name)?;
-        let plan = container.change(|task| Box::pin(async move { task.plan(&task.surroundings()?) })).await?;
+        let plan = container.change(|task| {
+            Box::pin(async move {
+                let mut around = task.surroundings()?;
+                around.mounts = task.engine.find_sources(task.settings())?;
+                task.plan(&around)
+            })
+        });
+        let plan = plan.await?;
         Ok(plan.to_string())
     }
 
@@ -85,6 +95,7 @@ impl Engine {
             config: &settings.config,
             host_config: &settings.host_config,
             mounts: &settings.mounts,
+            sources: &around.mounts.sources,
             files: Files { hostname: &hostname, hosts: &hosts, resolv_conf: &resolv_conf },
             init,
             joined: &around.joined,

@@ -43,6 +43,7 @@ impl Task {
         }
         let (pidfd, stdio) = start::split(fds, self.id())?;
         self.run = Some(Run { shim, pidfd, stdio, root: None });
+        self.keep_volumes();
         let pid = status.pid as i32;
         if self.view.life.pid() != Some(pid) {
             // Killed between the start and its record.
@@ -98,6 +99,7 @@ impl Task {
             match self.adopt(Run { shim, pidfd, stdio, root: None }).await {
                 Ok(run) => {
                     self.run = Some(run);
+                    self.keep_volumes();
                     return Ok(());
                 }
                 Err(error) => tracing::error!(%error, container = self.id(), "adopt container"),

@@ -85,7 +85,7 @@ impl Task {
     pub(super) async fn erase(&mut self) -> Result<()> {
         let id = self.id().to_owned();
         self.remove_volumes |= self.settings().host_config.auto_remove;
-        if self.remove_volumes && self.settings().mounts.iter().any(|mount| mount.r#type == "volume") {
+        if self.remove_volumes && super::mounts::volumes(self.settings()).next().is_some() {
             // If the daemon dies half-way, the next one must know that the volumes go too.
             self.save()?;
             self.remove_anonymous_volumes();
@@ -129,11 +129,10 @@ impl Task {
     }
 
     fn remove_anonymous_volumes(&self) {
-        for mount in &self.settings().mounts {
-            if mount.r#type == "volume"
-                && let Err(error) = self.engine.remove_volume_if_anonymous(&mount.name, self.id())
-            {
-                tracing::warn!(error = chain(&error), volume = mount.name, "remove anonymous volume");
+        for point in super::mounts::volumes(self.settings()) {
+            let name = &point.shown.name;
+            if let Err(error) = self.engine.remove_volume_if_anonymous(name, self.id()) {
+                tracing::warn!(error = chain(&error), volume = name, "remove anonymous volume");
             }
         }
     }

@@ -6,16 +6,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ponton_api::container::MountPoint;
 use ponton_snapshot::Mount;
 use ponton_sys::path::Root;
 use ponton_sys::{mount, overlay};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
+use crate::spec::Sources;
+use crate::spec::point::Point;
 
 /// Mounts a snapshot.
-pub(super) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
+pub(crate) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
     let [root] = mounts else {
         return Err(Error::not_implemented("a root file system of several mounts is not implemented"));
     };
@@ -26,16 +27,23 @@ pub(super) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
 }
 
 /// Attaches volumes and binds inside a detached root; the kernel can do that from 6.15 on.
-pub(super) fn attach_points(root: &Root, points: &[MountPoint]) -> Result<()> {
-    for point in points {
-        let source = Path::new(&point.source);
+pub(super) fn attach_points(root: &Root, points: &[Point], sources: &Sources) -> Result<()> {
+    for point in points.iter().filter(|point| point.shown.r#type != "tmpfs") {
+        let found = sources.get(&point.shown.destination);
+        if let Some(options) = found.and_then(|found| found.overlay.as_ref()) {
+            let target = root.mkdir_all(&point.shown.destination, 0o755)?;
+            mount::attach(overlay::mount("overlay", options, mount::MOUNT_ATTR_RDONLY)?, target)?;
+            continue;
+        }
+        let path = found.map(|found| &found.path).filter(|path| !path.is_empty());
+        let source = Path::new(path.unwrap_or(&point.shown.source));
         let failed = |error: std::io::Error| Error::failed(format!("open {}", source.display()), error);
         let file = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed(errno.into()))?;
         let status = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let target = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Directory => root.mkdir_all(&point.destination, 0o755)?,
-            _ => root.create_file_all(&point.destination, 0o644)?,
+            FileType::Directory => root.mkdir_all(&point.shown.destination, 0o755)?,
+            _ => root.create_file_all(&point.shown.destination, 0o644)?,
         };
         let mounted = mount::clone_tree(&file, c"", true)?;
         mount::attach(mounted, target)?;

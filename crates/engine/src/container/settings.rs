@@ -6,6 +6,7 @@ use ponton_network::EndpointRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{Life, Policy, Restart};
+use crate::spec::point::Point;
 
 /// What was decided at its creation. Only `update` changes any of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,8 +23,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) host_config: HostConfig,
     pub(crate) networking: NetworkingConfig,
-    /// Binds and volumes, in order.
-    pub(crate) mounts: Vec<MountPoint>,
+    /// Binds, volumes and other mount points, in order.
+    pub(crate) mounts: Vec<Point>,
     /// What it is linked to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) links: Vec<super::link::Link>,
@@ -32,6 +33,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// The mount points as they are shown.
+    pub(crate) fn mounts_shown(&self) -> Vec<MountPoint> {
+        self.mounts.iter().map(|point| point.shown.clone()).collect()
+    }
+
     /// What they say about its life.
     pub(crate) fn policy(&self) -> Policy {
         let policy = &self.host_config.restart_policy;

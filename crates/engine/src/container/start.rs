@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
-use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, LogFile, LogFormat, LogTarget, Reply, Request, Size, Start};
+use ponton_runtime::shim::protocol::{
+    Failure, FailureKind, FdRole, LogFile, LogFormat, LogTarget, Reply, Request, Size, Start,
+};
 
 use super::Task;
 use super::task::Run;
@@ -83,7 +85,8 @@ impl Task {
     async fn run_process(&mut self) -> Result<Launched, LaunchError> {
         let endpoint = self.connect().await?;
         self.write_hosts(&endpoint.record)?;
-        let around = self.surroundings()?;
+        let mut around = self.surroundings()?;
+        around.mounts = self.take_volumes().await?;
         let plan = self.plan(&around)?;
         // If the daemon dies from here on, the next one finds what the container has got.
         self.cgroup = plan.cgroup().map(str::to_owned);

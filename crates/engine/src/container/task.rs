@@ -17,6 +17,7 @@ use crate::error::{Error, Result, chain};
 use crate::exec::Execs;
 use crate::lifecycle::{self, Effect, Event};
 use crate::shim::Shim;
+use crate::volume::Using;
 
 /// What is held while the container runs.
 pub(crate) struct Run {
@@ -39,6 +40,10 @@ pub(crate) struct Task {
     pub(crate) run: Option<Run>,
     /// The endpoint that was given back, and of which the event stream was not told.
     pub(crate) released: Option<ponton_network::EndpointRecord>,
+    /// The volumes of the present run.
+    pub(crate) volumes: Vec<Using>,
+    /// The run had volumes that were given back, and of which the event stream was not told.
+    pub(crate) volumes_released: bool,
     /// Clients that came before the start.
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
@@ -77,6 +82,8 @@ impl Task {
             cgroup,
             run: None,
             released: None,
+            volumes: Vec::new(),
+            volumes_released: false,
             attaches: Vec::new(),
             forgetting: None,
             saved: true,

@@ -11,6 +11,7 @@ mod registry;
 mod remove;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use ponton_api::filters::Filters;
@@ -19,6 +20,7 @@ use ponton_oci::digest::ImageId;
 use ponton_oci::platform::Platform;
 use ponton_oci::reference::Reference;
 
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -26,7 +28,11 @@ impl Engine {
     /// The containers that use an image.
     pub(crate) fn image_users(&self, id: &ImageId) -> Vec<User> {
         let id = id.to_string();
-        let users = self.all().into_iter().filter(|container| container.view().settings.image == id);
+        let uses = |container: &Arc<Container>| {
+            let view = container.view();
+            view.settings.image == id || view.settings.mounts.iter().any(|point| point.details.image == id)
+        };
+        let users = self.all().into_iter().filter(uses);
         users
             .map(|user| User { container: user.id.clone(), running: user.view().life.is_running() })
             .collect()

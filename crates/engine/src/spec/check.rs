@@ -111,10 +111,8 @@ fn modes(host: &HostConfig) -> Result<()> {
 }
 
 fn unbuilt(host: &HostConfig) -> Result<()> {
-    let asked = [
-        ("storage options (--storage-opt)", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty())),
-        ("volume drivers other than local", !matches!(host.volume_driver.as_str(), "" | "local")),
-    ];
+    let asked =
+        [("storage options (--storage-opt)", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty()))];
     if let Some((what, _)) = asked.into_iter().find(|(_, is_asked)| *is_asked) {
         return Err(Error::not_implemented(format!("{what} are not implemented")));
     }

@@ -14,8 +14,10 @@ mod capability;
 mod cdi;
 mod check;
 mod device;
+pub mod idmap;
 mod mount;
 mod network;
+pub mod point;
 mod process;
 mod resource;
 mod security;
@@ -28,16 +30,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ponton_api::container::{Config, HostConfig, MountPoint};
+use ponton_api::container::{Config, HostConfig};
 use ponton_oci::runtime::{Linux, Namespace, NamespaceType, Root, Seccomp, Spec, VERSION};
 use ponton_runtime::seccomp::{self, Profile, Target};
 
 use crate::error::{Error, Result};
+use point::Point;
 use security::{SeccompChoice, Security};
 
 pub use cdi::Registry as Cdi;
 pub use check::{check, limits as check_limits};
 pub use device::HostDevices;
+pub use mount::{Source, Sources};
 pub use network::{bare_address, check_network, parse_link};
 pub use process::{exec, group_names};
 pub use resource::{limits, resources};
@@ -140,8 +144,10 @@ pub struct SpecInput<'a> {
     pub config: &'a Config,
     /// The request's host part.
     pub host_config: &'a HostConfig,
-    /// Binds and volumes.
-    pub mounts: &'a [MountPoint],
+    /// Binds, volumes and images.
+    pub mounts: &'a [Point],
+    /// What of them was looked up.
+    pub sources: &'a Sources,
     /// The container's own files.
     pub files: Files<'a>,
     /// The init program on the host, where the container is to have one.

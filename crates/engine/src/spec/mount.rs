@@ -1,11 +1,14 @@
 //! Mounts: the ones that every container has, its files, binds, volumes and tmpfs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use ponton_api::container::{HostConfig, Mount as ApiMount, MountPoint};
+use ponton_api::container::{HostConfig, Mount as ApiMount};
 use ponton_oci::runtime::Mount;
 
 use super::SpecInput;
+use super::idmap::IdMaps;
+use super::point::{Point, check_target};
 use super::security::Security;
 use crate::error::{Error, Result};
 
@@ -14,11 +17,30 @@ const SHM_SIZE: i64 = 64 << 20;
 const SHM: &str = "/dev/shm";
 const MQUEUE: &str = "/dev/mqueue";
 
+/// Where mounts come from that were looked up for one start, by destination.
+pub type Sources = BTreeMap<String, Source>;
+
+/// What a start found a mount point to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The path that is bound; empty for the mount point's own.
+    pub path: String,
+    /// The options of an overlay, where it is one that is mounted and not a path.
+    pub overlay: Option<Vec<String>>,
+    /// How the ids of its files are mapped.
+    pub id_maps: Option<IdMaps>,
+}
+
 /// All mounts of a container, in the order in which they are made.
 pub(super) fn mounts(input: &SpecInput<'_>, security: &Security) -> Result<Vec<Mount>> {
     let host = input.host_config;
     let mut own = files(input);
-    own.extend(input.mounts.iter().map(|point| bind(point, host)));
+    for point in input.mounts {
+        own.push(match point.shown.r#type.as_str() {
+            "tmpfs" => new_tmpfs(&point.shown.destination, &point.details.tmpfs)?,
+            _ => bind(point, input.sources.get(&point.shown.destination)),
+        });
+    }
     own.extend(tmpfs(host)?);
     own.extend(input.init.map(init));
     // One below another comes after it.
@@ -85,31 +107,39 @@ fn files(input: &SpecInput<'_>) -> Vec<Mount> {
     ]
     .into_iter()
     // What the user mounts there goes before.
-    .filter(|(_, target)| !input.mounts.iter().any(|point| point.destination == *target))
+    .filter(|(_, target)| !input.mounts.iter().any(|point| point.shown.destination == *target))
     .map(|(source, target)| host_bind(&source.display().to_string(), target, options))
     .collect()
 }
 
-/// A bind mount or volume.
-fn bind(point: &MountPoint, host: &HostConfig) -> Mount {
-    let asked =
-        host.mounts.iter().flatten().find(|mount| Path::new(&mount.target) == Path::new(&point.destination));
-    let options = asked.and_then(|mount| mount.bind_options.clone()).unwrap_or_default();
-    let mut words = vec![if options.non_recursive { "bind" } else { "rbind" }];
-    if !point.rw {
-        let only_itself = options.non_recursive || options.read_only_non_recursive;
+/// A bind mount, a volume or an image.
+fn bind(point: &Point, found: Option<&Source>) -> Mount {
+    let Point { shown, details } = point;
+    if let Some(options) = found.and_then(|found| found.overlay.as_ref()) {
+        let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
+        words.push("ro");
+        return mount(&shown.destination, "overlay", "overlay", &words);
+    }
+    let mut words = vec![if details.non_recursive { "bind" } else { "rbind" }];
+    if !shown.rw {
+        let only_itself = details.non_recursive || details.shallow_read_only;
         words.push(if only_itself { "ro" } else { "rro" });
     }
-    if !point.propagation.is_empty() {
-        words.push(&point.propagation);
+    if !shown.propagation.is_empty() {
+        words.push(&shown.propagation);
     }
-    let mut source = point.source.clone();
-    if let Some(options) = asked.and_then(|mount| mount.volume_options.as_ref())
-        && !options.subpath.is_empty()
-    {
-        source = format!("{source}/{}", options.subpath);
+    let source = match found {
+        Some(found) if !found.path.is_empty() => found.path.clone(),
+        _ if details.subpath.is_empty() => shown.source.clone(),
+        _ => format!("{}/{}", shown.source, details.subpath),
+    };
+    let mut mount = mount(&shown.destination, "bind", &source, &words);
+    if let Some(maps) = found.and_then(|found| found.id_maps.clone()) {
+        mount.options.push("idmap".to_owned());
+        mount.uid_mappings = maps.uids;
+        mount.gid_mappings = maps.gids;
     }
-    mount(&point.destination, "bind", &source, &words)
+    mount
 }
 
 /// The tiny init program; it knows by its name what it is.
@@ -117,22 +147,19 @@ fn init(program: &Path) -> Mount {
     host_bind(&program.display().to_string(), super::process::INIT, &["ro"])
 }
 
-/// `--tmpfs` and `--mount type=tmpfs`.
+/// `--tmpfs`.
 pub(super) fn tmpfs(host: &HostConfig) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     for (destination, options) in host.tmpfs.iter().flatten() {
-        let destination = absolute(destination)?;
+        let destination = check_target(destination).map_err(Error::invalid)?;
         let words: Vec<String> = options.split(',').map(str::to_owned).collect();
         mounts.push(new_tmpfs(&destination, &words)?);
-    }
-    for asked in host.mounts.iter().flatten().filter(|mount| mount.r#type == "tmpfs") {
-        let destination = absolute(&asked.target)?;
-        mounts.push(new_tmpfs(&destination, &tmpfs_words(asked)?)?);
     }
     Ok(mounts)
 }
 
-fn tmpfs_words(asked: &ApiMount) -> Result<Vec<String>> {
+/// The options of `--mount type=tmpfs`, checked.
+pub(super) fn tmpfs_words(asked: &ApiMount) -> Result<Vec<String>> {
     let options = asked.tmpfs_options.clone().unwrap_or_default();
     let mut words = Vec::new();
     if asked.read_only {
@@ -149,7 +176,14 @@ fn tmpfs_words(asked: &ApiMount) -> Result<Vec<String>> {
         words.push(format!("size={}", options.size_bytes));
     }
     for option in options.options.iter().flatten() {
-        words.push(option.join("="));
+        match &option[..] {
+            [] => return Err(Error::invalid("invalid option array length")),
+            [name, ..] if name != "exec" && name != "noexec" => {
+                return Err(Error::invalid(format!("invalid option: {name}")));
+            }
+            [word] => words.push(word.clone()),
+            _ => return Err(Error::invalid("invalid option array length")),
+        }
     }
     Ok(words)
 }
@@ -195,13 +229,6 @@ fn check_tmpfs_option(word: &str) -> Result<Option<String>> {
         return Ok(opposite);
     }
     Err(Error::invalid(format!("Invalid tmpfs option {word:?}")))
-}
-
-fn absolute(path: &str) -> Result<String> {
-    if !path.starts_with('/') {
-        return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
-    }
-    Ok(path.to_owned())
 }
 
 fn host_bind(source: &str, destination: &str, further: &[&str]) -> Mount {

@@ -1,6 +1,6 @@
 mod refusal;
 
-use ponton_api::container::{BindOptions, DeviceMapping, Mount as ApiMount, TmpfsOptions, Ulimit};
+use ponton_api::container::{DeviceMapping, Mount as ApiMount, MountPoint, TmpfsOptions, Ulimit};
 use ponton_api::exec::ExecCreateRequest;
 use ponton_oci::runtime::{Device, DeviceRule, DeviceType};
 use serde_json::Value;
@@ -28,7 +28,8 @@ fn words(list: &[&str]) -> Vec<String> {
 struct Case {
     config: Config,
     host: HostConfig,
-    mounts: Vec<MountPoint>,
+    mounts: Vec<Point>,
+    sources: Sources,
     init: Option<&'static str>,
     joined: Joined,
     devices: HostDevices,
@@ -52,6 +53,7 @@ impl Case {
                 ..HostConfig::default()
             },
             mounts: Vec::new(),
+            sources: Sources::new(),
             init: None,
             joined: Joined::default(),
             devices: HostDevices::default(),
@@ -65,6 +67,7 @@ impl Case {
             config: &self.config,
             host_config: &self.host,
             mounts: &self.mounts,
+            sources: &self.sources,
             files: Files {
                 hostname: Path::new("/c/hostname"),
                 hosts: Path::new("/c/hosts"),
@@ -430,15 +433,16 @@ fn limits_become_resources() {
     assert_eq!(host_changes(|host| host.pids_limit = Some(0)), Vec::<String>::new());
 }
 
-fn point(kind: &str, source: &str, destination: &str, rw: bool, propagation: &str) -> MountPoint {
-    MountPoint {
+fn point(kind: &str, source: &str, destination: &str, rw: bool, propagation: &str) -> Point {
+    let shown = MountPoint {
         r#type: kind.to_owned(),
         source: source.to_owned(),
         destination: destination.to_owned(),
         rw,
         propagation: propagation.to_owned(),
         ..MountPoint::default()
-    }
+    };
+    Point { shown, ..Point::default() }
 }
 
 #[test]
@@ -450,19 +454,16 @@ fn mounts_come_after_what_they_are_in_and_replace_defaults() {
             point("bind", "/h", "/etc/hosts", true, "rprivate"),
             point("bind", "/n", "/n", false, "private"),
         ];
-        let mount = |kind: &str, source: &str, target: &str| ApiMount {
-            r#type: kind.to_owned(),
-            source: source.to_owned(),
-            target: target.to_owned(),
+        case.mounts[3].details.non_recursive = true;
+        let tmpfs_options = TmpfsOptions { size_bytes: 4096, mode: 0o700, options: None };
+        let tmpfs = ApiMount {
+            r#type: "tmpfs".to_owned(),
+            target: "/t2".to_owned(),
             read_only: true,
+            tmpfs_options: Some(tmpfs_options),
             ..ApiMount::default()
         };
-        let bind_options = BindOptions { non_recursive: true, ..BindOptions::default() };
-        let tmpfs_options = TmpfsOptions { size_bytes: 4096, mode: 0o700, options: None };
-        case.host.mounts = Some(vec![
-            ApiMount { bind_options: Some(bind_options), ..mount("bind", "/n", "/n") },
-            ApiMount { tmpfs_options: Some(tmpfs_options), ..mount("tmpfs", "", "/t2") },
-        ]);
+        case.mounts.push(Point::of_mount(&tmpfs).unwrap());
         let tmpfs = [("/t", "exec,size=1m,size=2m,rw"), ("/dev/shm", "")];
         case.host.tmpfs = Some(tmpfs.map(|(path, options)| (path.to_owned(), options.to_owned())).into());
     });
@@ -471,8 +472,8 @@ fn mounts_come_after_what_they_are_in_and_replace_defaults() {
     expected.extend(new(&[
         "mounts destination=/data options=rbind,rro,rslave source=/s type=bind",
         "mounts destination=/n options=bind,ro,private source=/n type=bind",
-        "mounts destination=/t options=nosuid,nodev,exec,size=2m,rw source=tmpfs type=tmpfs",
         "mounts destination=/t2 options=noexec,nosuid,nodev,ro,mode=700,size=4096 source=tmpfs type=tmpfs",
+        "mounts destination=/t options=nosuid,nodev,exec,size=2m,rw source=tmpfs type=tmpfs",
         "mounts destination=/data/deep options=rbind source=/v/_data type=bind",
         "mounts destination=/etc/hosts options=rbind,rprivate source=/h type=bind",
         "mounts destination=/dev/shm options=noexec,nosuid,nodev source=tmpfs type=tmpfs",

@@ -1,11 +1,12 @@
 //! `/volumes/…`.
 
 use hyper::{Response, StatusCode};
+use ponton_api::version::ApiVersion;
 use ponton_api::volume::CreateRequest;
 
 use crate::answer::{self, Body};
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::router::routes;
 
 routes! {
@@ -13,6 +14,7 @@ routes! {
     POST "/volumes/create" => create,
     POST "/volumes/prune" => prune,
     GET "/volumes/{name}" => inspect,
+    PUT "/volumes/{name}" => update,
     DELETE "/volumes/{name}" => remove,
 }
 
@@ -34,6 +36,17 @@ async fn remove(call: Call) -> Result<Response<Body>> {
     Ok(answer::no_content())
 }
 
+/// Docker updates volumes of a cluster only, which there is none of.
+async fn update(_call: Call) -> Result<Response<Body>> {
+    let message = "volume update only valid for cluster volumes, but swarm is unavailable";
+    Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, message))
+}
+
 async fn prune(call: Call) -> Result<Response<Body>> {
-    Ok(answer::ok(&call.engine.volume_prune(call.query()?.filters()?).await?))
+    let mut filters = call.query()?.filters()?;
+    // Before 1.42 named volumes were pruned too.
+    if call.version < ApiVersion::new(1, 42) {
+        filters.add("all", "true");
+    }
+    Ok(answer::ok(&call.engine.volume_prune(filters).await?))
 }

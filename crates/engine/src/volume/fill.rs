@@ -1,0 +1,252 @@
+//! An empty volume begins with what the image has where it is mounted.
+//!
+//! The copy is made beside the volume, and its names are moved into it only when it is whole. A daemon that
+//! dies before leaves an empty volume, which the next container fills; one that dies while names are moved
+//! leaves the rest of them, which [`recover`] moves.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ponton_image::Image;
+use ponton_snapshot::{copy_metadata, copy_tree};
+use ponton_sys::path::Root;
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::Temporary;
+use crate::container::{Settings, mount_snapshot};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::spec::point::Point;
+
+impl Engine {
+    /// Fills those of a new container's volumes that are empty.
+    pub(crate) fn fill_volumes(&self, settings: &Settings, image: &Image, points: &[&Point]) -> Result<()> {
+        let mut root = None;
+        for point in points {
+            let name = &point.shown.name;
+            let using = Temporary(vec![self.use_volume(name, &settings.id)?]);
+            let hold = self.volumes.hold(name);
+            let _turn = hold.turn();
+            let place = Place::of(&self.volume_directory(name), hold.is_mounted());
+            place.recover()?;
+            if !is_empty(&place.data).map_err(failed("read volume", &place.data))? {
+                continue;
+            }
+            let root = match &root {
+                Some(root) => root,
+                None => match self.image_root(image)? {
+                    Some(opened) => root.insert(opened),
+                    None => return Ok(()),
+                },
+            };
+            if let Some(source) = find(root, &point.shown.destination)? {
+                place.fill(source)?;
+            }
+            drop(using);
+        }
+        Ok(())
+    }
+
+    /// The root of an image, mounted for as long as it is open; `None` if it has no layers.
+    pub(crate) fn image_root(&self, image: &Image) -> Result<Option<Root>> {
+        let Some(top) = image.chain.last() else { return Ok(None) };
+        let mounted = mount_snapshot(&self.snapshotter.layer_mounts(top)?)?;
+        Ok(Some(Root::from_fd(mounted)))
+    }
+}
+
+/// The directory that an image has at a path, if it has something there.
+fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>> {
+    let found = match root.open_path(path, OFlags::PATH) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    let status = rustix::fs::fstat(&found).map_err(failed("stat", Path::new(path)))?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+        return Err(Error::invalid(format!("cannot mount volume over existing file, file exists {path}")));
+    }
+    Ok(Some(found))
+}
+
+/// Finishes or clears what a kill left in a volume's directory.
+pub(super) fn recover(directory: &Path) -> Result<()> {
+    Place::of(directory, false).recover()
+}
+
+/// Where a volume is filled.
+struct Place {
+    data: PathBuf,
+    filling: PathBuf,
+    filled: PathBuf,
+}
+
+impl Place {
+    /// A rename needs one file system: the copy for a volume that is one of its own is made in it.
+    fn of(directory: &Path, is_mounted: bool) -> Self {
+        let data = directory.join("_data");
+        if is_mounted {
+            return Self { filling: data.join(".ponton-filling"), filled: data.join(".ponton-filled"), data };
+        }
+        Self { filling: directory.join("filling"), filled: directory.join("filled"), data }
+    }
+
+    fn fill(&self, source: OwnedFd) -> Result<()> {
+        if is_empty_directory(&source).map_err(failed("read the image's directory for", &self.data))? {
+            return copy_metadata(source.as_fd(), &self.data)
+                .map_err(failed("set owner and mode of", &self.data));
+        }
+        fs::create_dir(&self.filling).map_err(failed("create directory", &self.filling))?;
+        copy_tree(source, &self.filling).map_err(|error| {
+            // No room, say: then there is none for this either.
+            let _ = fs::remove_dir_all(&self.filling);
+            Error::failed(format!("copy the image's content to {}", self.data.display()), error)
+        })?;
+        // After a power cut a whole copy must be whole.
+        let whole = open(&self.filling)?;
+        rustix::fs::syncfs(&whole).map_err(failed("sync", &self.filling))?;
+        fs::rename(&self.filling, &self.filled).map_err(failed("rename", &self.filling))?;
+        self.recover()
+    }
+
+    fn recover(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.filling) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &self.filling)(error));
+            }
+            _ => {}
+        }
+        if !self.filled.exists() {
+            return Ok(());
+        }
+        let filled = open(&self.filled)?;
+        let entries = fs::read_dir(&self.filled).map_err(failed("read", &self.filled))?;
+        for entry in entries {
+            let entry = entry.map_err(failed("read", &self.filled))?;
+            let target = self.data.join(entry.file_name());
+            match rustix::fs::renameat_with(CWD, entry.path(), CWD, &target, RenameFlags::NOREPLACE) {
+                // Somebody else made it: it stays.
+                Ok(()) | Err(Errno::EXIST) => {}
+                // A file system that cannot keep what is there, as NFS: nobody has anything there yet.
+                Err(Errno::INVAL) => {
+                    fs::rename(entry.path(), &target).map_err(failed("rename to", &target))?;
+                }
+                Err(errno) => return Err(failed("rename to", &target)(errno)),
+            }
+        }
+        copy_metadata(filled.as_fd(), &self.data).map_err(failed("set owner and mode of", &self.data))?;
+        fs::remove_dir_all(&self.filled).map_err(failed("remove", &self.filled))
+    }
+}
+
+fn open(directory: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open", directory))
+}
+
+/// Whether a directory of the host has no entries; `lost+found` is a file system's own.
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_empty_directory(directory: &OwnedFd) -> Result<bool, Errno> {
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn failed<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+    let path = path.to_owned();
+    move |error| Error::failed(format!("{operation} {}", path.display()), error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    use super::*;
+
+    struct Lab {
+        _directory: tempfile::TempDir,
+        image: PathBuf,
+        volume: PathBuf,
+    }
+
+    fn lab() -> Lab {
+        let directory = tempfile::tempdir().unwrap();
+        let (image, volume) = (directory.path().join("image"), directory.path().join("volume"));
+        fs::create_dir_all(image.join("d")).unwrap();
+        fs::create_dir_all(volume.join("_data")).unwrap();
+        fs::write(image.join("d/file"), "content").unwrap();
+        fs::hard_link(image.join("d/file"), image.join("link")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", image.join("symlink")).unwrap();
+        chown(image.join("d/file"), Some(7), Some(8)).unwrap();
+        fs::set_permissions(image.join("d/file"), fs::Permissions::from_mode(0o4711)).unwrap();
+        chown(&image, Some(5), Some(6)).unwrap();
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o1770)).unwrap();
+        rustix::fs::setxattr(image.join("d"), "user.a", b"b", rustix::fs::XattrFlags::empty()).unwrap();
+        Lab { _directory: directory, image, volume }
+    }
+
+    fn is_whole(volume: &Path) {
+        let data = volume.join("_data");
+        let file = fs::metadata(data.join("d/file")).unwrap();
+        assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777, file.nlink()), (7, 8, 0o4711, 2));
+        assert_eq!(fs::metadata(data.join("link")).unwrap().ino(), file.ino());
+        assert_eq!(fs::read_link(data.join("symlink")).unwrap(), Path::new("/nowhere"));
+        let root = fs::metadata(&data).unwrap();
+        assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (5, 6, 0o1770));
+        let mut value = [0; 8];
+        assert_eq!(rustix::fs::getxattr(data.join("d"), "user.a", &mut value).unwrap(), 1);
+        let left: Vec<_> = fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["_data"]);
+    }
+
+    #[test]
+    fn a_volume_gets_the_files_of_the_image() {
+        let lab = lab();
+        Place::of(&lab.volume, false).fill(open(&lab.image).unwrap()).unwrap();
+        is_whole(&lab.volume);
+    }
+
+    #[test]
+    fn an_empty_directory_gives_its_owner_and_mode() {
+        let lab = lab();
+        fs::remove_dir_all(lab.image.join("d")).unwrap();
+        fs::remove_file(lab.image.join("link")).unwrap();
+        fs::remove_file(lab.image.join("symlink")).unwrap();
+        Place::of(&lab.volume, false).fill(open(&lab.image).unwrap()).unwrap();
+        let root = fs::metadata(lab.volume.join("_data")).unwrap();
+        assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (5, 6, 0o1770));
+    }
+
+    #[test]
+    fn what_a_kill_leaves_is_cleared_or_finished() {
+        let lab = lab();
+        let place = Place::of(&lab.volume, false);
+        // Killed while it copied: nothing of it stays.
+        fs::create_dir_all(place.filling.join("half")).unwrap();
+        recover(&lab.volume).unwrap();
+        assert!(is_empty(&place.data).unwrap() && !place.filling.exists());
+        // Killed after one of the names was moved.
+        fs::create_dir(&place.filled).unwrap();
+        copy_tree(open(&lab.image).unwrap(), &place.filled).unwrap();
+        fs::rename(place.filled.join("d"), place.data.join("d")).unwrap();
+        recover(&lab.volume).unwrap();
+        is_whole(&lab.volume);
+        recover(&lab.volume).unwrap();
+        is_whole(&lab.volume);
+    }
+}
