@@ -7,6 +7,7 @@
 #   make lint       rustfmt, clippy, the floors of the house, cargo deny where it is installed
 #   make bench      side by side with dockerd, runc, crun and youki; prints tables of ratios
 #   make fuzz       the fuzz targets, a minute each (needs cargo-fuzz and a nightly toolchain)
+#   make fuzz-api   requests made from the API's published definition, for a quarter of an hour
 #   make install    binaries, completions: PREFIX=/usr/local, DESTDIR=
 
 TRIPLE  := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -18,7 +19,7 @@ DESTDIR ?=
 # The flags are given for the target alone, since procedural macros cannot be static.
 STATIC  := CARGO_TARGET_$(shell echo $(TRIPLE) | tr 'a-z-' 'A-Z_')_RUSTFLAGS="-C target-feature=+crt-static"
 
-.PHONY: build demo test test-vm unit whole lint bench fuzz install deps-build clean
+.PHONY: build demo test test-vm unit whole lint bench fuzz fuzz-api install deps-build clean
 
 build: deps-build
 	$(STATIC) cargo build --locked --release --target $(TRIPLE) -p ponton
@@ -33,7 +34,7 @@ demo: build
 	@scripts/demo.sh $(BIN)
 
 test: build
-	@scripts/install-deps.sh test
+	@scripts/install-deps.sh test clients
 	@scripts/make-images.sh busybox
 	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked --workspace --no-fail-fast
 
@@ -47,7 +48,7 @@ unit:
 	cargo test --locked --workspace --exclude ponton-testkit --no-fail-fast
 
 whole: build
-	@scripts/install-deps.sh test
+	@scripts/install-deps.sh test clients
 	@scripts/make-images.sh busybox
 	PONTON_BIN_DIR=$(CURDIR)/$(BIN) cargo test --locked -p ponton-testkit --no-fail-fast
 
@@ -69,6 +70,11 @@ bench: build
 
 fuzz:
 	scripts/fuzz.sh
+
+fuzz-api: build
+	@scripts/install-deps.sh test fuzz-api
+	@scripts/make-images.sh busybox
+	scripts/fuzz-api.sh $(BIN)
 
 install: build
 	install -D -m 755 $(BIN)/ponton $(DESTDIR)$(PREFIX)/bin/ponton

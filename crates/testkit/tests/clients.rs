@@ -1,7 +1,11 @@
-//! Clients that users have already: docker's command line with terminals and streams, docker-compose, PyPI's docker.
+//! Clients that users have already: docker's command line with terminals and streams, docker-compose, and the libraries
+//! of other languages.
 #![allow(clippy::expect_used, reason = "a test program")]
 
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
 
@@ -12,27 +16,114 @@ fn on_terminal(daemon: &Daemon, client: &str, args: &[&str]) -> Terminal {
     Terminal::spawn(&daemon.client(client, args))
 }
 
-#[test]
-fn dockers_python_client() {
+/// Runs a client's script on a fresh daemon; nothing may be left when it is done.
+fn tour(program: &Path, script: &[&str], says: &str) {
     let daemon = Daemon::start();
-    let script = image::project().join("crates/testkit/tests/clients/docker_sdk.py");
-    let ran = daemon::run(&mut daemon.client("/usr/bin/python3", &[&script.to_string_lossy()]), b"");
-    assert_eq!(ran.ok(), "docker SDK: done");
+    let mut command = daemon.client(&program.to_string_lossy(), script);
+    // What testcontainers would clean up with comes from a registry.
+    command.env("TESTCONTAINERS_RYUK_DISABLED", "true");
+    command.env("NODE_PATH", library("node").join("node_modules"));
+    assert_eq!(daemon::run(&mut command, b"").ok(), says);
+    assert_eq!(daemon.ponton(&["ps", "-aq"]).ok(), "");
+    assert_eq!(daemon.ponton(&["volume", "ls", "-q"]).ok(), "");
+}
+
+fn script(name: &str) -> String {
+    image::project().join("crates/testkit/tests/clients").join(name).to_string_lossy().into_owned()
+}
+
+fn library(name: &str) -> PathBuf {
+    image::project().join(".cache/clients").join(name)
+}
+
+/// Whether `scripts/install-deps.sh clients` could install it. Where its registry can't be reached, that is said past
+/// the test's captured output.
+fn is_installed(name: &str) -> bool {
+    let Ok(why) = fs::read_to_string(library(&format!("{name}.missing"))) else { return true };
+    let line = format!("SKIPPED: the client library '{name}' could not be installed here: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr");
+    false
+}
+
+#[test]
+fn debians_python_client() {
+    tour(Path::new("/usr/bin/python3"), &[&script("docker_sdk.py")], "docker SDK: done");
+}
+
+#[test]
+fn pypis_python_client() {
+    if is_installed("python") {
+        tour(&library("python/bin/python"), &[&script("docker_sdk.py")], "docker SDK: done");
+    }
+}
+
+#[test]
+fn testcontainers() {
+    if is_installed("python") {
+        tour(&library("python/bin/python"), &[&script("testcontainers_tour.py")], "testcontainers: done");
+    }
+}
+
+#[test]
+fn dockerode() {
+    if is_installed("node") {
+        tour(Path::new("node"), &[&script("dockerode.js")], "dockerode: done");
+    }
+}
+
+#[test]
+fn bollard() {
+    if is_installed("bollard") {
+        tour(&library("bollard/debug/tour"), &[], "bollard: done");
+    }
 }
 
 #[test]
 fn docker_compose_1_29() {
     let daemon = Daemon::start();
-    let file = daemon.path("docker-compose.yml");
-    std::fs::write(&file, "version: '3'\nservices:\n  web:\n    image: busybox\n    command: sleep 1000\n")
-        .expect("write");
+    let file = script("docker-compose.yml");
     let compose = |args: &[&str]| {
-        let file = file.to_string_lossy();
-        daemon::run(&mut daemon.client("docker-compose", &[&["-f", &file], args].concat()), b"")
+        let ran = daemon::run(
+            &mut daemon.client("docker-compose", &[&["-f", &file, "-p", "tour"], args].concat()),
+            b"",
+        );
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+        ran.stdout
     };
-    assert!(compose(&["version"]).ok().contains("docker-compose version 1.29"));
-    let listed = compose(&["ps"]).ok();
-    assert!(listed.contains("Name"), "{listed}");
+    let up = |service: &str| {
+        let listed = compose(&["ps"]);
+        listed.lines().filter(|line| line.contains(service) && line.contains(" Up ")).count()
+    };
+    assert!(compose(&["version"]).contains("docker-compose version 1.29"));
+    compose(&["up", "-d"]);
+    assert_eq!((up("store"), up("web")), (1, 1));
+    compose(&["up", "-d", "--scale", "web=3"]);
+    assert_eq!((up("store"), up("web")), (1, 3));
+    let ports = (1..=3).map(|n| compose(&["port", "--index", &n.to_string(), "web", "80"]));
+    assert_eq!(ports.collect::<BTreeSet<_>>().len(), 3, "each has a port of its own");
+    let is_told = |logs: &str| (1..=3).all(|n| logs.contains(&format!("web_{n}    | web serves stored")));
+    wait::until("all lines", || Some(compose(&["logs", "--no-color"])).filter(|logs| is_told(logs)));
+    assert_eq!(
+        compose(&["logs", "--no-color", "--tail", "1", "store"]).lines().last(),
+        Some("store_1  | store ready")
+    );
+    assert_eq!(compose(&["exec", "-T", "web", "sh", "-c", "cat /data/page; ulimit -n"]), "stored\n128\n");
+    assert!(compose(&["top", "store"]).contains("sleep 1000"));
+    assert_eq!(compose(&["ps", "-q"]).lines().count(), 4);
+    compose(&["pause", "store"]);
+    assert!(compose(&["ps"]).contains("Paused"));
+    compose(&["unpause", "store"]);
+    compose(&["stop", "web"]);
+    assert_eq!((up("store"), up("web")), (1, 0));
+    compose(&["start", "web"]);
+    compose(&["restart", "web"]);
+    assert_eq!((up("store"), up("web")), (1, 3));
+    compose(&["up", "-d", "--scale", "web=1"]);
+    assert_eq!((up("store"), up("web")), (1, 1));
+    compose(&["run", "--rm", "-T", "--no-deps", "store", "true"]);
+    compose(&["down", "-v"]);
+    assert_eq!(daemon.ponton(&["ps", "-aq"]).ok(), "");
+    assert_eq!(daemon.ponton(&["volume", "ls", "-q"]).ok(), "");
 }
 
 #[test]

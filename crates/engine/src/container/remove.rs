@@ -23,18 +23,20 @@ impl Engine {
     }
 
     async fn remove_container(&self, container: &Container, options: RemoveOptions) -> Result<()> {
-        let before = container.view().exits;
         let attempt = || container.change(move |task| task.remove(options).boxed());
+        let mut before = container.view().exits;
         attempt().await?;
-        if container.view().removed {
-            return Ok(());
+        while !container.view().removed {
+            // It was killed, and is removed when it has ended; with --rm it removes itself. Somebody may have started it
+            // again meanwhile.
+            container.wait_until(|view| view.exits > before || view.removed).await;
+            before = container.view().exits;
+            match attempt().await {
+                Err(error) if error.kind == ErrorKind::NotFound || container.view().removed => break,
+                other => other?,
+            }
         }
-        // It was killed, and is removed when it has ended; with --rm it removes itself.
-        container.wait_until(|view| view.exits > before || view.removed).await;
-        match attempt().await {
-            Err(error) if error.kind == ErrorKind::NotFound || container.view().removed => Ok(()),
-            other => other,
-        }
+        Ok(())
     }
 
     /// Removes the containers that do not run.

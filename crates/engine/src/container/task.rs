@@ -182,7 +182,13 @@ impl Task {
                 self.restart_after(*delay);
                 Ok(())
             }
-            Effect::KillAndRemove => self.signal(rustix::process::Signal::KILL.as_raw()),
+            Effect::KillAndRemove => {
+                let signal = rustix::process::Signal::KILL.as_raw();
+                self.signal(signal)?;
+                self.emit("kill", &[("signal", &signal.to_string())]);
+                // A process that is frozen by cgroup v1 does not hear it.
+                if self.view.life.is_paused() { self.freeze(false).await } else { Ok(()) }
+            }
             Effect::Remove => self.erase().await,
             Effect::Freeze => self.freeze(true).await,
             Effect::Thaw => self.freeze(false).await,

@@ -1,4 +1,4 @@
-"""PyPI's docker client (Debian's python3-docker) against the daemon that DOCKER_HOST names: the calls of a usual user."""
+"""PyPI's docker client against the daemon that DOCKER_HOST names: the calls of a usual user."""
 import io
 import tarfile
 import threading
@@ -64,12 +64,41 @@ assert container.wait()["StatusCode"] == 7
 container.start()
 container.kill()
 assert container.wait()["StatusCode"] == 137
-container.remove()
+container.remove(v=True)
 try:
     client.containers.get("sdk2")
     raise AssertionError("it was removed")
 except docker.errors.NotFound:
     pass
+
+volume = client.volumes.create("sdk-data", labels={"of": "sdk"})
+assert client.volumes.list(filters={"label": "of=sdk"}) == [volume] and volume.attrs["Driver"] == "local"
+user = client.containers.create("busybox", ["sh", "-c", "cat /data/kept; exec sleep 1000"], name="user",
+                                volumes={"sdk-data": {"bind": "/data", "mode": "rw"}}, stdin_open=True)
+packed.seek(0)
+assert user.put_archive("/data", packed)
+user.start()
+user.reload()
+assert [mount["Name"] for mount in user.attrs["Mounts"]] == ["sdk-data"]
+assert user.exec_run("cat /data/given").output == b"12345"
+try:
+    volume.remove()
+    raise AssertionError("it is used")
+except docker.errors.APIError as error:
+    assert error.status_code == 409, error
+numbers = user.stats(decode=True)
+assert [next(numbers)["name"] for _ in range(2)] == ["/user", "/user"]
+numbers.close()
+user.exec_run("touch /new")
+assert {"Path": "/new", "Kind": 1} in user.diff()
+user.update(mem_limit="32m", memswap_limit="64m")
+user.reload()
+assert user.attrs["HostConfig"]["Memory"] == 32 << 20
+assert client.df()["Volumes"][0]["UsageData"]["RefCount"] == 1
+user.remove(force=True)
+assert client.volumes.prune(filters={"label": "of=sdk", "all": "true"})["VolumesDeleted"] == ["sdk-data"]
+assert client.containers.prune()["ContainersDeleted"] in (None, [])
+
 # They come on a connection of their own.
 wanted = {"create", "start", "die", "kill", "destroy", "rename", "pause", "unpause"}
 deadline = time.monotonic() + 120
