@@ -14,6 +14,7 @@ import random
 import socket
 import sys
 import time
+import traceback
 import warnings
 
 import hypothesis
@@ -140,8 +141,8 @@ class Client:
             settings = body.get("HostConfig")
             if isinstance(settings, dict):
                 settings.update({name: value for name, value in HARMLESS.items() if name in settings})
-                settings.pop("Mounts", None) if random.random() < 0.5 else None
-                for mount in settings.get("Mounts") or []:
+                mounts = settings.get("Mounts")
+                for mount in mounts if isinstance(mounts, list) else []:
                     if isinstance(mount, dict) and mount.get("Type") == "bind":
                         mount["Source"] = "/nosuch"
                 keep_some(settings)
@@ -221,11 +222,21 @@ def keep_some(body):
 
 
 def work(path_of_socket, definition, seconds, seed, number, results):
+    """A client's process; what goes wrong in the program itself is a failure, too."""
+    client = Client(path_of_socket, number)
+    try:
+        until_the_end(client, definition, seconds, seed)
+    except BaseException:
+        client.failures["fuzz.py"] = traceback.format_exc()
+    results.put((dict(client.count), list(client.failures.values())))
+
+
+def until_the_end(client, definition, seconds, seed):
+    number = client.number
     warnings.simplefilter("ignore")
     random.seed(seed + number)
     schema = schemathesis.openapi.from_dict({**definition, "basePath": "/"})
     operations = [operation.ok() for operation in schema.get_all_operations() if operation.ok().path not in OUTSIDE]
-    client = Client(path_of_socket, number)
     end = time.monotonic() + seconds
     turn = 0
     while time.monotonic() < end:
@@ -239,7 +250,6 @@ def work(path_of_socket, definition, seconds, seed, number, results):
             client.provide()
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 ask(client, operation, mode, seed + number * 1_000_000 + turn, end)
-    results.put((number, dict(client.count), list(client.failures.values())))
 
 
 def ask(client, operation, mode, seed, end):
@@ -271,7 +281,7 @@ def main():
         worker.start()
     count, failures = collections.Counter(), []
     for _ in workers:
-        _, counted, failed = results.get(timeout=seconds + 600)
+        counted, failed = results.get(timeout=seconds + 600)
         count.update(counted)
         failures += failed
     for worker in workers:

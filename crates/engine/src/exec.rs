@@ -374,7 +374,7 @@ impl Task {
             Err(failure) => {
                 let (exit_code, error) = refused(&failure);
                 let _ = container.execs.end(&id, exit_code);
-                Err(error)
+                Err(self.or_not_running(error).await)
             }
         }
     }

@@ -234,7 +234,7 @@ impl Refusal {
                 Error::conflict("container is marked for removal and cannot be started")
             }
             Self::NotRunning => Error::not_running(id),
-            Self::NotPaused => Error::internal(format!("Container {id} is not paused")),
+            Self::NotPaused => Error::conflict(format!("Container {id} is not paused")),
             Self::AlreadyPaused => Error::conflict(format!("Container {id} is already paused")),
             Self::Restarting => {
                 Error::conflict(format!("Container {id} is restarting, wait until the container is running"))

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use ponton_cgroup::Cgroup;
 use ponton_runtime::shim::protocol::{Request, Size};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Task;
 use crate::engine::{Engine, blocking};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a process that is being taken apart may take until the kernel says that it has ended.
+const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 impl Engine {
     /// Sets the size of the container's terminal.
@@ -57,11 +61,28 @@ impl Task {
 
     pub(super) async fn freeze(&self, freeze: bool) -> Result<()> {
         let cgroup = self.control_group()?;
-        blocking(move || {
+        let done = blocking(move || {
             let done = if freeze { cgroup.freeze() } else { cgroup.thaw() };
             Ok(done?)
-        })
-        .await
+        });
+        match done.await {
+            Err(error) => Err(self.or_not_running(error).await),
+            done => done,
+        }
+    }
+
+    /// What an error is for the client: where the end of the container was its cause, that it does not run.
+    pub(crate) async fn or_not_running(&self, error: Error) -> Error {
+        if !matches!(error.kind, ErrorKind::Internal | ErrorKind::NotFound) {
+            return error;
+        }
+        let Some(Ok(pidfd)) = self.run.as_ref().map(|run| run.pidfd.try_clone()) else {
+            return Error::not_running(self.id());
+        };
+        let has_ended = blocking(move || {
+            Ok(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDING)).is_ok_and(|ready| ready > 0))
+        });
+        if has_ended.await.unwrap_or(false) { Error::not_running(self.id()) } else { error }
     }
 
     /// The control group of the present run.

@@ -33,14 +33,15 @@ impl Engine {
     /// Sends a signal: a name with or without SIG, or a number; empty for SIGKILL.
     pub async fn kill(self: &Arc<Self>, name: &str, signal: &str) -> Result<()> {
         let signal = if signal.is_empty() { Signal::KILL.as_raw() } else { signal::parse(signal)? };
-        let container = self.find(name)?;
-        let before = container.view().exits;
-        container.change(move |task| task.kill(signal).boxed()).await.map_err(|mut error| {
-            if error.kind == ErrorKind::Conflict {
+        let cannot = |mut error: Error| {
+            if matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) {
                 error.message = format!("Cannot kill container: {name}: {}", error.message);
             }
             error
-        })?;
+        };
+        let container = self.find(name).map_err(cannot)?;
+        let before = container.view().exits;
+        container.change(move |task| task.kill(signal).boxed()).await.map_err(cannot)?;
         if signal == Signal::KILL.as_raw() {
             ended(&container, before, Some(KILL_TIMEOUT)).await;
         }

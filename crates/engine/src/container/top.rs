@@ -121,14 +121,14 @@ fn listing_by_ps(args: &[String], pids: &BTreeSet<u32>) -> Result<TopResponse> {
     })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::internal(format!("error running ps: {}: {}", output.status, text.trim())));
+        return Err(Error::invalid(format!("error running ps: {}: {}", output.status, text.trim())));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let titles: Vec<String> =
         lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let Some(column) = titles.iter().position(|title| title == "PID") else {
-        return Err(Error::internal("Couldn't find PID field in ps output"));
+        return Err(Error::invalid("Couldn't find PID field in ps output"));
     };
     let processes = lines
         .filter_map(|line| fields(line, titles.len()))

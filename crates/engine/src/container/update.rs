@@ -62,7 +62,10 @@ impl Task {
         if self.is_running() {
             let group = self.control_group()?;
             let engine = Arc::clone(&self.engine);
-            blocking(move || Ok(group.update(&engine.host()?.cgroup, &resources)?)).await?;
+            let done = blocking(move || Ok(group.update(&engine.host()?.cgroup, &resources)?)).await;
+            if let Err(error) = done {
+                return Err(self.or_not_running(error).await);
+            }
         }
         self.keep_settings(settings)?;
         self.emit("update", &[]);

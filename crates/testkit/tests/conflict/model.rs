@@ -166,7 +166,7 @@ impl World {
                 Err(_) => 409,
             }),
             (Operation::Pause, _) => Step::Done(self.apply(&Event::Pause).map_or(409, |()| 204)),
-            (Operation::Unpause, _) => Step::Done(self.apply(&Event::Unpause).map_or(500, |()| 204)),
+            (Operation::Unpause, _) => Step::Done(self.apply(&Event::Unpause).map_or(409, |()| 204)),
             (Operation::Remove { force }, Step::Ending { exits }) if self.exits == exits => {
                 debug_assert!(force, "only force waits for an end");
                 return Vec::new();
