@@ -67,6 +67,7 @@ impl Engine {
             Ok(())
         })
         .await?;
+        self.thaw_marked();
         for container in containers.iter().filter(|container| wants_something(container)) {
             let wanted = container.change(|task| async move { task.recovered().await }.boxed()).await;
             // A container that was being removed has no task any more when it is done.

@@ -1,5 +1,7 @@
 //! `ponton volume …`.
 
+mod transfer;
+
 use ponton_api::container::StringMap;
 use ponton_api::unit;
 use ponton_api::volume::{CreateRequest, Volume};
@@ -12,9 +14,11 @@ use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::{self, Column, FORMAT, List, Row, label_map, labels};
 use crate::{output, value};
+use transfer::{BACKUP, CLONE, RESTORE};
 
 /// The commands of the noun.
-pub(crate) static COMMANDS: &[&Command] = &[&CREATE, &VOLUME_INSPECT, &LS, &VOLUME_PRUNE, &RM];
+pub(crate) static COMMANDS: &[&Command] =
+    &[&BACKUP, &CLONE, &CREATE, &VOLUME_INSPECT, &LS, &VOLUME_PRUNE, &RESTORE, &RM];
 
 static LS: Command = Command::new("ls", "[OPTIONS]", "List volumes", |call| Box::pin(list(call)))
     .aliases(&["list"])

@@ -43,6 +43,7 @@ use crate::lifecycle::Life;
 
 pub(crate) use attach::{detach_keys, write_all};
 pub(crate) use exit::route;
+pub(crate) use mounts::volumes;
 pub(crate) use process::resize;
 pub(crate) use root::mount_snapshot;
 pub(crate) use settings::{Saved, Settings};

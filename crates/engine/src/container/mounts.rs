@@ -167,7 +167,7 @@ fn asked(name: &str, destination: &str, host: &HostConfig) -> Asked {
 }
 
 /// The mount points that are volumes.
-pub(super) fn volumes(settings: &Settings) -> impl Iterator<Item = &Point> {
+pub(crate) fn volumes(settings: &Settings) -> impl Iterator<Item = &Point> {
     settings.mounts.iter().filter(|point| point.shown.r#type == "volume")
 }
 

@@ -29,10 +29,10 @@ impl Engine {
             let name = &point.shown.name;
             let using = Temporary(vec![self.use_volume(name, &settings.id)?]);
             let hold = self.volumes.hold(name);
-            let _turn = hold.turn();
+            let _turn = hold.turn_to_fill(name)?;
             let place = Place::of(&self.volume_directory(name), hold.is_mounted());
             place.recover()?;
-            if !is_empty(&place.data).map_err(failed("read volume", &place.data))? {
+            if !place.names().map_err(failed("read volume", &place.data))?.is_empty() {
                 continue;
             }
             let root = match &root {
@@ -79,38 +79,87 @@ pub(super) fn recover(directory: &Path) -> Result<()> {
 }
 
 /// Where a volume is filled.
-struct Place {
+pub(super) struct Place {
     data: PathBuf,
-    filling: PathBuf,
+    pub(super) filling: PathBuf,
     filled: PathBuf,
+    replacing: PathBuf,
 }
 
 impl Place {
     /// A rename needs one file system: the copy for a volume that is one of its own is made in it.
-    fn of(directory: &Path, is_mounted: bool) -> Self {
+    pub(super) fn of(directory: &Path, is_mounted: bool) -> Self {
         let data = directory.join("_data");
-        if is_mounted {
-            return Self { filling: data.join(".ponton-filling"), filled: data.join(".ponton-filled"), data };
-        }
-        Self { filling: directory.join("filling"), filled: directory.join("filled"), data }
+        let at = |name: &str| {
+            if is_mounted { data.join(format!(".ponton-{name}")) } else { directory.join(name) }
+        };
+        Self { filling: at("filling"), filled: at("filled"), replacing: at("replacing"), data }
     }
 
-    fn fill(&self, source: OwnedFd) -> Result<()> {
+    pub(super) fn fill(&self, source: OwnedFd) -> Result<()> {
         if is_empty_directory(&source).map_err(failed("read the image's directory for", &self.data))? {
             return copy_metadata(source.as_fd(), &self.data)
                 .map_err(failed("set owner and mode of", &self.data));
         }
-        fs::create_dir(&self.filling).map_err(failed("create directory", &self.filling))?;
+        self.begin()?;
         copy_tree(source, &self.filling).map_err(|error| {
-            // No room, say: then there is none for this either.
-            let _ = fs::remove_dir_all(&self.filling);
-            Error::failed(format!("copy the image's content to {}", self.data.display()), error)
+            self.give_up();
+            Error::failed(format!("copy files to {}", self.data.display()), error)
         })?;
+        self.finish(false)
+    }
+
+    /// Makes the directory that is to be filled.
+    pub(super) fn begin(&self) -> Result<()> {
+        self.recover()?;
+        fs::create_dir(&self.filling).map_err(failed("create directory", &self.filling))
+    }
+
+    /// Removes what was filled in; where that cannot be, the next recovery does.
+    pub(super) fn give_up(&self) {
+        let _ = fs::remove_dir_all(&self.filling);
+    }
+
+    /// Makes what was filled in the volume's content, or all of it.
+    pub(super) fn finish(&self, replace: bool) -> Result<()> {
         // After a power cut a whole copy must be whole.
         let whole = open(&self.filling)?;
         rustix::fs::syncfs(&whole).map_err(failed("sync", &self.filling))?;
-        fs::rename(&self.filling, &self.filled).map_err(failed("rename", &self.filling))?;
+        let next = if replace { &self.replacing } else { &self.filled };
+        fs::rename(&self.filling, next).map_err(failed("rename", &self.filling))?;
         self.recover()
+    }
+
+    /// Refuses to write to a volume that has content, unless that is to be replaced.
+    pub(super) fn check_writable(&self, name: &str, replace: bool) -> Result<()> {
+        if replace || self.names().map_err(failed("read volume", &self.data))?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("restore {name}: the volume is not empty; force replaces what is in it")))
+    }
+
+    /// What the volume has, its own places for filling left out; `lost+found` is a file system's.
+    fn names(&self) -> io::Result<Vec<PathBuf>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.data)? {
+            let path = entry?.path();
+            let is_own = [&self.filling, &self.filled, &self.replacing].contains(&&path);
+            if !is_own && !path.ends_with("lost+found") {
+                names.push(path);
+            }
+        }
+        Ok(names)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        for path in self.names()? {
+            if fs::symlink_metadata(&path)?.is_dir() {
+                fs::remove_dir_all(&path)?;
+            } else {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn recover(&self) -> Result<()> {
@@ -119,6 +168,10 @@ impl Place {
                 return Err(failed("remove", &self.filling)(error));
             }
             _ => {}
+        }
+        if self.replacing.exists() {
+            self.clear().map_err(failed("empty volume", &self.data))?;
+            fs::rename(&self.replacing, &self.filled).map_err(failed("rename", &self.replacing))?;
         }
         if !self.filled.exists() {
             return Ok(());
@@ -143,19 +196,9 @@ impl Place {
     }
 }
 
-fn open(directory: &Path) -> Result<OwnedFd> {
+pub(super) fn open(directory: &Path) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open", directory))
-}
-
-/// Whether a directory of the host has no entries; `lost+found` is a file system's own.
-fn is_empty(directory: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(directory)? {
-        if entry?.file_name() != "lost+found" {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn is_empty_directory(directory: &OwnedFd) -> Result<bool, Errno> {
@@ -239,7 +282,7 @@ mod tests {
         // Killed while it copied: nothing of it stays.
         fs::create_dir_all(place.filling.join("half")).unwrap();
         recover(&lab.volume).unwrap();
-        assert!(is_empty(&place.data).unwrap() && !place.filling.exists());
+        assert!(place.names().unwrap().is_empty() && !place.filling.exists());
         // Killed after one of the names was moved.
         fs::create_dir(&place.filled).unwrap();
         copy_tree(open(&lab.image).unwrap(), &place.filled).unwrap();
@@ -248,5 +291,21 @@ mod tests {
         is_whole(&lab.volume);
         recover(&lab.volume).unwrap();
         is_whole(&lab.volume);
+    }
+
+    #[test]
+    fn what_is_replaced_is_gone_also_after_a_kill() {
+        let lab = lab();
+        let place = Place::of(&lab.volume, false);
+        fs::create_dir_all(place.data.join("d/old")).unwrap();
+        fs::write(place.data.join("link"), "old").unwrap();
+        assert!(place.check_writable("v1", false).unwrap_err().message.contains("not empty"));
+        // Killed before anything was removed, and with half of it gone.
+        fs::create_dir(&place.replacing).unwrap();
+        copy_tree(open(&lab.image).unwrap(), &place.replacing).unwrap();
+        fs::remove_file(place.data.join("link")).unwrap();
+        recover(&lab.volume).unwrap();
+        is_whole(&lab.volume);
+        assert!(!lab.volume.join("_data/d/old").exists());
     }
 }

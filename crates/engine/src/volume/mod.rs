@@ -4,13 +4,16 @@
 //!   volumes/<name>/_data      what containers see
 //!                  filling    a copy of the image's content on its way; worth nothing
 //!                  filled     the whole copy, moved to _data name by name; a kill is made up for
+//!                  replacing  the same, after what is in _data is gone
 //! ```
 //!
 //! Who uses a volume is never counted: it follows from the containers' records, and what is being made in
 //! this moment keeps a [`Hold`].
 
 mod fill;
+mod frozen;
 mod local;
+mod transfer;
 mod using;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,6 +193,9 @@ impl Engine {
     pub(crate) fn make_volume(&self, asked: &Asked, anonymous: bool) -> Result<()> {
         let path = self.volume_data(&asked.name);
         let failed = |error| Error::failed(format!("make volume {}", path.display()), error);
+        if self.store.volumes().get(&asked.name)?.is_some() {
+            return Ok(());
+        }
         // Against a removal that has taken the record and not yet the directory.
         let hold = self.volumes.hold(&asked.name);
         let _turn = hold.turn();

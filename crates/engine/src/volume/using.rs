@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Duration;
 
 use super::local;
 use crate::engine::Engine;
-use crate::error::{Result, chain};
+use crate::error::{Error, Result, chain};
 
 /// The volumes that somebody has in hand, by name.
 #[derive(Default)]
@@ -21,7 +23,12 @@ struct Slot {
     turn: Mutex<()>,
     /// For whom it is mounted.
     users: Mutex<BTreeSet<String>>,
+    /// It is being restored, which takes as long as the client likes.
+    restoring: AtomicBool,
 }
+
+/// How often somebody looks whether it is his turn.
+const TURN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Keeps a volume from being removed.
 pub(crate) struct Hold {
@@ -55,9 +62,40 @@ impl Hold {
         lock(&self.slot.turn)
     }
 
+    /// The same, to fill the volume: not after a restoration, whose client may let us wait for ever.
+    pub(super) fn turn_to_fill(&self, name: &str) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            if self.slot.restoring.load(Ordering::Acquire) {
+                return Err(Error::conflict(format!("volume {name} is being restored")));
+            }
+            match self.slot.turn.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(TURN_INTERVAL),
+            }
+        }
+    }
+
+    /// Says that the volume is being restored, until what is returned is dropped; `None` if it is already.
+    pub(super) fn begin_restoring(&self) -> Option<Restoring<'_>> {
+        let was = self.slot.restoring.swap(true, Ordering::AcqRel);
+        (!was).then(|| Restoring { slot: &self.slot })
+    }
+
     /// Whether it is mounted for somebody.
     pub(super) fn is_mounted(&self) -> bool {
         !lock(&self.slot.users).is_empty()
+    }
+}
+
+/// The volume is being restored.
+pub(super) struct Restoring<'a> {
+    slot: &'a Slot,
+}
+
+impl Drop for Restoring<'_> {
+    fn drop(&mut self) {
+        self.slot.restoring.store(false, Ordering::Release);
     }
 }
 

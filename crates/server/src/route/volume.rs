@@ -16,6 +16,9 @@ routes! {
     GET "/volumes/{name}" => inspect,
     PUT "/volumes/{name}" => update,
     DELETE "/volumes/{name}" => remove,
+    GET "/ponton/volumes/{name}/backup" => backup,
+    PUT "/ponton/volumes/{name}/restore" => restore,
+    POST "/ponton/volumes/{name}/clone" => clone,
 }
 
 async fn list(call: Call) -> Result<Response<Body>> {
@@ -40,6 +43,25 @@ async fn remove(call: Call) -> Result<Response<Body>> {
 async fn update(_call: Call) -> Result<Response<Body>> {
     let message = "volume update only valid for cluster volumes, but swarm is unavailable";
     Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, message))
+}
+
+async fn backup(call: Call) -> Result<Response<Body>> {
+    let pause = call.query()?.optional("pause") != Some("0");
+    let tar = call.engine.volume_backup(call.name(), pause).await?;
+    Ok(answer::stream(answer::TAR, call.shutdown, tar))
+}
+
+async fn restore(call: Call) -> Result<Response<Body>> {
+    let force = call.query()?.boolean("force");
+    let (engine, name) = (call.engine.clone(), call.name().to_owned());
+    Ok(answer::ok(&engine.volume_restore(&name, force, call.into_body()).await?))
+}
+
+async fn clone(call: Call) -> Result<Response<Body>> {
+    let query = call.query()?;
+    let pause = query.optional("pause") != Some("0");
+    let to = query.optional("to").unwrap_or_default();
+    Ok(answer::json(StatusCode::CREATED, &call.engine.volume_clone(call.name(), to, pause).await?))
 }
 
 async fn prune(call: Call) -> Result<Response<Body>> {

@@ -78,7 +78,7 @@ fn parse(text: &str) -> Result<Mount, String> {
         };
         let is_switch = matches!(
             key.as_str(),
-            "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" | "bind-create-src"
+            "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" | "bind-create-src" | "idmap"
         );
         if !field.contains('=') && !is_switch {
             return Err(format!("invalid field '{field}' must be a key=value pair"));
@@ -102,6 +102,10 @@ fn set(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<(), Str
         }
         "target" | "dst" | "destination" => mount.target = value.to_owned(),
         "readonly" | "ro" => mount.read_only = switch()?,
+        // Docker's client knows it only behind a colon of -v.
+        "idmap" => {
+            mount.id_map = Some(if field.contains('=') { value.to_owned() } else { String::new() });
+        }
         "consistency" => mount.consistency = value.to_ascii_lowercase(),
         "bind-propagation" => {
             mount.bind_options.get_or_insert_with(BindOptions::default).propagation =
@@ -202,6 +206,9 @@ mod tests {
                 ["type"],
             "nfs"
         );
+        assert_eq!(json("type=bind,src=/a,dst=/b,idmap").unwrap()["IDMap"], "");
+        let maps = "uids=0-1000-1;gids=0-1000-1";
+        assert_eq!(json(&format!("type=volume,src=v1,dst=/b,idmap={maps}")).unwrap()["IDMap"], maps);
         let tmpfs = json("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();
         assert_eq!(tmpfs["TmpfsOptions"], serde_json::json!({"SizeBytes": 1 << 20, "Mode": 0o700}));
     }
