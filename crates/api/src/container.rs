@@ -18,8 +18,8 @@ pub use host::{
     WeightDevice,
 };
 pub use inspect::{
-    GraphDriver, Health, HealthcheckResult, Inspect, MountPoint, NetworkSettings, State, Summary,
-    SummaryHostConfig, SummaryNetworkSettings, SummaryPort,
+    GraphDriver, Health, HealthSummary, HealthcheckResult, Inspect, MountPoint, NetworkSettings, State,
+    Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort,
 };
 pub use network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig, PortBinding, PortMap, PortSet};
 pub use stats::{

@@ -116,6 +116,37 @@ pub fn parse_duration(text: &str) -> Result<i64, InvalidUnit> {
     Ok(if negative { -(total as i64) } else { total as i64 })
 }
 
+/// Prints a duration as Go does: `1h0m30s`, `1.5s`, `10ms`, `0s`.
+pub fn go_duration(duration: std::time::Duration) -> String {
+    let nanoseconds = duration.as_nanos();
+    let fraction = |scale: u32, unit: &str| {
+        let text = format!(
+            "{}.{:0width$}",
+            nanoseconds / 10_u128.pow(scale),
+            nanoseconds % 10_u128.pow(scale),
+            width = scale as usize
+        );
+        format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    match nanoseconds {
+        0 => return "0s".into(),
+        ..1_000 => return format!("{nanoseconds}ns"),
+        ..1_000_000 => return fraction(3, "µs"),
+        ..1_000_000_000 => return fraction(6, "ms"),
+        _ => {}
+    }
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let rest = std::time::Duration::new(seconds % 60, duration.subsec_nanos());
+    let text = format!("{}.{:09}", rest.as_secs(), rest.subsec_nanos());
+    let rest = format!("{}s", text.trim_end_matches('0').trim_end_matches('.'));
+    match (hours, minutes) {
+        (0, 0) => rest,
+        (0, _) => format!("{minutes}m{rest}"),
+        _ => format!("{hours}h{minutes}m{rest}"),
+    }
+}
+
 /// Prints a span of time in seconds as `docker ps` does: `About a minute`, `3 hours`.
 pub fn human_duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
@@ -166,6 +197,23 @@ mod tests {
         }
         assert_eq!(parse_size("1é").unwrap_err().to_string(), "invalid suffix: 'é'");
         assert_eq!(parse_size("m").unwrap_err().to_string(), "invalid size: 'm'");
+    }
+
+    #[test]
+    fn durations_are_printed_as_go_does() {
+        for (nanoseconds, expected) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (10_000_000, "10ms"),
+            (2_000_000_000, "2s"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (3_661_020_000_000, "1h1m1.02s"),
+        ] {
+            assert_eq!(go_duration(std::time::Duration::from_nanos(nanoseconds)), expected);
+        }
     }
 
     #[test]

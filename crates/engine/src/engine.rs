@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::config::EngineConfig;
 use crate::container::Container;
+use crate::count::Counts;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::Bus;
 use crate::shim::Shims;
@@ -33,6 +34,7 @@ pub struct Engine {
     pub(crate) shims: Arc<Shims>,
     pub(crate) events: Bus,
     pub(crate) volumes: crate::volume::Volumes,
+    pub(crate) counts: Counts,
     /// Told when images came in.
     pub(crate) came_in: Arc<tokio::sync::Notify>,
     host: OnceLock<Host>,
@@ -116,6 +118,7 @@ impl Engine {
             shims,
             events: Bus::new(),
             volumes: crate::volume::Volumes::default(),
+            counts: Counts::default(),
             came_in: Arc::default(),
             host: OnceLock::new(),
             facts: OnceLock::new(),

@@ -14,7 +14,7 @@ use ponton_runtime::shim::protocol::{
     AttachSpec, Exec as ExecMessage, Exit, Failure, FailureKind, FdRole, Reply, Request, Status, Stdio,
 };
 use ponton_sys::pidfd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::container::{Container, Task};
@@ -49,6 +49,8 @@ enum State {
 struct Exec {
     request: ExecCreateRequest,
     state: State,
+    /// It tests the container's health: nobody asks for it when it has ended.
+    is_probe: bool,
     /// Order of creation.
     sequence: u64,
 }
@@ -57,9 +59,26 @@ impl Exec {
     /// Its process has ended, and its exit code is not known yet.
     fn process_has_ended(&self) -> bool {
         let State::Running { pidfd: Some(pidfd), .. } = &self.state else { return false };
-        let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
-        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        crate::poll::has_ended(pidfd)
     }
+}
+
+/// What the shim is asked to run, and keeps for the next daemon.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    #[serde(flatten)]
+    request: ExecCreateRequest,
+    #[serde(rename = "Probe", default, skip_serializing_if = "std::ops::Not::not")]
+    is_probe: bool,
+}
+
+/// How an exec is started.
+pub(crate) struct Launch {
+    pub(crate) request: ExecCreateRequest,
+    pub(crate) stdio: Stdio,
+    /// Who gets its output.
+    pub(crate) attach: Option<(AttachSpec, OwnedFd)>,
+    pub(crate) is_probe: bool,
 }
 
 /// The execs of one container.
@@ -91,7 +110,7 @@ impl Execs {
     }
 
     /// Enters a new one. The answer: an old one that is forgotten for it.
-    fn insert(&self, id: String, request: ExecCreateRequest, state: State) -> Option<String> {
+    fn insert(&self, id: String, request: ExecCreateRequest, state: State, is_probe: bool) -> Option<String> {
         let mut known = self.known();
         let mut forgotten = None;
         let ended: Vec<_> = known
@@ -106,7 +125,7 @@ impl Execs {
             forgotten = Some(oldest);
         }
         let sequence = known.values().map(|exec| exec.sequence + 1).max().unwrap_or(0);
-        known.insert(id, Exec { request, state, sequence });
+        known.insert(id, Exec { request, state, is_probe, sequence });
         forgotten
     }
 
@@ -132,6 +151,26 @@ impl Execs {
     fn set(&self, id: &str, state: State) {
         if let Some(exec) = self.known().get_mut(id) {
             exec.state = state;
+        }
+    }
+
+    /// Forgets one.
+    pub(crate) fn remove(&self, id: &str) {
+        self.known().remove(id);
+    }
+
+    fn is_probe(&self, id: &str) -> bool {
+        self.known().get(id).is_some_and(|exec| exec.is_probe)
+    }
+
+    /// Kills one with all that it has started, as far as that stayed in its session.
+    pub(crate) fn kill(&self, id: &str) {
+        let pidfd = match self.known().get(id).map(|exec| &exec.state) {
+            Some(State::Running { pidfd: Some(pidfd), .. }) => Arc::clone(pidfd),
+            _ => return,
+        };
+        if let Err(error) = pidfd::kill_group(pidfd.as_fd()) {
+            tracing::debug!(error = crate::error::chain(&error), exec = id, "kill exec");
         }
     }
 
@@ -161,11 +200,14 @@ impl Execs {
 
     /// All of them have ended with their container.
     pub(crate) fn container_ended(&self) {
-        for exec in self.known().values_mut() {
+        let mut known = self.known();
+        known.retain(|_, exec| !exec.is_probe);
+        for exec in known.values_mut() {
             if let State::Running { pid, .. } = exec.state {
                 exec.state = State::Ended { pid, exit_code: 137 };
             }
         }
+        drop(known);
         self.ended.notify_waiters();
     }
 }
@@ -183,10 +225,20 @@ impl Engine {
             return Err(Error::invalid("No exec command specified"));
         }
         crate::container::detach_keys(Some(&request.detach_keys))?;
+        self.register_exec(&container, request, false)
+    }
+
+    /// Enters an exec, and tells the event stream of it.
+    pub(crate) fn register_exec(
+        &self,
+        container: &Container,
+        request: ExecCreateRequest,
+        is_probe: bool,
+    ) -> Result<String> {
         let id = crate::id::generate()?;
         let action =
             format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
-        if let Some(oldest) = container.execs.insert(id.clone(), request, State::Created) {
+        if let Some(oldest) = container.execs.insert(id.clone(), request, State::Created, is_probe) {
             container.tell(move |task| async move { task.forget_exec(oldest) }.boxed());
         }
         let attributes = [("execID", id.as_str())];
@@ -320,8 +372,6 @@ impl Task {
     ) -> Result<()> {
         let container = Arc::clone(&self.container);
         let request = container.execs.get(&id)?.request;
-        let process = self.process_plan(&request)?;
-        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
         let attached = connection.is_some();
         let size = console_size.or(request.console_size).unwrap_or_default();
         let stdio = Stdio {
@@ -334,29 +384,37 @@ impl Task {
             true => crate::container::detach_keys(Some(&request.detach_keys))?,
             false => Vec::new(),
         };
-        let (specs, socket) = match connection {
-            Some(AttachConnection { fd, preamble }) => {
-                let spec = AttachSpec {
-                    stdin: request.attach_stdin,
-                    stdout: request.attach_stdout,
-                    stderr: request.attach_stderr,
-                    multiplexed: !request.tty,
-                    detach_keys: keys,
-                    preamble,
-                };
-                (vec![spec], Some(fd))
-            }
-            None => (Vec::new(), None),
-        };
+        let attach = connection.map(|AttachConnection { fd, preamble }| {
+            let spec = AttachSpec {
+                stdin: request.attach_stdin,
+                stdout: request.attach_stdout,
+                stderr: request.attach_stderr,
+                multiplexed: !request.tty,
+                detach_keys: keys,
+                preamble,
+            };
+            (spec, fd)
+        });
+        self.launch_exec(&id, Launch { request, stdio, attach, is_probe: false }).await
+    }
+
+    /// Starts a process that was registered under `id`.
+    pub(crate) async fn launch_exec(&mut self, id: &str, launch: Launch) -> Result<()> {
+        let Launch { request, stdio, attach, is_probe } = launch;
+        let container = Arc::clone(&self.container);
+        let process = self.process_plan(&request)?;
+        let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
+        let command = request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        let (specs, socket) = attach.unzip();
         let fds: Vec<_> = socket.iter().map(|fd| (FdRole::Attach, fd.as_fd())).collect();
-        let note = serde_json::to_string(&request)
+        let note = serde_json::to_string(&Note { request, is_probe })
             .map_err(|error| Error::failed("print what an exec was asked for", error))?;
         let message = ExecMessage {
             container: container.id.clone(),
-            exec: id.clone(),
+            exec: id.to_owned(),
             process,
             stdio,
-            attach: specs,
+            attach: specs.into_iter().collect(),
             note,
         };
         let asked = Request::Exec(Box::new(message));
@@ -365,15 +423,14 @@ impl Task {
             Ok((Reply::Started { pid, .. }, fds)) => {
                 let pidfd =
                     fds.into_iter().find(|(role, _)| *role == FdRole::Pidfd).map(|(_, fd)| Arc::new(fd));
-                container.execs.set(&id, State::Running { pid, pidfd });
-                let command = request.cmd.unwrap_or_default().join(" ");
-                self.emit(&format!("exec_start: {command}"), &[("execID", &id)]);
+                container.execs.set(id, State::Running { pid, pidfd });
+                self.emit(&format!("exec_start: {command}"), &[("execID", id)]);
                 Ok(())
             }
             Ok(_) => Err(Error::internal("unexpected answer to exec")),
             Err(failure) => {
                 let (exit_code, error) = refused(&failure);
-                let _ = container.execs.end(&id, exit_code);
+                let _ = container.execs.end(id, exit_code);
                 Err(self.or_not_running(error).await)
             }
         }
@@ -398,6 +455,11 @@ impl Task {
         }
         let code = exit_code.to_string();
         self.emit("exec_die", &[("execID", &id), ("exitCode", &code)]);
+        if container.execs.is_probe(&id) {
+            container.execs.remove(&id);
+            self.exec_ended(&id, exit_code).await;
+            self.forget_exec(id);
+        }
     }
 
     /// Has the shim drop its record of an exec that nobody can ask for any more.
@@ -417,14 +479,22 @@ impl Task {
         let mut found: Vec<_> = status.execs.iter().collect();
         found.sort_by_key(|exec| exec.started_at_ns);
         for exec in found {
-            let Ok(request) = serde_json::from_str(&exec.note) else { continue };
+            let Ok(Note { request, is_probe }) = serde_json::from_str(&exec.note) else { continue };
+            if is_probe && exec.exited.is_some() {
+                self.forget_exec(exec.exec.clone());
+                continue;
+            }
             let pid = exec.pid;
             let state = match exec.exited {
                 None => State::Running { pid, pidfd: pidfd::open(pid).ok().map(Arc::new) },
                 Some(exit) => State::Ended { pid, exit_code: code(exit) },
             };
             // What is too much is forgotten with the container.
-            let _ = self.container.execs.insert(exec.exec.clone(), request, state);
+            let _ = self.container.execs.insert(exec.exec.clone(), request, state, is_probe);
+            if is_probe {
+                // Nobody hears its result; it is probed again.
+                self.container.execs.kill(&exec.exec);
+            }
         }
     }
 

@@ -11,11 +11,13 @@
 mod budget;
 mod config;
 mod container;
+mod count;
 mod engine;
 pub mod error;
 mod event;
 mod exec;
 mod filter;
+pub mod health;
 mod id;
 mod image;
 pub mod lifecycle;

@@ -108,6 +108,16 @@ pub struct Life {
     pub delay_ms: u64,
     /// Set by stop and kill, cleared by start.
     pub manually_stopped: bool,
+    /// Its policy ends it, or has ended it, for its health; until it runs again.
+    pub unhealthy: Option<Unhealthy>,
+}
+
+/// A run that is ended for its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unhealthy {
+    /// It was healthy once: the delays begin anew.
+    pub was_healthy: bool,
 }
 
 /// What a container's settings say about its life.
@@ -115,6 +125,8 @@ pub struct Life {
 pub struct Policy {
     /// The restart policy.
     pub restart: Restart,
+    /// End it when it is unhealthy, and start it again.
+    pub on_unhealthy: bool,
     /// Remove it when it ends (`--rm`).
     pub auto_remove: bool,
 }
@@ -151,6 +163,11 @@ pub enum Event {
         /// Whether a process was killed for lack of memory.
         oom_killed: bool,
     },
+    /// A probe has found it unhealthy.
+    Unhealthy {
+        /// It was healthy before, in this run.
+        was_healthy: bool,
+    },
     /// A user freezes it.
     Pause,
     /// A user thaws it.
@@ -184,6 +201,10 @@ pub enum Effect {
     Release,
     /// Tell the event stream what was given back.
     EmitReleased,
+    /// Tell the event stream that the policy has started it again for its health.
+    EmitRestart,
+    /// End its process by the stop signal, or else by SIGKILL, without keeping it from a restart.
+    EndUnhealthy,
     /// Come back with `RestartDue` after this time.
     RestartAfter(Duration),
     /// Send SIGKILL and wait for the exit, then remove.
@@ -306,13 +327,18 @@ pub fn next(
             life.state = State::Running { pid: *pid, started_at: *at, paused: false };
             life.last =
                 Outcome { started_at: Some(*at), finished_at: life.last.finished_at, ..Outcome::default() };
-            vec![Effect::Save, Effect::Emit("start")]
+            let mut effects = vec![Effect::Save, Effect::Emit("start")];
+            if life.unhealthy.take().is_some() {
+                effects.push(Effect::EmitRestart);
+            }
+            effects
         }
         Event::StartFailed { exit_code, error } => start_failed(&mut life, policy, *exit_code, error),
         Event::Stop => stop(&mut life, now)?,
         Event::Exited { exit_code, at, oom_killed } => {
             exited(&mut life, policy, *exit_code, *at, *oom_killed)
         }
+        Event::Unhealthy { was_healthy } => unhealthy(&mut life, policy, *was_healthy),
         Event::Pause => pause(&mut life)?,
         Event::Unpause => unpause(&mut life)?,
         Event::Remove { force } => remove(&mut life, *force)?,
@@ -329,6 +355,7 @@ fn start(life: &mut Life) -> Result<Vec<Effect>, Refusal> {
     match life.state {
         State::Created | State::Exited | State::Restarting { .. } => {
             life.manually_stopped = false;
+            life.unhealthy = None;
             life.restarts = 0;
             life.delay_ms = 0;
             Ok(vec![Effect::Launch])
@@ -344,6 +371,7 @@ fn start_failed(life: &mut Life, policy: Policy, exit_code: i32, error: &str) ->
     if !matches!(life.state, State::Created) {
         life.state = State::Exited;
     }
+    life.unhealthy = None;
     life.last.exit_code = exit_code;
     error.clone_into(&mut life.last.error);
     life.last.oom_killed = false;
@@ -365,6 +393,7 @@ fn stop(life: &mut Life, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
         }
         State::Restarting { .. } => {
             life.manually_stopped = true;
+            life.unhealthy = None;
             life.state = State::Exited;
             life.last.finished_at.get_or_insert(now);
             Ok(vec![Effect::Save])
@@ -401,6 +430,7 @@ fn exited(
         return effects;
     }
     life.state = State::Exited;
+    life.unhealthy = None;
     if policy.auto_remove {
         // One change of the database and not two: until the removal the shim has the record of the end.
         for effect in effects.iter_mut().filter(|effect| **effect == Effect::Save) {
@@ -415,15 +445,38 @@ fn exited(
 pub const UNKNOWN_EXIT_CODE: i32 = 255;
 
 fn restart_delay(life: &Life, policy: Policy, ran: Duration) -> Option<Duration> {
-    let wanted = match policy.restart {
-        _ if life.manually_stopped => false,
-        Restart::No => false,
-        Restart::OnFailure { max } => life.last.exit_code != 0 && (max == 0 || life.restarts < max),
-        Restart::Always | Restart::UnlessStopped => true,
-    };
-    let last = if ran >= STEADY { Duration::ZERO } else { Duration::from_millis(life.delay_ms) };
+    let wanted = !life.manually_stopped
+        && may_restart(life, policy)
+        && match policy.restart {
+            _ if life.unhealthy.is_some() => policy.on_unhealthy,
+            Restart::No => false,
+            Restart::OnFailure { .. } => life.last.exit_code != 0,
+            Restart::Always | Restart::UnlessStopped => true,
+        };
+    // A run that never was healthy was not steady, however long it took to find that out.
+    let is_steady = ran >= STEADY && life.unhealthy.is_none_or(|unhealthy| unhealthy.was_healthy);
+    let last = if is_steady { Duration::ZERO } else { Duration::from_millis(life.delay_ms) };
     let delay = if last.is_zero() { FIRST_DELAY } else { (last * 2).min(LONGEST_DELAY) };
     wanted.then_some(delay)
+}
+
+/// Whether the policy has restarts left.
+fn may_restart(life: &Life, policy: Policy) -> bool {
+    !matches!(policy.restart, Restart::OnFailure { max } if max != 0 && life.restarts >= max)
+}
+
+/// A container without a restart left runs on as it is.
+fn unhealthy(life: &mut Life, policy: Policy, was_healthy: bool) -> Vec<Effect> {
+    let is_wanted = policy.on_unhealthy
+        && matches!(life.state, State::Running { paused: false, .. })
+        && !life.manually_stopped
+        && life.unhealthy.is_none()
+        && may_restart(life, policy);
+    if !is_wanted {
+        return Vec::new();
+    }
+    life.unhealthy = Some(Unhealthy { was_healthy });
+    vec![Effect::Save, Effect::EndUnhealthy]
 }
 
 fn pause(life: &mut Life) -> Result<Vec<Effect>, Refusal> {

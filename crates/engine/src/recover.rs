@@ -212,6 +212,11 @@ impl Task {
                 }
             }
         }
+        self.follow_life(None);
+        if self.is_running() && self.view.life.unhealthy.is_some() {
+            // The last daemon was about to stop it.
+            self.end_unhealthy();
+        }
         Ok(())
     }
 }

@@ -35,6 +35,10 @@ pub fn open(pid: u32) -> Result<OwnedFd> {
 
 /// Sends `signal` by its number, real-time signals too. 0 only asks whether the process is there.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    send(pidfd, signal, 0)
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: i32, flags: libc::c_uint) -> Result<()> {
     // SAFETY: no memory is passed; the descriptor is borrowed for the call.
     let result = unsafe {
         libc::syscall(
@@ -42,13 +46,22 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
             pidfd.as_raw_fd(),
             signal,
             std::ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     };
     if result == 0 {
         return Ok(());
     }
     Err(Error::new("pidfd_send_signal", format_args!("signal {signal}"), std::io::Error::last_os_error()))
+}
+
+/// Kills the process and its process group, if it leads one; before Linux 6.9 the process alone.
+pub fn kill_group(pidfd: BorrowedFd<'_>) -> Result<()> {
+    const PROCESS_GROUP: libc::c_uint = 1 << 2;
+    match send(pidfd, libc::SIGKILL, PROCESS_GROUP) {
+        Err(error) if error.errno() == Some(libc::EINVAL) => send_signal(pidfd, libc::SIGKILL),
+        done => done,
+    }
 }
 
 /// Waits for the end of a child, and reaps it.

@@ -111,7 +111,8 @@ pub struct LogConfig {
     pub config: StringMap,
 }
 
-/// When a container is started again: `no`, `always`, `unless-stopped`, `on-failure`.
+/// When a container is started again: `no`, `always`, `unless-stopped`, `on-failure`; and as Docker has
+/// not: `on-unhealthy`, `always+unhealthy`, `unless-stopped+unhealthy`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RestartPolicy {

@@ -212,6 +212,22 @@ pub(super) fn merge(config: &mut Config, image: &ImageConfig) {
     if config.entrypoint.as_deref().is_some_and(|words| words == [""]) {
         config.entrypoint = None;
     }
+    if let Some(image) = &image.healthcheck {
+        let check = config.healthcheck.get_or_insert_default();
+        let set = |ours: &mut i64, theirs: i64| {
+            if *ours == 0 {
+                *ours = theirs;
+            }
+        };
+        if check.test.as_ref().is_none_or(Vec::is_empty) {
+            check.test = Some(image.test.clone());
+        }
+        set(&mut check.interval, image.interval);
+        set(&mut check.timeout, image.timeout);
+        set(&mut check.start_period, image.start_period);
+        set(&mut check.start_interval, image.start_interval);
+        set(&mut check.retries, image.retries);
+    }
     for volume in image.volumes.keys() {
         config.volumes.get_or_insert_default().entry(volume.clone()).or_default();
     }
@@ -248,21 +264,8 @@ fn fill(host: &mut HostConfig) {
 }
 
 pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
-    let policy = &host.restart_policy;
-    match policy.name.as_str() {
-        "always" | "unless-stopped" | "no" if policy.maximum_retry_count != 0 => {
-            return Err(Error::invalid(format!(
-                "maximum retry count cannot be used with restart policy '{}'",
-                policy.name
-            )));
-        }
-        "on-failure" if policy.maximum_retry_count < 0 => {
-            return Err(Error::invalid("maximum retry count cannot be negative"));
-        }
-        "always" | "unless-stopped" | "no" | "on-failure" => {}
-        other => return Err(Error::invalid(format!("invalid restart policy '{other}'"))),
-    }
-    if host.auto_remove && policy.name != "no" {
+    super::settings::restart(&host.restart_policy)?;
+    if host.auto_remove && host.restart_policy.name != "no" {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     let driver = &host.log_config.r#type;
@@ -280,12 +283,7 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if !config.stop_signal.is_empty() {
         crate::signal::parse(&config.stop_signal)?;
     }
-    if config.healthcheck.as_ref().is_some_and(|check| {
-        check.test.as_ref().and_then(|test| test.first()).is_some_and(|kind| kind.starts_with("CMD"))
-    }) {
-        tracing::debug!("health checks are not run yet");
-    }
-    Ok(())
+    crate::health::check(config)
 }
 
 /// The ports that a container publishes.

@@ -90,7 +90,7 @@ fn state(view: &View) -> ApiState {
         error: cause,
         started_at: print(last.started_at),
         finished_at: print(last.finished_at),
-        health: None,
+        health: super::health::shown(view),
     }
 }
 

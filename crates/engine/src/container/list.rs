@@ -34,6 +34,8 @@ const FILTERS: &[&str] = &[
 
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
+const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+
 impl Engine {
     /// The containers, newest first.
     pub async fn list(self: &Arc<Self>, options: ListOptions) -> Result<Vec<Summary>> {
@@ -97,6 +99,7 @@ impl Engine {
             },
             network_settings: SummaryNetworkSettings { networks },
             mounts: settings.mounts_shown(),
+            health: super::health::summary(view),
             ..Summary::default()
         }
     }
@@ -115,6 +118,9 @@ impl<'a> Wanted<'a> {
     fn new(engine: &Engine, filters: &'a Filters) -> Result<Self> {
         if let Some(status) = filters.get("status").find(|status| !STATUSES.contains(status)) {
             return Err(Error::invalid(format!("invalid filter 'status={status}'")));
+        }
+        if let Some(health) = filters.get("health").find(|health| !HEALTHS.contains(health)) {
+            return Err(Error::invalid(format!("Unrecognised filter value for health: {health}")));
         }
         let created = |name: &str| -> Result<Option<Timestamp>> {
             filters.get(name).next().map(|name| Ok(engine.find(name)?.view().settings.created)).transpose()
@@ -156,7 +162,7 @@ impl<'a> Wanted<'a> {
             && filters.matches("expose", |port| {
                 ports.iter().any(|open| is_port(port, open.private_port, &open.r#type))
             })
-            && filters.matches("health", |health| health == "none")
+            && filters.matches("health", |health| super::health::word(view) == health)
             && filters.matches("is-task", |task| matches!(task, "false" | "0"))
             && filters.matches("isolation", |isolation| isolation == "default")
     }
@@ -228,7 +234,10 @@ fn status(view: &View, now: Timestamp) -> String {
     let last = &view.life.last;
     match &view.life.state {
         State::Created => "Created".into(),
-        State::Running { started_at, paused: false, .. } => format!("Up {}", human(now, *started_at)),
+        State::Running { started_at, paused: false, .. } => {
+            let health = view.health.as_ref().map(|health| format!(" ({})", health.status.shown()));
+            format!("Up {}{}", human(now, *started_at), health.unwrap_or_default())
+        }
         State::Running { started_at, paused: true, .. } => format!("Up {} (Paused)", human(now, *started_at)),
         State::Restarting { .. } => format!("Restarting ({}) {} ago", last.exit_code, ago(last.finished_at)),
         State::Removing => "Removal In Progress".into(),

@@ -13,6 +13,7 @@ mod diff;
 mod exit;
 mod export;
 mod files;
+mod health;
 mod inspect;
 mod link;
 mod list;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{Error, Result};
 use crate::exec::Execs;
+use crate::health::Health;
 use crate::lifecycle::Life;
 
 pub(crate) use attach::{detach_keys, write_all};
@@ -71,6 +73,8 @@ pub(crate) struct View {
     pub(crate) name: String,
     pub(crate) settings: Arc<Settings>,
     pub(crate) life: Life,
+    /// `None` before its first start, and where health is not tested.
+    pub(crate) health: Option<Arc<Health>>,
     pub(crate) endpoint: Option<ponton_network::EndpointRecord>,
     /// How many runs have ended since the engine was opened.
     pub(crate) exits: u64,

@@ -1,10 +1,12 @@
 //! What is kept of a container in the database, as JSON.
 
 use jiff::Timestamp;
-use ponton_api::container::{Config, HostConfig, MountPoint, NetworkingConfig};
+use ponton_api::container::{Config, HostConfig, MountPoint, NetworkingConfig, RestartPolicy};
 use ponton_network::EndpointRecord;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::lifecycle::{Life, Policy, Restart};
 use crate::spec::point::Point;
 
@@ -40,15 +42,10 @@ impl Settings {
 
     /// What they say about its life.
     pub(crate) fn policy(&self) -> Policy {
-        let policy = &self.host_config.restart_policy;
-        let max = u32::try_from(policy.maximum_retry_count).unwrap_or(0);
-        let restart = match policy.name.as_str() {
-            "always" => Restart::Always,
-            "unless-stopped" => Restart::UnlessStopped,
-            "on-failure" => Restart::OnFailure { max },
-            _ => Restart::No,
-        };
-        Policy { restart, auto_remove: self.host_config.auto_remove }
+        let auto_remove = self.host_config.auto_remove;
+        // What is kept was checked when it came.
+        let (restart, on_unhealthy) = restart(&self.host_config.restart_policy).unwrap_or_default();
+        Policy { restart, on_unhealthy, auto_remove }
     }
 
     /// The MAC address that is asked for; empty for one that is made up.
@@ -70,11 +67,41 @@ impl Settings {
     }
 }
 
+/// When a container is started again, and whether its health counts too. Docker's names, and three of
+/// our own: `on-unhealthy` is `on-failure` with health, `always+unhealthy` and `unless-stopped+unhealthy`
+/// are those two with health.
+pub(super) fn restart(policy: &RestartPolicy) -> Result<(Restart, bool)> {
+    let RestartPolicy { name, maximum_retry_count } = policy;
+    let max = u32::try_from(*maximum_retry_count).unwrap_or(0);
+    let (restart, on_unhealthy) = match name.as_str() {
+        "" | "no" => (Restart::No, false),
+        "always" => (Restart::Always, false),
+        "unless-stopped" => (Restart::UnlessStopped, false),
+        "on-failure" => (Restart::OnFailure { max }, false),
+        "always+unhealthy" => (Restart::Always, true),
+        "unless-stopped+unhealthy" => (Restart::UnlessStopped, true),
+        "on-unhealthy" => (Restart::OnFailure { max }, true),
+        other => return Err(Error::invalid(format!("invalid restart policy '{other}'"))),
+    };
+    match restart {
+        Restart::OnFailure { .. } if *maximum_retry_count < 0 => {
+            Err(Error::invalid("maximum retry count cannot be negative"))
+        }
+        Restart::OnFailure { .. } => Ok((restart, on_unhealthy)),
+        _ if *maximum_retry_count != 0 => {
+            Err(Error::invalid(format!("maximum retry count cannot be used with restart policy '{name}'")))
+        }
+        _ => Ok((restart, on_unhealthy)),
+    }
+}
+
 /// What has become of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Saved {
     pub(crate) life: Life,
+    /// `None` before its first start, and for a container whose health is not tested.
+    pub(crate) health: Option<Health>,
     /// The endpoint of the present run; also one that is just being started.
     pub(crate) endpoint: Option<EndpointRecord>,
     /// The path of its control group.

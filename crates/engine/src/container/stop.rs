@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::{Container, Task, View};
 use crate::engine::Engine;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::lifecycle::{Event, State};
 use crate::request::StopOptions;
 use crate::signal;
@@ -25,7 +25,7 @@ impl Engine {
         if !is_alive(&container.view()) {
             return Err(Error::not_modified());
         }
-        stop(&container, &options).await?;
+        stop(&container, &options, Why::User).await?;
         container.tell(|task| async move { task.emit("stop", &[]) }.boxed());
         Ok(())
     }
@@ -53,7 +53,7 @@ impl Engine {
         let container = self.find(name)?;
         container.change(|task| task.keep(true).boxed()).await?;
         let stopped = match is_alive(&container.view()) {
-            true => stop(&container, &options).await,
+            true => stop(&container, &options, Why::User).await,
             false => Ok(()),
         };
         container.change(|task| task.keep(false).boxed()).await?;
@@ -78,12 +78,21 @@ impl Engine {
     }
 }
 
+/// Why a container is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Somebody wants it not to run.
+    User,
+    /// Its policy wants it to run, but healthy.
+    Unhealthy,
+}
+
 fn is_alive(view: &View) -> bool {
     view.life.is_running() || matches!(view.life.state, State::Restarting { .. })
 }
 
 /// Sends the stop signal, waits, and sends SIGKILL when that did not help.
-async fn stop(container: &Container, options: &StopOptions) -> Result<()> {
+async fn stop(container: &Container, options: &StopOptions, why: Why) -> Result<()> {
     let view = container.view();
     let config = &view.settings.config;
     let wanted = options.signal.as_deref().filter(|signal| !signal.is_empty());
@@ -93,7 +102,7 @@ async fn stop(container: &Container, options: &StopOptions) -> Result<()> {
     };
     let seconds = options.timeout.or(config.stop_timeout).unwrap_or(STOP_TIMEOUT);
     let before = view.exits;
-    match container.change(move |task| task.end_with(signal).boxed()).await {
+    match container.change(move |task| task.stop_with(signal, why).boxed()).await {
         // It ended by itself just now.
         Err(error) if error.kind == ErrorKind::Conflict => return Ok(()),
         other => other?,
@@ -102,7 +111,7 @@ async fn stop(container: &Container, options: &StopOptions) -> Result<()> {
     if ended(container, before, patience).await {
         return Ok(());
     }
-    let killed = container.change(|task| task.end_with(Signal::KILL.as_raw()).boxed()).await;
+    let killed = container.change(move |task| task.stop_with(Signal::KILL.as_raw(), why).boxed()).await;
     if ended(container, before, Some(KILL_TIMEOUT)).await {
         return Ok(());
     }
@@ -133,11 +142,32 @@ impl Task {
         Ok(())
     }
 
+    /// Sends a signal that shall end it, from now on without probes of its health.
+    async fn stop_with(&mut self, signal: i32, why: Why) -> Result<()> {
+        self.stopping = self.view.life.is_running();
+        match why {
+            Why::User => self.end_with(signal).await,
+            // It has ended by itself, or was stopped.
+            Why::Unhealthy if self.view.life.unhealthy.is_none() => Err(Error::not_running(self.id())),
+            Why::Unhealthy => self.deliver(signal, &[("reason", "unhealthy")]).await,
+        }
+    }
+
+    /// Stops it, so that its policy starts it again.
+    pub(crate) fn end_unhealthy(&self) {
+        let container = Arc::clone(&self.container);
+        tokio::spawn(async move {
+            if let Err(error) = stop(&container, &StopOptions::default(), Why::Unhealthy).await {
+                tracing::error!(error = chain(&error), container = container.id, "end unhealthy container");
+            }
+        });
+    }
+
     /// Sends a signal that means the end, and keeps the policy from starting it again.
     async fn end_with(&mut self, signal: i32) -> Result<()> {
         self.apply(Event::Stop).await?;
         if self.view.life.is_running() {
-            self.deliver(signal).await?;
+            self.deliver(signal, &[]).await?;
         }
         Ok(())
     }
@@ -154,13 +184,15 @@ impl Task {
         if is_end {
             return self.end_with(signal).await;
         }
-        self.deliver(signal).await
+        self.deliver(signal, &[]).await
     }
 
     /// Sends a signal to the first process, thawed so that it hears it.
-    async fn deliver(&mut self, signal: i32) -> Result<()> {
+    async fn deliver(&mut self, signal: i32, more: &[(&str, &str)]) -> Result<()> {
         self.signal(signal)?;
-        self.emit("kill", &[("signal", &signal.to_string())]);
+        let number = signal.to_string();
+        let attributes: Vec<_> = [("signal", number.as_str())].iter().chain(more).copied().collect();
+        self.emit("kill", &attributes);
         if self.view.life.is_paused() {
             self.apply(Event::Unpause).await?;
         }

@@ -11,10 +11,12 @@ use jiff::Timestamp;
 use ponton_runtime::shim::protocol::{AttachSpec, FdRole};
 use tokio::sync::{mpsc, watch};
 
+use super::health::Probe;
 use super::{Container, Job, Saved, Settings, View};
 use crate::engine::Engine;
 use crate::error::{Error, Result, chain};
 use crate::exec::Execs;
+use crate::health::Check;
 use crate::lifecycle::{self, Effect, Event};
 use crate::shim::Shim;
 use crate::volume::Using;
@@ -29,6 +31,13 @@ pub(crate) struct Run {
     /// The mount of its root, so that its end does not wait for the unmount. A daemon that was
     /// started meanwhile has none.
     pub(crate) root: Option<OwnedFd>,
+}
+
+impl Run {
+    /// Whether the first process has ended, told or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        crate::poll::has_ended(&self.pidfd)
+    }
 }
 
 /// All that belongs to one container while the engine runs.
@@ -54,6 +63,13 @@ pub(crate) struct Task {
     pub(crate) unsaved: Option<Run>,
     /// An end leaves the container in place, whatever its settings say.
     pub(crate) keep: bool,
+    /// Somebody stops it: its health is tested no more.
+    pub(crate) stopping: bool,
+    /// How its health is tested.
+    pub(crate) check: Option<Box<Check>>,
+    /// When there is something to do for its health.
+    pub(crate) wake: Option<tokio::time::Instant>,
+    pub(crate) probe: Option<Probe>,
     /// Anonymous volumes go with the container.
     pub(crate) remove_volumes: bool,
     publish: watch::Sender<Arc<View>>,
@@ -70,8 +86,10 @@ impl Task {
         saved: Saved,
     ) -> Arc<Container> {
         let id = settings.id.clone();
-        let Saved { life, endpoint, cgroup, remove_volumes } = saved;
-        let view = View { name, settings, life, endpoint, exits: 0, removed: false };
+        let Saved { life, health, endpoint, cgroup, remove_volumes } = saved;
+        let check = Check::of(&settings.config).map(Box::new);
+        let health = health.map(Arc::new);
+        let view = View { name, settings, life, health, endpoint, exits: 0, removed: false };
         let (publish, watch) = watch::channel(Arc::new(view.clone()));
         let (queue, jobs) = mpsc::unbounded_channel();
         let container = Arc::new(Container { id, queue, view: watch, execs: Execs::default() });
@@ -89,6 +107,10 @@ impl Task {
             saved: true,
             unsaved: None,
             keep: false,
+            stopping: false,
+            check,
+            wake: None,
+            probe: None,
             remove_volumes,
             publish,
             ended: false,
@@ -98,10 +120,21 @@ impl Task {
     }
 
     async fn work(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        while let Some(job) = jobs.recv().await {
-            job(&mut self).await;
-            if self.ended {
-                break;
+        while !self.ended {
+            let wake = self.wake;
+            let due = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                job = jobs.recv() => match job {
+                    Some(job) => job(&mut self).await,
+                    None => break,
+                },
+                () = due => self.health_due().await,
             }
         }
     }
@@ -128,6 +161,7 @@ impl Task {
             let (life, effects) = lifecycle::next(&self.view.life, policy, &event, Timestamp::now())
                 .map_err(|refusal| refusal.into_error(self.id()))?;
             let before = std::mem::replace(&mut self.view.life, life);
+            self.follow_life(Some(&event));
             for effect in effects {
                 if let Err(error) = self.carry_out(&effect).await {
                     // What has happened is shown and followed up, whether it can be saved or not.
@@ -143,6 +177,7 @@ impl Task {
                     // What could not be frozen is not frozen.
                     if matches!(effect, Effect::Freeze | Effect::Thaw) {
                         self.view.life = before;
+                        self.follow_life(None);
                     }
                     return Err(error);
                 }
@@ -168,6 +203,14 @@ impl Task {
             }
             Effect::Emit(action) => {
                 self.emit(action, &[]);
+                Ok(())
+            }
+            Effect::EmitRestart => {
+                self.emit("restart", &[("reason", "unhealthy")]);
+                Ok(())
+            }
+            Effect::EndUnhealthy => {
+                self.end_unhealthy();
                 Ok(())
             }
             Effect::Release => {
@@ -199,6 +242,7 @@ impl Task {
     pub(crate) fn save(&mut self) -> Result<()> {
         let saved = Saved {
             life: self.view.life.clone(),
+            health: self.view.health.as_deref().cloned(),
             endpoint: self.view.endpoint.clone(),
             cgroup: self.cgroup.clone(),
             remove_volumes: self.remove_volumes,

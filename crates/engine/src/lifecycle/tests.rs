@@ -9,7 +9,7 @@ fn running(started: i64) -> Life {
 }
 
 fn policy(restart: Restart) -> Policy {
-    Policy { restart, auto_remove: false }
+    Policy { restart, ..Policy::default() }
 }
 
 fn exit(code: i32, seconds: i64) -> Event {
@@ -131,4 +131,43 @@ fn an_exit_code_that_was_lost_is_said_to_be() {
     let (life, _) = next(&running(0), Policy::default(), &event, at(1)).unwrap();
     assert_eq!(life.last.exit_code, UNKNOWN_EXIT_CODE);
     assert!(life.last.error.contains("lost"));
+}
+
+#[test]
+fn an_unhealthy_container_is_ended_and_started_again_where_its_policy_says_so() {
+    let wants = Policy { restart: Restart::OnFailure { max: 1 }, on_unhealthy: true, auto_remove: false };
+    let sick = Event::Unhealthy { was_healthy: false };
+    for restart in [Restart::No, Restart::OnFailure { max: 0 }, Restart::Always] {
+        assert_eq!(next(&running(0), policy(restart), &sick, at(9)).unwrap(), (running(0), vec![]));
+    }
+    let (life, effects) = next(&running(0), wants, &sick, at(9)).unwrap();
+    assert_eq!(effects, [Effect::Save, Effect::EndUnhealthy]);
+    // The next probe may find it unhealthy while it ends.
+    assert_eq!(next(&life, wants, &sick, at(9)).unwrap(), (life.clone(), vec![]));
+    let (ended, effects) = next(&life, wants, &exit(0, 20), at(20)).unwrap();
+    assert_eq!((ended.status(), ended.restarts), ("restarting", 1));
+    assert!(matches!(effects.last(), Some(Effect::RestartAfter(_))), "{effects:?}");
+    let started = Event::Started { pid: 8, at: at(21) };
+    let (again, effects) = next(&ended, wants, &started, at(21)).unwrap();
+    assert_eq!(effects, [Effect::Save, Effect::Emit("start"), Effect::EmitRestart]);
+    // It was the only restart that the policy has.
+    assert_eq!(next(&again, wants, &sick, at(30)).unwrap().1, []);
+    // Whoever stops it meanwhile gets it stopped.
+    let stopped = next(&life, wants, &Event::Stop, at(10)).unwrap().0;
+    let (stopped, _) = next(&stopped, wants, &exit(143, 11), at(11)).unwrap();
+    assert_eq!((stopped.status(), stopped.unhealthy), ("exited", None));
+}
+
+#[test]
+fn delays_grow_while_a_container_never_gets_healthy() {
+    let wants = Policy { restart: Restart::Always, on_unhealthy: true, auto_remove: false };
+    for (was_healthy, expected) in [(false, [100, 200, 400]), (true, [100, 100, 100])] {
+        let mut life = running(0);
+        for delay in expected {
+            let sick = next(&life, wants, &Event::Unhealthy { was_healthy }, at(90)).unwrap().0;
+            let ended = next(&sick, wants, &exit(143, 95), at(95)).unwrap().0;
+            assert_eq!(ended.delay_ms, delay, "{was_healthy}");
+            life = next(&ended, wants, &Event::Started { pid: 8, at: at(0) }, at(0)).unwrap().0;
+        }
+    }
 }

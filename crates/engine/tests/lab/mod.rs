@@ -52,7 +52,7 @@ impl Lab {
         file("etc/group", 0o644, b"root:x:0:\nmail:x:8:\n");
         for applet in [
             "sh", "true", "false", "echo", "cat", "sleep", "id", "kill", "ls", "stty", "hostname", "mount",
-            "wc",
+            "wc", "test",
         ] {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(tar::EntryType::Symlink);
