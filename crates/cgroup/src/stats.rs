@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ponton_sys::file;
 
-use crate::group::{Cgroup, Directory};
-use crate::layout::Version;
+use crate::group::Cgroup;
+use crate::meter::Meter;
 
 /// What a control group has used; a number is 0 where the kernel has no such counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,24 +61,7 @@ pub struct BlockIoEntry {
 impl Cgroup {
     /// What the group has used until now. A group that is gone has used nothing.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { memory_limit: u64::MAX, pids_limit: u64::MAX, ..Stats::default() };
-        if let Some(directory) = self.with("cpuacct").or_else(|| self.with("cpu")) {
-            cpu(&mut stats, directory);
-        }
-        if let Some(directory) = self.with("cpu") {
-            throttling(&mut stats, directory);
-        }
-        if let Some(directory) = self.with("memory") {
-            memory(&mut stats, directory);
-        }
-        if let Some(Directory { path, .. }) = self.with("pids") {
-            stats.pids = number(path, "pids.current");
-            stats.pids_limit = limit(path, "pids.max");
-        }
-        if let Some(directory) = self.with("blkio").or_else(|| self.with("io")) {
-            block_io(&mut stats, directory);
-        }
-        stats
+        Meter::open(self).read(&mut Vec::new())
     }
 }
 
@@ -92,7 +75,11 @@ pub(crate) fn number(directory: &Path, file: &str) -> u64 {
 
 /// A limit: `max` of v2 and the huge page-rounded number of v1 are no limit.
 pub(crate) fn limit(directory: &Path, file: &str) -> u64 {
-    let value = read(directory, file).trim().parse().unwrap_or(u64::MAX);
+    parse_limit(&read(directory, file))
+}
+
+pub(crate) fn parse_limit(text: &str) -> u64 {
+    let value = text.trim().parse().unwrap_or(u64::MAX);
     if value >= 1 << 62 { u64::MAX } else { value }
 }
 
@@ -105,74 +92,13 @@ pub(crate) fn table(directory: &Path, file: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn cpu(stats: &mut Stats, Directory { path, version, .. }: &Directory) {
-    match version {
-        Version::V1 => {
-            stats.cpu_total_ns = number(path, "cpuacct.usage");
-            stats.cpu_user_ns = number(path, "cpuacct.usage_user");
-            stats.cpu_system_ns = number(path, "cpuacct.usage_sys");
-            let each = read(path, "cpuacct.usage_percpu");
-            stats.cpu_each_ns = each.split_whitespace().filter_map(|value| value.parse().ok()).collect();
-        }
-        Version::V2 => {
-            let table = table(path, "cpu.stat");
-            let ns = |name| table.get(name).copied().unwrap_or(0) * 1000;
-            stats.cpu_total_ns = ns("usage_usec");
-            stats.cpu_user_ns = ns("user_usec");
-            stats.cpu_system_ns = ns("system_usec");
-        }
-    }
-}
-
-fn throttling(stats: &mut Stats, Directory { path, version, .. }: &Directory) {
-    let table = table(path, "cpu.stat");
-    let value = |name: &str| table.get(name).copied().unwrap_or(0);
-    stats.throttling_periods = value("nr_periods");
-    stats.throttled_periods = value("nr_throttled");
-    stats.throttled_ns = match version {
-        Version::V1 => value("throttled_time"),
-        Version::V2 => value("throttled_usec") * 1000,
-    };
-}
-
-fn memory(stats: &mut Stats, Directory { path, version, .. }: &Directory) {
-    let [usage, most, bound] = match version {
-        Version::V1 => ["memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.limit_in_bytes"],
-        Version::V2 => ["memory.current", "memory.peak", "memory.max"],
-    };
-    stats.memory_usage = number(path, usage);
-    stats.memory_max_usage = number(path, most);
-    stats.memory_limit = limit(path, bound);
-    stats.memory_stat = table(path, "memory.stat");
-    stats.memory_fail_count = match version {
-        Version::V1 => number(path, "memory.failcnt"),
-        Version::V2 => table(path, "memory.events").get("max").copied().unwrap_or(0),
-    };
-}
-
-fn block_io(stats: &mut Stats, Directory { path, version, .. }: &Directory) {
-    match version {
-        Version::V1 => {
-            // CFQ's files count what the throttle layer's do where there are any.
-            let entries = |file: &str| block_io_v1(&read(path, file));
-            stats.block_io_bytes = entries("blkio.throttle.io_service_bytes_recursive");
-            stats.block_io_operations = entries("blkio.throttle.io_serviced_recursive");
-        }
-        Version::V2 => {
-            let text = read(path, "io.stat");
-            stats.block_io_bytes = block_io_v2(&text, [("rbytes", "read"), ("wbytes", "write")]);
-            stats.block_io_operations = block_io_v2(&text, [("rios", "read"), ("wios", "write")]);
-        }
-    }
-}
-
 fn device(text: &str) -> Option<(u64, u64)> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Lines of `8:0 Read 4096`.
-fn block_io_v1(text: &str) -> Vec<BlockIoEntry> {
+pub(crate) fn block_io_v1(text: &str) -> Vec<BlockIoEntry> {
     let entry = |line: &str| {
         let mut words = line.split(' ');
         let (major, minor) = device(words.next()?)?;
@@ -183,7 +109,7 @@ fn block_io_v1(text: &str) -> Vec<BlockIoEntry> {
 }
 
 /// Lines of `8:0 rbytes=4096 wbytes=0 …`.
-fn block_io_v2(text: &str, names: [(&str, &str); 2]) -> Vec<BlockIoEntry> {
+pub(crate) fn block_io_v2(text: &str, names: [(&str, &str); 2]) -> Vec<BlockIoEntry> {
     let mut entries = Vec::new();
     for line in text.lines() {
         let mut words = line.split(' ');

@@ -35,6 +35,7 @@ pub struct Engine {
     pub(crate) events: Bus,
     pub(crate) volumes: crate::volume::Volumes,
     pub(crate) counts: Counts,
+    pub(crate) sampler: crate::container::Sampler,
     /// Told when images came in.
     pub(crate) came_in: Arc<tokio::sync::Notify>,
     host: OnceLock<Host>,
@@ -119,6 +120,7 @@ impl Engine {
             events: Bus::new(),
             volumes: crate::volume::Volumes::default(),
             counts: Counts::default(),
+            sampler: crate::container::Sampler::default(),
             came_in: Arc::default(),
             host: OnceLock::new(),
             facts: OnceLock::new(),

@@ -4,7 +4,9 @@
 //! that a version doesn't have are dropped, and those that only old ones have are added. Where two
 //! versions differ by a field more that old clients ignore, nothing is done.
 
+use bytes::Bytes;
 use hyper::Response;
+use ponton_api::container::Stats;
 use ponton_api::system::DiskUsage;
 use ponton_api::version::ApiVersion;
 use serde::Serialize;
@@ -176,11 +178,14 @@ pub(crate) fn event(value: &mut Value, version: ApiVersion) {
     }
 }
 
-/// A sample of `GET /containers/{id}/stats`.
-pub(crate) fn stats(value: &mut Value, version: ApiVersion) {
-    if version >= v(52) {
-        value["os_type"] = json!("linux");
+/// A sample of `GET /containers/{id}/stats`, as a line: there may be many of them, so it is printed as it is.
+pub(crate) fn stats(sample: &Stats, version: ApiVersion) -> Bytes {
+    let mut text = serde_json::to_vec(sample).unwrap_or_default();
+    if version >= v(52) && text.pop() == Some(b'}') {
+        text.extend_from_slice(br#","os_type":"linux"}"#);
     }
+    text.push(b'\n');
+    text.into()
 }
 
 /// `GET /system/df`: since 1.52 with sums by kind, and with lists only where `verbose` asks for them.

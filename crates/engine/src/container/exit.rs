@@ -75,7 +75,7 @@ impl Task {
     /// Has the shim drop its record, now that the database has it, and lets the root go. The next
     /// start waits for both.
     pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
-        let (engine, id, cgroup) = (Arc::clone(&self.engine), self.id().to_owned(), self.cgroup.clone());
+        let (engine, id, cgroup) = (Arc::clone(&self.engine), self.id().to_owned(), self.view.cgroup.clone());
         let request = Request::Forget { container: id.clone(), exec: None };
         self.forgetting = Some(tokio::spawn(async move {
             match shim.call(&request, &[]).await {
@@ -169,7 +169,7 @@ impl Task {
             started_at_ns: self.view.life.last.started_at.map_or(0, nanoseconds),
             stdio: self.stdio(),
             log: self.log_target(),
-            cgroup: self.cgroup.clone(),
+            cgroup: self.view.cgroup.clone(),
             own_pid_namespace: !matches!(self.settings().host_config.pid_mode.as_str(), "host"),
             exited: None,
             execs: Vec::new(),

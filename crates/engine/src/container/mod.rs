@@ -31,6 +31,7 @@ mod stop;
 mod task;
 mod top;
 mod update;
+mod usage;
 mod wait;
 
 use std::sync::Arc;
@@ -50,8 +51,9 @@ pub(crate) use process::resize;
 pub(crate) use root::mount_snapshot;
 pub(crate) use settings::{Saved, Settings};
 pub(crate) use start::{size, split};
-pub(crate) use stats::memory_total;
+pub(crate) use stats::Sampler;
 pub(crate) use task::{Task, emit};
+pub(crate) use usage::memory_total;
 
 /// One change, made by the container's task.
 type Job = Box<dyn for<'a> FnOnce(&'a mut Task) -> BoxFuture<'a, ()> + Send>;
@@ -76,6 +78,8 @@ pub(crate) struct View {
     /// `None` before its first start, and where health is not tested.
     pub(crate) health: Option<Arc<Health>>,
     pub(crate) endpoint: Option<ponton_network::EndpointRecord>,
+    /// The path of the control group of the present run, or of the last.
+    pub(crate) cgroup: Option<String>,
     /// How many runs have ended since the engine was opened.
     pub(crate) exits: u64,
     /// It is gone.

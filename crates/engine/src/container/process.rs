@@ -87,7 +87,7 @@ impl Task {
 
     /// The control group of the present run.
     pub(crate) fn control_group(&self) -> Result<Cgroup> {
-        let Some(path) = &self.cgroup else { return Err(Error::not_running(self.id())) };
+        let Some(path) = &self.view.cgroup else { return Err(Error::not_running(self.id())) };
         self.engine.control_group(path)
     }
 }

@@ -55,7 +55,7 @@ impl Task {
 
     /// Killed between freezing or thawing it and the record of that: the kernel knows.
     fn see_frozen(&mut self) -> Result<()> {
-        let Some(path) = &self.cgroup else { return Ok(()) };
+        let Some(path) = &self.view.cgroup else { return Ok(()) };
         let frozen = self.engine.control_group(path)?.is_frozen().unwrap_or(false);
         if let State::Running { paused, .. } = &mut self.view.life.state
             && *paused != frozen
@@ -136,7 +136,7 @@ impl Task {
 
     /// What a dead shim can no longer do for a container that has ended.
     pub(super) async fn clear_after_shim(&self) {
-        clear_after_shim(&self.engine, self.id().to_owned(), self.cgroup.clone()).await;
+        clear_after_shim(&self.engine, self.id().to_owned(), self.view.cgroup.clone()).await;
     }
 }
 

@@ -89,7 +89,7 @@ impl Task {
         around.mounts = self.take_volumes().await?;
         let plan = self.plan(&around)?;
         // If the daemon dies from here on, the next one finds what the container has got.
-        self.cgroup = plan.cgroup().map(str::to_owned);
+        self.view.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
         self.tell_linked();
         let shim = self.engine.shims.acquire().await?;

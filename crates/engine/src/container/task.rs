@@ -45,7 +45,6 @@ pub(crate) struct Task {
     pub(crate) engine: Arc<Engine>,
     pub(crate) container: Arc<Container>,
     pub(crate) view: View,
-    pub(crate) cgroup: Option<String>,
     pub(crate) run: Option<Run>,
     /// The endpoint that was given back, and of which the event stream was not told.
     pub(crate) released: Option<ponton_network::EndpointRecord>,
@@ -89,7 +88,7 @@ impl Task {
         let Saved { life, health, endpoint, cgroup, remove_volumes } = saved;
         let check = Check::of(&settings.config).map(Box::new);
         let health = health.map(Arc::new);
-        let view = View { name, settings, life, health, endpoint, exits: 0, removed: false };
+        let view = View { name, settings, life, health, endpoint, cgroup, exits: 0, removed: false };
         let (publish, watch) = watch::channel(Arc::new(view.clone()));
         let (queue, jobs) = mpsc::unbounded_channel();
         let container = Arc::new(Container { id, queue, view: watch, execs: Execs::default() });
@@ -97,7 +96,6 @@ impl Task {
             engine: Arc::clone(engine),
             container: Arc::clone(&container),
             view,
-            cgroup,
             run: None,
             released: None,
             volumes: Vec::new(),
@@ -244,7 +242,7 @@ impl Task {
             life: self.view.life.clone(),
             health: self.view.health.as_deref().cloned(),
             endpoint: self.view.endpoint.clone(),
-            cgroup: self.cgroup.clone(),
+            cgroup: self.view.cgroup.clone(),
             remove_volumes: self.remove_volumes,
         };
         let state = serde_json::to_string(&saved)

@@ -115,7 +115,6 @@ async fn stats(call: Call) -> Result<Response<Body>> {
     let stream = query.boolean_or("stream", true);
     let samples = call.engine.stats(call.name(), stream, query.boolean("one-shot")).await?;
     let version = call.version;
-    let samples = samples
-        .map(move |sample| sample.map(|sample| adapt::value(&sample, |value| adapt::stats(value, version))));
-    Ok(answer::stream(answer::JSON, call.shutdown, Box::pin(json_lines::lines(samples))))
+    let lines = samples.map(move |sample| sample.map(|sample| adapt::stats(&sample, version)));
+    Ok(answer::stream(answer::JSON, call.shutdown, Box::pin(lines)))
 }

@@ -1,0 +1,316 @@
+//! What a group has used, read again and again: the files stay open, since opening one costs several times
+//! as much as reading it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::group::{Cgroup, Directory};
+use crate::layout::Version;
+use crate::stats::{Stats, block_io_v1, block_io_v2, parse_limit};
+
+/// Most files are shorter than this.
+const ROOM: usize = 8 << 10;
+
+/// The files of one group that tell what it has used. Those that the kernel does not have tell nothing, and so
+/// do all of them when the group is gone.
+#[derive(Debug)]
+pub struct Meter {
+    cpu: Cpu,
+    /// `cpu.stat` of v1.
+    throttling: Option<File>,
+    memory: Option<Memory>,
+    pids: Option<[File; 2]>,
+    block_io: BlockIo,
+}
+
+#[derive(Debug)]
+enum Cpu {
+    None,
+    /// A table of user and system time on each CPU, which has it all.
+    Table(File),
+    /// v1 before Linux 4.7: total, user, system, and each CPU's total.
+    Files([File; 4]),
+    /// `cpu.stat` of v2.
+    Stat(File),
+}
+
+#[derive(Debug)]
+struct Memory {
+    version: Version,
+    usage: File,
+    most: File,
+    limit: File,
+    stat: File,
+    failures: File,
+}
+
+#[derive(Debug)]
+enum BlockIo {
+    None,
+    /// Bytes and operations, of v1.
+    Files([File; 2]),
+    /// `io.stat` of v2.
+    Stat(File),
+}
+
+impl Meter {
+    /// Opens the group's files.
+    pub fn open(group: &Cgroup) -> Self {
+        let [accounting, cpu, memory, pids] =
+            ["cpuacct", "cpu", "memory", "pids"].map(|name| group.with(name));
+        Self {
+            cpu: accounting.or(cpu).map_or(Cpu::None, open_cpu),
+            throttling: cpu
+                .filter(|directory| directory.version == Version::V1)
+                .map(|directory| File::open(&directory.path, "cpu.stat")),
+            memory: memory.map(open_memory),
+            pids: pids.map(|Directory { path, .. }| {
+                ["pids.current", "pids.max"].map(|name| File::open(path, name))
+            }),
+            block_io: group.with("blkio").or_else(|| group.with("io")).map_or(BlockIo::None, open_block_io),
+        }
+    }
+
+    /// What the group has used until now. `text` is room to read into; its content means nothing.
+    pub fn read(&self, text: &mut Vec<u8>) -> Stats {
+        let mut stats = Stats { memory_limit: u64::MAX, pids_limit: u64::MAX, ..Stats::default() };
+        self.cpu.read(&mut stats, text);
+        if let Some(file) = &self.throttling {
+            throttling(&mut stats, file.read(text));
+        }
+        if let Some(memory) = &self.memory {
+            memory.read(&mut stats, text);
+        }
+        if let Some([current, most]) = &self.pids {
+            stats.pids = current.number(text);
+            stats.pids_limit = most.limit(text);
+        }
+        match &self.block_io {
+            BlockIo::None => {}
+            BlockIo::Files([bytes, operations]) => {
+                stats.block_io_bytes = block_io_v1(bytes.read(text));
+                stats.block_io_operations = block_io_v1(operations.read(text));
+            }
+            BlockIo::Stat(file) => {
+                let text = file.read(text);
+                stats.block_io_bytes = block_io_v2(text, [("rbytes", "read"), ("wbytes", "write")]);
+                stats.block_io_operations = block_io_v2(text, [("rios", "read"), ("wios", "write")]);
+            }
+        }
+        stats
+    }
+}
+
+fn open_cpu(Directory { path, version, .. }: &Directory) -> Cpu {
+    if *version == Version::V2 {
+        return Cpu::Stat(File::open(path, "cpu.stat"));
+    }
+    match File::open(path, "cpuacct.usage_all") {
+        table @ File(Some(_)) => Cpu::Table(table),
+        File(None) => Cpu::Files(
+            ["usage", "usage_user", "usage_sys", "usage_percpu"]
+                .map(|name| File::open(path, &format!("cpuacct.{name}"))),
+        ),
+    }
+}
+
+fn open_memory(Directory { path, version, .. }: &Directory) -> Memory {
+    let [usage, most, limit, failures] = match version {
+        Version::V1 => ["usage_in_bytes", "max_usage_in_bytes", "limit_in_bytes", "failcnt"],
+        Version::V2 => ["current", "peak", "max", "events"],
+    }
+    .map(|name| File::open(path, &format!("memory.{name}")));
+    Memory { version: *version, usage, most, limit, stat: File::open(path, "memory.stat"), failures }
+}
+
+fn open_block_io(Directory { path, version, .. }: &Directory) -> BlockIo {
+    match version {
+        // CFQ's files count what the throttle layer's do where there are any.
+        Version::V1 => BlockIo::Files(
+            ["io_service_bytes_recursive", "io_serviced_recursive"]
+                .map(|name| File::open(path, &format!("blkio.throttle.{name}"))),
+        ),
+        Version::V2 => BlockIo::Stat(File::open(path, "io.stat")),
+    }
+}
+
+impl Cpu {
+    fn read(&self, stats: &mut Stats, text: &mut Vec<u8>) {
+        match self {
+            Self::None => {}
+            Self::Table(file) => {
+                // A line of titles, then number, user and system time of each CPU.
+                for line in file.read(text).lines().skip(1) {
+                    let mut numbers = line.split(' ').skip(1).map(|word| word.parse().unwrap_or(0));
+                    let (user, system) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+                    stats.cpu_user_ns += user;
+                    stats.cpu_system_ns += system;
+                    stats.cpu_each_ns.push(user + system);
+                }
+                stats.cpu_total_ns = stats.cpu_user_ns + stats.cpu_system_ns;
+            }
+            Self::Files([total, user, system, each]) => {
+                stats.cpu_total_ns = total.number(text);
+                stats.cpu_user_ns = user.number(text);
+                stats.cpu_system_ns = system.number(text);
+                let each = each.read(text).split_whitespace();
+                stats.cpu_each_ns = each.filter_map(|value| value.parse().ok()).collect();
+            }
+            Self::Stat(file) => {
+                let text = file.read(text);
+                for (name, value) in lines(text) {
+                    match name {
+                        "usage_usec" => stats.cpu_total_ns = value * 1000,
+                        "user_usec" => stats.cpu_user_ns = value * 1000,
+                        "system_usec" => stats.cpu_system_ns = value * 1000,
+                        _ => {}
+                    }
+                }
+                throttling(stats, text);
+            }
+        }
+    }
+}
+
+/// `cpu.stat` of both versions.
+fn throttling(stats: &mut Stats, text: &str) {
+    for (name, value) in lines(text) {
+        match name {
+            "nr_periods" => stats.throttling_periods = value,
+            "nr_throttled" => stats.throttled_periods = value,
+            "throttled_time" => stats.throttled_ns = value,
+            "throttled_usec" => stats.throttled_ns = value * 1000,
+            _ => {}
+        }
+    }
+}
+
+impl Memory {
+    fn read(&self, stats: &mut Stats, text: &mut Vec<u8>) {
+        stats.memory_usage = self.usage.number(text);
+        stats.memory_max_usage = self.most.number(text);
+        stats.memory_limit = self.limit.limit(text);
+        let table = lines(self.stat.read(text)).map(|(name, value)| (name.to_owned(), value));
+        stats.memory_stat = table.collect::<BTreeMap<_, _>>();
+        stats.memory_fail_count = match self.version {
+            Version::V1 => self.failures.number(text),
+            Version::V2 => {
+                lines(self.failures.read(text)).find(|(name, _)| *name == "max").map_or(0, |(_, count)| count)
+            }
+        };
+    }
+}
+
+/// Lines of `name number`.
+fn lines(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+}
+
+/// An open file of a control group, or one that there is not.
+#[derive(Debug)]
+struct File(Option<OwnedFd>);
+
+impl File {
+    fn open(directory: &Path, name: &str) -> Self {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Self(rustix::fs::open(directory.join(name), flags, Mode::empty()).ok())
+    }
+
+    /// All of it, as it is now; nothing when it can't be read.
+    fn read<'a>(&self, text: &'a mut Vec<u8>) -> &'a str {
+        let Some(file) = &self.0 else { return "" };
+        if text.is_empty() {
+            text.resize(ROOM, 0);
+        }
+        let mut length = 0;
+        // The kernel fills what it is given; what is as long as that may go on.
+        while let Ok(count @ 1..) = rustix::io::pread(file, &mut text[length..], length as u64) {
+            length += count;
+            if length < text.len() {
+                break;
+            }
+            text.resize(text.len() * 2, 0);
+        }
+        std::str::from_utf8(&text[..length]).unwrap_or_default()
+    }
+
+    fn number(&self, text: &mut Vec<u8>) -> u64 {
+        self.read(text).trim_end().parse().unwrap_or(0)
+    }
+
+    fn limit(&self, text: &mut Vec<u8>) -> u64 {
+        parse_limit(self.read(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group of these files.
+    fn group(version: Version, controllers: &[&str], files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        let controllers = controllers.iter().map(|&name| name.to_owned()).collect();
+        let (path, mount) = (directory.path().to_owned(), directory.path().to_owned());
+        let group = Cgroup::in_directories(vec![Directory { path, mount, version, controllers }]);
+        (directory, group)
+    }
+
+    #[test]
+    fn version_1_is_read_again_and_again() {
+        let (directory, group) = group(
+            Version::V1,
+            &["cpu", "cpuacct", "memory", "pids", "blkio"],
+            &[
+                ("cpuacct.usage_all", "cpu user system\n0 10 1\n1 20 2\n"),
+                ("cpu.stat", "nr_periods 4\nnr_throttled 3\nthrottled_time 2\n"),
+                ("memory.usage_in_bytes", "4096\n"),
+                ("memory.limit_in_bytes", "9223372036854771712\n"),
+                ("memory.stat", "cache 7\nrss 8\n"),
+                ("memory.failcnt", "5\n"),
+                ("pids.current", "1\n"),
+                ("pids.max", "max\n"),
+                ("blkio.throttle.io_service_bytes_recursive", "8:0 Read 4096\nTotal 4096\n"),
+            ],
+        );
+        let (meter, mut text) = (Meter::open(&group), Vec::new());
+        let stats = meter.read(&mut text);
+        assert_eq!((stats.cpu_total_ns, stats.cpu_user_ns, stats.cpu_system_ns), (33, 30, 3));
+        assert_eq!(stats.cpu_each_ns, [11, 22]);
+        assert_eq!((stats.throttling_periods, stats.throttled_periods, stats.throttled_ns), (4, 3, 2));
+        assert_eq!((stats.memory_usage, stats.memory_limit, stats.memory_fail_count), (4096, u64::MAX, 5));
+        assert_eq!(stats.memory_stat["rss"], 8);
+        assert_eq!((stats.pids, stats.pids_limit), (1, u64::MAX));
+        assert_eq!((stats.block_io_bytes.len(), stats.block_io_operations.len()), (1, 0));
+        std::fs::write(directory.path().join("pids.current"), "22\n").unwrap();
+        assert_eq!(meter.read(&mut text).pids, 22);
+    }
+
+    #[test]
+    fn version_2_has_one_file_for_each_thing() {
+        let (_directory, group) = group(
+            Version::V2,
+            &["cpu", "memory", "io"],
+            &[
+                ("cpu.stat", "usage_usec 3\nuser_usec 2\nsystem_usec 1\nnr_periods 9\nthrottled_usec 6\n"),
+                ("memory.max", "max\n"),
+                ("memory.current", "100\n"),
+                ("memory.events", "low 0\nmax 8\noom 1\n"),
+                ("io.stat", "8:0 rbytes=4096 wbytes=0 rios=1 wios=0\n"),
+            ],
+        );
+        let stats = Meter::open(&group).read(&mut Vec::new());
+        assert_eq!((stats.cpu_total_ns, stats.throttling_periods, stats.throttled_ns), (3000, 9, 6000));
+        assert_eq!((stats.memory_usage, stats.memory_limit, stats.memory_fail_count), (100, u64::MAX, 8));
+        assert_eq!((stats.block_io_bytes.len(), stats.block_io_operations.len()), (2, 2));
+        assert_eq!((stats.pids, stats.pids_limit), (0, u64::MAX));
+    }
+}
