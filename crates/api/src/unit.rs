@@ -130,9 +130,9 @@ pub fn go_duration(duration: std::time::Duration) -> String {
     };
     match nanoseconds {
         0 => return "0s".into(),
-        ..1_000 => return format!("{nanoseconds}ns"),
-        ..1_000_000 => return fraction(3, "µs"),
-        ..1_000_000_000 => return fraction(6, "ms"),
+        1..1_000 => return format!("{nanoseconds}ns"),
+        1_000..1_000_000 => return fraction(3, "µs"),
+        1_000_000..1_000_000_000 => return fraction(6, "ms"),
         _ => {}
     }
     let seconds = duration.as_secs();

@@ -9,6 +9,7 @@ use ponton_api::event::{Actor, Message};
 use ponton_api::filters::Filters;
 use tokio::sync::broadcast;
 
+use crate::count::Count;
 use crate::error::{Error, Result};
 use crate::request::{EventsRequest, Stream};
 
@@ -35,13 +36,14 @@ const FILTERS: &[&str] = &[
 
 /// The event stream of one engine.
 pub(crate) struct Bus {
+    told: Count,
     kept: Mutex<VecDeque<Arc<Message>>>,
     listeners: broadcast::Sender<Arc<Message>>,
 }
 
 impl Bus {
     pub(crate) fn new() -> Self {
-        Self { kept: Mutex::default(), listeners: broadcast::channel(KEPT).0 }
+        Self { told: Count::default(), kept: Mutex::default(), listeners: broadcast::channel(KEPT).0 }
     }
 
     /// Tells everybody that `action` happened to the `kind` named `id`.
@@ -76,8 +78,14 @@ impl Bus {
             kept.pop_front();
         }
         kept.push_back(Arc::clone(&message));
+        self.told.add(1);
         // Nobody listening is no error.
         let _ = self.listeners.send(message);
+    }
+
+    /// How many events there were.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.get()
     }
 
     /// How many listen.

@@ -22,6 +22,7 @@ mod id;
 mod image;
 pub mod lifecycle;
 mod log;
+mod metrics;
 mod name;
 mod network;
 mod poll;

@@ -22,6 +22,13 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 impl Engine {
     /// The engine and its host.
     pub async fn info(self: &Arc<Self>) -> Result<Info> {
+        let begun = std::time::Instant::now();
+        let info = self.describe_host();
+        self.counts.system_info.since(begun);
+        info
+    }
+
+    fn describe_host(&self) -> Result<Info> {
         let views: Vec<_> = self.all().iter().map(|container| container.view()).collect();
         let count =
             |wanted: fn(&State) -> bool| views.iter().filter(|view| wanted(&view.life.state)).count() as i64;
@@ -93,6 +100,7 @@ impl Engine {
 
     /// Versions.
     pub async fn version(self: &Arc<Self>) -> Result<Version> {
+        let begun = std::time::Instant::now();
         let kernel = rustix::system::uname();
         let release = kernel.release().to_string_lossy().into_owned();
         let arch = match std::env::consts::ARCH {
@@ -108,7 +116,7 @@ impl Engine {
             ("KernelVersion".to_owned(), release.clone()),
             ("Experimental".to_owned(), "false".to_owned()),
         ]);
-        Ok(Version {
+        let version = Version {
             platform: Platform { name: "Ponton".into() },
             components: vec![
                 Component { name: "Engine".into(), version: VERSION.into(), details: Some(details) },
@@ -121,7 +129,9 @@ impl Engine {
             arch: arch.into(),
             kernel_version: release,
             ..Version::default()
-        })
+        };
+        self.counts.system_version.since(begun);
+        Ok(version)
     }
 
     /// Disk usage of the kinds that are asked for.

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use futures_util::future::join_all;
 use ponton_engine::{Engine, EngineConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ enum Error {
     File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("another daemon answers on {0}")]
     Occupied(PathBuf),
+    #[error("listen on {address} for metrics: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
     #[error("{operation}: {source}")]
     System { operation: &'static str, source: io::Error },
     #[error(transparent)]
@@ -92,21 +95,31 @@ async fn serve(config: Config) -> Result<(), Error> {
     let engine = Engine::open(engine_config(&config)?).await?;
     let mut listeners = Vec::new();
     for path in &config.sockets {
-        listeners.push(listen(path).await?);
+        listeners.push(listen(path, config.group).await?);
     }
+    let metrics = match config.metrics {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
     let pidfile = config.pidfile.map(PidFile::write).transpose()?;
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(stop_on_signal(stop)?);
     announce(&config.sockets);
-    let served = listeners.into_iter().map(|listener| {
+    let shutdown = || {
         let mut stopped = stopped.clone();
-        let shutdown = async move {
+        async move {
             // The sender is never dropped before it has sent.
             let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        ponton_server::serve(listener, engine.clone(), shutdown)
-    });
-    join_all(served).await;
+        }
+    };
+    let served =
+        listeners.into_iter().map(|listener| ponton_server::serve(listener, engine.clone(), shutdown()));
+    let measured = async {
+        if let Some(listener) = metrics {
+            ponton_server::serve_metrics(listener, engine.clone(), shutdown()).await;
+        }
+    };
+    futures_util::future::join(join_all(served), measured).await;
     engine.shutdown().await;
     for path in &config.sockets {
         // A socket that nobody listens on is replaced by the next daemon anyway.
@@ -156,7 +169,8 @@ fn private_directory(path: &Path) -> Result<(), Error> {
 }
 
 /// Listens on a unix socket, in place of one that nobody answers on.
-async fn listen(path: &Path) -> Result<UnixListener, Error> {
+/// By the umask nobody else may write to it, and so connect, before its group is set.
+async fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener, Error> {
     let error = |operation| move |source| Error::File { operation, path: path.to_owned(), source };
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
@@ -165,8 +179,13 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
         std::fs::remove_file(path).map_err(error("remove"))?;
     }
     let listener = UnixListener::bind(path).map_err(error("listen on"))?;
+    std::os::unix::fs::chown(path, None, group).map_err(error("give to the group"))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(error("chmod"))?;
     Ok(listener)
+}
+
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
 fn announce(sockets: &[PathBuf]) {

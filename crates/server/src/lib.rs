@@ -25,12 +25,15 @@ mod download;
 mod error;
 mod hijack;
 mod json_lines;
+mod metrics;
 mod query;
 mod route;
 mod router;
 mod shutdown;
 mod tls;
 mod websocket;
+
+pub use metrics::serve_metrics;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,6 +29,7 @@ impl Engine {
         container: &Arc<Container>,
         request: CommitRequest,
     ) -> Result<String> {
+        let begun = std::time::Instant::now();
         let view = container.view();
         check_state(container, &view)?;
         let reference = target(request.reference.as_deref())?;
@@ -51,6 +52,7 @@ impl Engine {
             tracing::error!(error = chain(&error), container = container.id, "thaw after commit");
         }
         let image = made?.to_string();
+        self.counts.commit.since(begun);
         self.look_at_budget();
         if let Some(name) = &name {
             self.image_event("tag", &image, name);

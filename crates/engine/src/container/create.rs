@@ -28,6 +28,7 @@ impl Engine {
         platform: Option<&str>,
         request: CreateRequest,
     ) -> Result<CreateResponse> {
+        let begun = std::time::Instant::now();
         let name = name.filter(|name| !name.is_empty()).map(name::parse).transpose()?;
         let (settings, image, warnings) = self.settle(platform, request).await?;
         let id = settings.id.clone();
@@ -52,6 +53,7 @@ impl Engine {
         self.enter(Arc::clone(&container));
         drop(holds);
         super::emit(self, &id, &container.view(), "create", &[]);
+        self.counts.create.since(begun);
         Ok(CreateResponse { id, warnings })
     }
 

@@ -13,9 +13,11 @@ impl Engine {
     /// What changed in the file system, by path. What the engine makes so that it can be mounted over
     /// is none of the container's changes.
     pub async fn changes(self: &Arc<Self>, name: &str) -> Result<Vec<Change>> {
+        let begun = std::time::Instant::now();
         let container = self.find(name)?;
         let engine = Arc::clone(self);
         let changes = blocking(move || Ok(engine.snapshotter.diff(&container.id)?)).await?;
+        self.counts.changes.since(begun);
         Ok(changes
             .into_iter()
             .map(|change| Change {

@@ -85,6 +85,7 @@ impl Task {
     /// Takes the container away. Its record goes first: what a kill of the daemon leaves behind
     /// belongs to nobody then, and is removed at the next start.
     pub(super) async fn erase(&mut self) -> Result<()> {
+        let begun = std::time::Instant::now();
         let id = self.id().to_owned();
         self.remove_volumes |= self.settings().host_config.auto_remove;
         if self.remove_volumes && super::mounts::volumes(self.settings()).next().is_some() {
@@ -108,6 +109,7 @@ impl Task {
         self.release_image();
         self.engine.discard(&self.engine.container_directory(&id));
         self.emit("destroy", &[]);
+        self.engine.counts.delete.since(begun);
         self.view.removed = true;
         self.show();
         self.ended = true;

@@ -68,8 +68,10 @@ impl Task {
             // What is left of the last run; a panic in there was logged.
             let _ = forgetting.await;
         }
+        let begun = std::time::Instant::now();
         match Box::pin(self.run_process()).await {
             Ok(launched) => {
+                self.engine.counts.start.since(begun);
                 let at = super::exit::time(launched.started_at_ns);
                 self.run = Some(launched.run);
                 self.apply(Event::Started { pid: launched.pid, at }).await

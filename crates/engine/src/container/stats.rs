@@ -9,8 +9,8 @@ use futures_util::stream;
 use ponton_api::container::Stats;
 use tokio::sync::watch;
 
-use super::Container;
 use super::usage::{self, Files, HostNow};
+use super::{Container, View};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::request::Stream;
@@ -93,6 +93,15 @@ impl Sampler {
             None => false,
         });
         watched
+    }
+}
+
+/// What containers use at this moment; `None` of those that do not run.
+pub(crate) fn sample(engine: &Engine) -> impl FnMut(&Container, &View) -> Option<Stats> {
+    let (now, mut text) = (HostNow::read(), Vec::new());
+    move |container, view| {
+        let files = Files::open(engine, view).ok().flatten()?;
+        Some(files.read(container, view, &now, &mut text))
     }
 }
 

@@ -3,7 +3,7 @@
 mod images;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ponton_cli::flag::{self, Flag, Flags};
@@ -41,11 +41,13 @@ static GENERAL_FLAGS: &[Flag] = &[
     Flag::text("config-file", "Configuration file").default(DEFAULT_FILE),
     Flag::text("data-root", "Directory of what lasts").default("/var/lib/ponton"),
     Flag::text("exec-root", "Directory of what lasts until the next boot").default("/run/ponton"),
+    Flag::text("group", "Group that may use the sockets, by name or number").short('G'),
     Flag::list("host", "Socket to listen on (default unix://EXEC-ROOT/ponton.sock)").short('H'),
     Flag::list("label", "Label that info shows"),
     Flag::text("log-level", "Least level that is logged: trace, debug, info, warn, error")
         .short('l')
         .default("info"),
+    Flag::text("metrics-addr", "Address and port of Prometheus metrics, e.g. 127.0.0.1:9323"),
     Flag::int("mtu", "Largest packet of the default bridge"),
     Flag::switch("new-session", "Leave the session of the caller").hidden(),
     Flag::text("pidfile", "File to write the daemon's process id to"),
@@ -60,9 +62,11 @@ struct File {
     bridge: Option<String>,
     data_root: Option<String>,
     exec_root: Option<String>,
+    group: Option<String>,
     hosts: Option<Vec<String>>,
     labels: Option<Vec<String>>,
     log_level: Option<String>,
+    metrics_addr: Option<String>,
     mtu: Option<u32>,
     pidfile: Option<String>,
     runtime_binary: Option<String>,
@@ -71,14 +75,16 @@ struct File {
 }
 
 /// The keys of the file and the flags that say the same.
-const GENERAL_KEYS: [(&str, &str); 10] = [
+const GENERAL_KEYS: [(&str, &str); 12] = [
     ("bip", "bip"),
     ("bridge", "bridge"),
     ("data-root", "data-root"),
     ("exec-root", "exec-root"),
+    ("group", "group"),
     ("hosts", "host"),
     ("labels", "label"),
     ("log-level", "log-level"),
+    ("metrics-addr", "metrics-addr"),
     ("mtu", "mtu"),
     ("pidfile", "pidfile"),
     ("runtime-binary", "runtime-binary"),
@@ -97,6 +103,9 @@ pub(crate) struct Config {
     pub(crate) runtime_binary: PathBuf,
     /// Paths of unix sockets.
     pub(crate) sockets: Vec<PathBuf>,
+    /// The number of the group that may use the sockets.
+    pub(crate) group: Option<u32>,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) pidfile: Option<PathBuf>,
     pub(crate) log_level: tracing::Level,
     pub(crate) bridge: String,
@@ -146,12 +155,16 @@ impl Config {
         let bip = text("bip", file.bip);
         let log_level = text("log-level", file.log_level);
         let pidfile = text("pidfile", file.pidfile);
+        let group = text("group", file.group);
+        let metrics = text("metrics-addr", file.metrics_addr);
         let mtu = file.mtu.map_or_else(|| u32::try_from(flags.int("mtu")), Ok);
         Ok(Self {
             data_root: absolute("data-root", text("data-root", file.data_root))?,
             exec_root: absolute("exec-root", exec_root.to_string_lossy().into_owned())?,
             runtime_binary,
             sockets: hosts.into_iter().map(socket).collect::<Result<_, _>>()?,
+            group: if group.is_empty() { None } else { Some(group_number(group)?) },
+            metrics: if metrics.is_empty() { None } else { Some(metrics_address(metrics)?) },
             pidfile: (!pidfile.is_empty()).then(|| PathBuf::from(pidfile)),
             log_level: log_level.parse().map_err(|_| Error::Value {
                 key: "log-level",
@@ -211,6 +224,31 @@ fn socket(host: String) -> Result<PathBuf, Error> {
     Err(Error::Value { key: "host", value: host, reason })
 }
 
+/// The number of a group of this host.
+fn group_number(group: String) -> Result<u32, Error> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    found.ok_or(Error::Value {
+        key: "group",
+        value: group,
+        reason: "it is no group of /etc/group, and no number",
+    })
+}
+
+fn metrics_address(text: String) -> Result<SocketAddr, Error> {
+    text.parse().map_err(|_| Error::Value {
+        key: "metrics-addr",
+        value: text,
+        reason: "it is an address with a port, e.g. 127.0.0.1:9323",
+    })
+}
+
 fn bridge_address(text: String) -> Result<(Ipv4Addr, u8), Error> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         Some((address.parse().ok()?, length.parse().ok().filter(|length| (1..=30).contains(length))?))
@@ -247,6 +285,9 @@ mod tests {
         assert_eq!(config.sockets, [PathBuf::from("/e/ponton.sock")]);
         assert_eq!(config.bridge_address, Some((Ipv4Addr::new(172, 20, 0, 1), 16)));
         assert_eq!((config.mtu, config.bridge.as_str()), (1400, "ponton0"));
+        assert_eq!((config.group, config.metrics), (None, None));
+        let config = read("-G root", r#"{"metrics-addr": "127.0.0.1:9323"}"#).unwrap();
+        assert_eq!((config.group, config.metrics), (Some(0), "127.0.0.1:9323".parse().ok()));
         assert_eq!(config.runtime_binary.file_name().unwrap(), "ponton-runtime");
     }
 
@@ -291,6 +332,8 @@ mod tests {
                 "invalid host \"tcp://0.0.0.0:1\": listening on TCP is not implemented",
             ),
             ("--bip 1.2.3.4", "{}", "invalid bip \"1.2.3.4\""),
+            ("--group nosuchgroup", "{}", "invalid group \"nosuchgroup\": it is no group"),
+            ("--metrics-addr 9323", "{}", "invalid metrics-addr \"9323\": it is an address with a port"),
             ("--log-level loud", "{}", "invalid log-level \"loud\""),
             ("--data-root d", "{}", "invalid data-root \"d\": it is not an absolute path"),
             ("more", "{}", "unexpected argument: more"),
