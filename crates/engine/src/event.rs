@@ -1,8 +1,10 @@
 //! What happened, told to whoever listens; the last events are kept for those who come late.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use futures_util::stream;
 use jiff::Timestamp;
 use ponton_api::event::{Actor, Message};
@@ -13,8 +15,42 @@ use crate::count::Count;
 use crate::error::{Error, Result};
 use crate::request::{EventsRequest, Stream};
 
-/// How many events are kept (as many as dockerd keeps), and how many a slow listener may be behind.
+/// How many events are kept for those who come late: as many as dockerd keeps.
 const KEPT: usize = 256;
+/// How many events a slow listener may be behind. One that is further behind is cut off: it would miss some
+/// without knowing.
+const BEHIND: usize = 4096;
+/// In how many forms the API prints an event.
+const FORMS: usize = 4;
+
+/// Something that happened, as all listeners share it.
+#[derive(Debug)]
+pub struct Told {
+    message: Message,
+    printed: [OnceLock<Bytes>; FORMS],
+}
+
+impl Told {
+    fn new(message: Message) -> Arc<Self> {
+        Arc::new(Self { message, printed: Default::default() })
+    }
+
+    /// It in print, in the form of this number; `print` is called for the first who wants it so.
+    pub fn printed(&self, form: usize, print: impl FnOnce(&Message) -> Bytes) -> Bytes {
+        match self.printed.get(form) {
+            Some(printed) => printed.get_or_init(|| print(&self.message)).clone(),
+            None => print(&self.message),
+        }
+    }
+}
+
+impl Deref for Told {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
 
 /// The filters that `events` knows.
 const FILTERS: &[&str] = &[
@@ -37,13 +73,13 @@ const FILTERS: &[&str] = &[
 /// The event stream of one engine.
 pub(crate) struct Bus {
     told: Count,
-    kept: Mutex<VecDeque<Arc<Message>>>,
-    listeners: broadcast::Sender<Arc<Message>>,
+    kept: Mutex<VecDeque<Arc<Told>>>,
+    listeners: broadcast::Sender<Arc<Told>>,
 }
 
 impl Bus {
     pub(crate) fn new() -> Self {
-        Self { told: Count::default(), kept: Mutex::default(), listeners: broadcast::channel(KEPT).0 }
+        Self { told: Count::default(), kept: Mutex::default(), listeners: broadcast::channel(BEHIND).0 }
     }
 
     /// Tells everybody that `action` happened to the `kind` named `id`.
@@ -57,7 +93,7 @@ impl Bus {
     ) {
         let action = action.into();
         let is_container = kind == "container";
-        let message = Message {
+        let mut message = Message {
             status: if is_container || kind == "image" { action.clone() } else { String::new() },
             id: if is_container || kind == "image" { id.to_owned() } else { String::new() },
             from: match attributes.get("image") {
@@ -71,9 +107,15 @@ impl Bus {
             time: now.as_second(),
             time_nano: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
         };
-        let message = Arc::new(message);
         // Sent under the lock: a new listener sees each event either in what was kept, or live.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // No two events have one time, and later ones a later one: whoever asks for those since the last
+        // that he has seen gets each once.
+        if let Some(last) = kept.back().filter(|last| last.time_nano >= message.time_nano) {
+            message.time_nano = last.time_nano.saturating_add(1);
+            message.time = message.time_nano / 1_000_000_000;
+        }
+        let message = Told::new(message);
         if kept.len() == KEPT {
             kept.pop_front();
         }
@@ -94,7 +136,7 @@ impl Bus {
     }
 
     /// The events that `request` wants; those before `now` only with `since`.
-    pub(crate) fn subscribe(&self, request: EventsRequest, now: Timestamp) -> Result<Stream<Message>> {
+    pub(crate) fn subscribe(&self, request: EventsRequest, now: Timestamp) -> Result<Stream<Arc<Told>>> {
         request.filters.check_known(FILTERS).map_err(|error| Error::invalid(error.to_string()))?;
         let (past, receiver) = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,47 +150,66 @@ impl Bus {
             let left = std::time::Duration::try_from(until.duration_since(now)).unwrap_or_default();
             tokio::time::Instant::now() + left
         });
-        let listening = Listening { past, receiver, filters: request.filters, until: request.until, left };
+        let listening = Listening {
+            past,
+            receiver,
+            filters: request.filters,
+            until: request.until,
+            left,
+            is_cut_off: false,
+        };
         Ok(Box::pin(stream::unfold(listening, Listening::next)))
     }
 }
 
 struct Listening {
-    past: VecDeque<Arc<Message>>,
-    receiver: broadcast::Receiver<Arc<Message>>,
+    past: VecDeque<Arc<Told>>,
+    receiver: broadcast::Receiver<Arc<Told>>,
     filters: Filters,
     until: Option<Timestamp>,
     left: Option<tokio::time::Instant>,
+    /// It was too slow.
+    is_cut_off: bool,
 }
 
 impl Listening {
-    async fn next(mut self) -> Option<(Result<Message>, Self)> {
+    async fn next(mut self) -> Option<(Result<Arc<Told>>, Self)> {
+        if self.is_cut_off {
+            return None;
+        }
         loop {
             let event = match self.past.pop_front() {
                 Some(event) => event,
-                None => self.live().await?,
+                None => match self.live().await? {
+                    Ok(event) => event,
+                    Err(error) => {
+                        self.is_cut_off = true;
+                        return Some((Err(error), self));
+                    }
+                },
             };
             if self.until.is_some_and(|until| !at_or_before(&event, until)) {
                 return None;
             }
             if matches(&self.filters, &event) {
-                return Some((Ok(Message::clone(&event)), self));
+                return Some((Ok(event), self));
             }
         }
     }
 
-    async fn live(&mut self) -> Option<Arc<Message>> {
-        loop {
-            let received = match self.left {
-                Some(left) => tokio::time::timeout_at(left, self.receiver.recv()).await.ok()?,
-                None => self.receiver.recv().await,
-            };
-            match received {
-                Ok(event) => return Some(event),
-                // A listener that is too slow misses some, as with dockerd.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+    /// The next event that comes.
+    async fn live(&mut self) -> Option<Result<Arc<Told>>> {
+        let received = match self.left {
+            Some(left) => tokio::time::timeout_at(left, self.receiver.recv()).await.ok()?,
+            None => self.receiver.recv().await,
+        };
+        match received {
+            Ok(event) => Some(Ok(event)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Err(Error::failed(
+                "send events",
+                format!("the listener is too slow, and would have missed {missed} of them"),
+            ))),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     }
 }
@@ -223,7 +284,11 @@ mod tests {
             until: Some(at(until)),
             filters: Filters::parse(filters).unwrap(),
         };
-        bus.subscribe(request, at(100)).unwrap().map(|event| event.unwrap().action).collect::<Vec<_>>().await
+        bus.subscribe(request, at(100))
+            .unwrap()
+            .map(|event| event.unwrap().action.clone())
+            .collect::<Vec<_>>()
+            .await
     }
 
     #[tokio::test]
@@ -251,6 +316,29 @@ mod tests {
         let unknown =
             EventsRequest { filters: Filters::parse(r#"{"x":["y"]}"#).unwrap(), ..EventsRequest::default() };
         assert!(bus.subscribe(unknown, at(0)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_too_slow_is_told_so_and_cut_off() {
+        let bus = Bus::new();
+        let mut slow = bus.subscribe(EventsRequest::default(), at(0)).unwrap();
+        for _ in 0..=BEHIND {
+            bus.emit("container", "start", "aa", BTreeMap::new(), at(1));
+        }
+        let error = slow.next().await.unwrap().unwrap_err();
+        assert!(error.message.contains("too slow, and would have missed 1"), "{}", error.message);
+        assert!(slow.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn times_tell_events_apart() {
+        let bus = Bus::new();
+        for second in [5, 5, 4] {
+            bus.emit("container", "start", "aa", BTreeMap::new(), at(second));
+        }
+        let kept = bus.kept.lock().unwrap();
+        let times: Vec<_> = kept.iter().map(|event| event.time_nano - 5_000_000_000).collect();
+        assert_eq!(times, [0, 1, 2]);
     }
 
     #[tokio::test]

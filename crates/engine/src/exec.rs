@@ -17,7 +17,7 @@ use ponton_sys::pidfd;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::container::{Container, Task};
+use crate::container::{Container, Task, emit};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lifecycle::State as Life;
@@ -212,6 +212,13 @@ impl Execs {
     }
 }
 
+/// The command as events have it: the program, a space, and what arguments there are.
+fn command(request: &ExecCreateRequest) -> String {
+    let words: Vec<_> = request.cmd.iter().flatten().map(String::as_str).collect();
+    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+    format!("{program} {}", arguments.join(" "))
+}
+
 fn no_such_exec(id: &str) -> Error {
     Error::not_found(format!("No such exec instance: {id}"))
 }
@@ -236,8 +243,7 @@ impl Engine {
         is_probe: bool,
     ) -> Result<String> {
         let id = crate::id::generate()?;
-        let action =
-            format!("exec_create: {}", request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
+        let action = format!("exec_create: {}", command(&request));
         if let Some(oldest) = container.execs.insert(id.clone(), request, State::Created, is_probe) {
             container.tell(move |task| async move { task.forget_exec(oldest) }.boxed());
         }
@@ -404,7 +410,7 @@ impl Task {
         let container = Arc::clone(&self.container);
         let process = self.process_plan(&request)?;
         let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
-        let command = request.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        let action = format!("exec_start: {}", command(&request));
         let (specs, socket) = attach.unzip();
         let fds: Vec<_> = socket.iter().map(|fd| (FdRole::Attach, fd.as_fd())).collect();
         let note = serde_json::to_string(&Note { request, is_probe })
@@ -418,13 +424,14 @@ impl Task {
             note,
         };
         let asked = Request::Exec(Box::new(message));
+        // As with dockerd, what is started is told before it turns out whether it can be.
+        emit(&self.engine, &container.id, &self.view, &action, &[("execID", id)]);
         // An exit that comes before the answer was read waits in the queue behind this job.
         match run.shim.call(&asked, &fds).await {
             Ok((Reply::Started { pid, .. }, fds)) => {
                 let pidfd =
                     fds.into_iter().find(|(role, _)| *role == FdRole::Pidfd).map(|(_, fd)| Arc::new(fd));
                 container.execs.set(id, State::Running { pid, pidfd });
-                self.emit(&format!("exec_start: {command}"), &[("execID", id)]);
                 Ok(())
             }
             Ok(_) => Err(Error::internal("unexpected answer to exec")),

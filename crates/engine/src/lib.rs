@@ -14,7 +14,7 @@ mod container;
 mod count;
 mod engine;
 pub mod error;
-mod event;
+pub mod event;
 mod exec;
 mod filter;
 pub mod health;

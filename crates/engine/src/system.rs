@@ -9,11 +9,12 @@ use ponton_api::system::{
     Commit, Component, DiskUsage, ImageBudget, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime,
     SwarmInfo, Version,
 };
-use ponton_api::{event, version as api_version};
+use ponton_api::version as api_version;
 use ponton_cgroup::Version as CgroupVersion;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::event::Told;
 use crate::lifecycle::State;
 use crate::request::{DiskUsageOptions, EventsRequest, ImageListOptions, ListOptions, Stream};
 
@@ -167,7 +168,7 @@ impl Engine {
     }
 
     /// What happens, and what happened lately.
-    pub async fn events(self: &Arc<Self>, request: EventsRequest) -> Result<Stream<event::Message>> {
+    pub async fn events(self: &Arc<Self>, request: EventsRequest) -> Result<Stream<Arc<Told>>> {
         self.events.subscribe(request, Timestamp::now())
     }
 

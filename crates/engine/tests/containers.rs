@@ -173,7 +173,7 @@ async fn auto_remove_leaves_nothing() {
     let actions: Vec<_> = events
         .map(|event| event.unwrap())
         .filter(|event| std::future::ready(event.r#type == "container"))
-        .map(|event| event.action)
+        .map(|event| event.action.clone())
         .collect()
         .await;
     assert_eq!(actions, ["create", "start", "die", "destroy"]);

@@ -54,7 +54,7 @@ impl Heard {
                 }
                 telling.0.lock().unwrap().push(match event.actor.attributes.get("reason") {
                     Some(reason) => format!("{} ({reason})", event.action),
-                    None => event.action,
+                    None => event.action.clone(),
                 });
             }
         });

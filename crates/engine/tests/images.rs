@@ -26,7 +26,7 @@ async fn actions(lab: &Lab, kind: &str) -> Vec<String> {
         filters,
     };
     let events = lab.engine.events(request).await.unwrap();
-    events.map(|event| event.unwrap().action).collect().await
+    events.map(|event| event.unwrap().action.clone()).collect().await
 }
 
 async fn bytes(stream: ponton_engine::request::Stream<Bytes>) -> Vec<u8> {

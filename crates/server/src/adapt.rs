@@ -171,9 +171,14 @@ pub(crate) fn info(value: &mut Value, version: ApiVersion) {
     }
 }
 
+/// Whether this version has events without the deprecated doubles.
+pub(crate) fn is_event_plain(version: ApiVersion) -> bool {
+    version >= v(52)
+}
+
 /// An item of `GET /events`.
 pub(crate) fn event(value: &mut Value, version: ApiVersion) {
-    if version >= v(52) {
+    if is_event_plain(version) {
         drop_members(value.as_object_mut(), &["status", "id", "from"]);
     }
 }

@@ -35,6 +35,7 @@ impl Engine {
     /// A path of a container as a tar.
     pub async fn archive_get(self: &Arc<Self>, name: &str, path: &str) -> Result<(PathStat, Stream<Bytes>)> {
         let container = self.find(name)?;
+        let (id, view) = (container.id.clone(), container.view());
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let (source, volumes) = blocking(move || {
             let (root, volumes) = engine.root_of(&container)?;
@@ -42,6 +43,7 @@ impl Engine {
             Ok((source, volumes))
         })
         .await?;
+        super::emit(self, &id, &view, "archive-path", &[]);
         let stat = api_stat(source.stat.clone());
         let stream = stream::written(move |writer| {
             let _volumes = volumes;
@@ -72,7 +74,7 @@ impl Engine {
             let failed = |error| refused(&name, &path, error);
             let decoder = Decoder::new(BufReader::new(reader)).map_err(failed)?;
             copy::put(&root, Path::new(&path), BufReader::new(decoder), options).map_err(failed)?;
-            super::emit(&engine, &container.id, &container.view(), "extract-to-dir", &[("path", &path)]);
+            super::emit(&engine, &container.id, &container.view(), "extract-to-dir", &[]);
             Ok(())
         })
         .await

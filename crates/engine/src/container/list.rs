@@ -1,13 +1,13 @@
 //! Listing containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use ponton_api::container::{Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort};
 use ponton_api::filters::Filters;
 
-use super::{Container, View};
+use super::{Container, Settings, View};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
@@ -50,12 +50,13 @@ impl Engine {
         let now = Timestamp::now();
         let link_names = self.link_names();
         let mut summaries = Vec::new();
+        let mut images = Images { engine: self, known: HashMap::new() };
         for (view, container) in containers {
             let visible = all || matches!(view.life.state, State::Running { .. } | State::Restarting { .. });
             if !visible || view.removed || !wanted.matches(&container, &view) {
                 continue;
             }
-            let mut summary = self.summary(&container, &view, now);
+            let mut summary = images.summary(&container, &view, now);
             summary.names.extend(link_names.get(&container.id).into_iter().flatten().cloned());
             if options.size {
                 let size = self.size_of(&container.id).await as i64;
@@ -69,13 +70,30 @@ impl Engine {
         }
         Ok(summaries)
     }
+}
 
-    fn summary(&self, container: &Container, view: &View, now: Timestamp) -> Summary {
+/// The images that names mean; each is looked up once for a list.
+struct Images<'a> {
+    engine: &'a Engine,
+    known: HashMap<String, Option<String>>,
+}
+
+impl Images<'_> {
+    /// The name that a container was made with, or the image's id where that means another one now.
+    fn shown(&mut self, settings: &Settings) -> String {
+        let name = &settings.config.image;
+        if !self.known.contains_key(name) {
+            self.known.insert(name.clone(), self.engine.images_by_name(name));
+        }
+        match self.known.get(name) {
+            Some(Some(id)) if *id != settings.image => settings.image.clone(),
+            _ => name.clone(),
+        }
+    }
+
+    fn summary(&mut self, container: &Container, view: &View, now: Timestamp) -> Summary {
         let settings = &view.settings;
-        let image = match self.images_by_name(&settings.config.image) {
-            Some(id) if id != settings.image => settings.image.clone(),
-            _ => settings.config.image.clone(),
-        };
+        let image = self.shown(settings);
         let mut command = vec![settings.path.clone()];
         command.extend(settings.args.iter().map(|arg| match arg.contains(' ') {
             true => format!("'{arg}'"),
@@ -136,7 +154,9 @@ impl<'a> Wanted<'a> {
     fn matches(&self, container: &Container, view: &View) -> bool {
         let (settings, filters) = (&view.settings, self.filters);
         let labels = settings.config.labels.as_ref();
-        let ports = ports(view);
+        let is_open = |wanted: &str, number: fn(&SummaryPort) -> u16| {
+            ports(view).iter().any(|open| is_port(wanted, number(open), &open.r#type))
+        };
         filters.matches("id", |id| container.id.starts_with(id))
             && filters.matches("name", |name| name_matches(&view.name, name))
             && filters.matches("status", |status| view.life.status() == status)
@@ -156,12 +176,8 @@ impl<'a> Wanted<'a> {
                     mount.name == volume || mount.destination == volume || mount.source == volume
                 })
             })
-            && filters.matches("publish", |port| {
-                ports.iter().any(|open| is_port(port, open.public_port, &open.r#type))
-            })
-            && filters.matches("expose", |port| {
-                ports.iter().any(|open| is_port(port, open.private_port, &open.r#type))
-            })
+            && filters.matches("publish", |port| is_open(port, |open| open.public_port))
+            && filters.matches("expose", |port| is_open(port, |open| open.private_port))
             && filters.matches("health", |health| super::health::word(view) == health)
             && filters.matches("is-task", |task| matches!(task, "false" | "0"))
             && filters.matches("isolation", |isolation| isolation == "default")
@@ -248,46 +264,12 @@ fn status(view: &View, now: Timestamp) -> String {
 
 /// How long ago `time` was, in Docker's words.
 fn human(now: Timestamp, time: Timestamp) -> String {
-    let seconds = now.duration_since(time).as_secs();
-    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
-    match (seconds, minutes, hours) {
-        (..1, ..) => "Less than a second".into(),
-        (1, ..) => "1 second".into(),
-        (..60, ..) => format!("{seconds} seconds"),
-        (_, 1, _) => "About a minute".into(),
-        (_, ..60, _) => format!("{minutes} minutes"),
-        (_, _, 1) => "About an hour".into(),
-        (_, _, ..48) => format!("{hours} hours"),
-        (_, _, ..336) => format!("{} days", hours / 24),
-        (_, _, ..1440) => format!("{} weeks", hours / 24 / 7),
-        (_, _, ..17520) => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", seconds / 3600 / 24 / 365),
-    }
+    ponton_api::unit::human_duration(now.duration_since(time).as_secs())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_told_as_docker_tells_them() {
-        let time = Timestamp::UNIX_EPOCH;
-        for (seconds, expected) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (150, "2 minutes"),
-            (3600, "About an hour"),
-            (2 * 3600, "2 hours"),
-            (48 * 3600, "2 days"),
-            (14 * 24 * 3600, "2 weeks"),
-            (90 * 24 * 3600, "3 months"),
-            (800 * 24 * 3600, "2 years"),
-        ] {
-            assert_eq!(human(Timestamp::from_second(seconds).unwrap(), time), expected);
-        }
-    }
 
     #[test]
     fn names_match_with_anchors() {

@@ -118,7 +118,9 @@ async fn sample_all(engine: Weak<Engine>) {
         }
         let sampled = blocking(move || {
             let (now, mut text) = (HostNow::read(), Vec::new());
-            watched.iter().for_each(|series| series.take(&engine, &now, &mut text));
+            for series in watched {
+                series.take(&engine, &now, &mut text);
+            }
             Ok(())
         });
         if let Err(error) = sampled.await {

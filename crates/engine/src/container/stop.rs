@@ -53,11 +53,13 @@ impl Engine {
         let container = self.find(name)?;
         container.change(|task| task.keep(true).boxed()).await?;
         let stopped = match is_alive(&container.view()) {
-            true => stop(&container, &options, Why::User).await,
-            false => Ok(()),
+            true => stop(&container, &options, Why::User).await.map(|()| true),
+            false => Ok(false),
         };
         container.change(|task| task.keep(false).boxed()).await?;
-        stopped?;
+        if stopped? {
+            container.tell(|task| async move { task.emit("stop", &[]) }.boxed());
+        }
         container.change(|task| task.start().boxed()).await.or_else(|error| match error.kind {
             // Its policy, or another client, was faster.
             ErrorKind::NotModified => Ok(()),

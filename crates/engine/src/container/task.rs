@@ -227,8 +227,7 @@ impl Task {
                 let signal = rustix::process::Signal::KILL.as_raw();
                 self.signal(signal)?;
                 self.emit("kill", &[("signal", &signal.to_string())]);
-                // A process that is frozen by cgroup v1 does not hear it.
-                if self.view.life.is_paused() { self.freeze(false).await } else { Ok(()) }
+                Ok(())
             }
             Effect::Remove => self.erase().await,
             Effect::Freeze => self.freeze(true).await,

@@ -29,6 +29,7 @@ impl Engine {
                 })
             })
             .await?;
+        super::emit(self, &container.id, &container.view(), "top", &[]);
         let args: Vec<String> = ps_args.split_whitespace().map(str::to_owned).collect();
         blocking(move || {
             let pids: BTreeSet<u32> = group.pids()?.into_iter().collect();

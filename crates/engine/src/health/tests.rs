@@ -21,19 +21,19 @@ fn check() -> Check {
     }
 }
 
-fn step(health: &Health, event: Event, now: i64) -> (Health, Vec<Effect>) {
-    next(health, &check(), at(0), &event, at(now))
+fn step(health: &Health, event: &Event, now: i64) -> (Health, Vec<Effect>) {
+    next(health, &check(), at(0), event, at(now))
 }
 
 /// A probe from its begin to its result, a second later.
 fn probe(health: &Health, exit_code: i32, now: i64) -> (Health, Vec<Effect>) {
-    let (probing, effects) = step(health, Event::Wake, now);
+    let (probing, effects) = step(health, &Event::Wake, now);
     assert_eq!(effects, [Effect::WakeAfter(seconds(10)), Effect::Probe]);
-    step(&probing, Event::Probed { exit_code, output: "words".into() }, now + 1)
+    step(&probing, &Event::Probed { exit_code, output: "words".into() }, now + 1)
 }
 
 fn begun() -> Health {
-    let (health, effects) = step(&Health::default(), Event::Begin, 0);
+    let (health, effects) = step(&Health::default(), &Event::Begin, 0);
     assert_eq!(effects, [Effect::WakeAfter(seconds(5))]);
     assert_eq!(health.status, Status::Starting);
     health
@@ -69,8 +69,8 @@ fn failures_in_the_start_period_do_not_count_until_the_first_success() {
 
 #[test]
 fn a_probe_that_began_in_the_start_period_does_not_count() {
-    let (probing, _) = step(&begun(), Event::Wake, 59);
-    let (health, effects) = step(&probing, Event::Probed { exit_code: 1, output: String::new() }, 62);
+    let (probing, _) = step(&begun(), &Event::Wake, 59);
+    let (health, effects) = step(&probing, &Event::Probed { exit_code: 1, output: String::new() }, 62);
     assert_eq!(health.failing_streak, 0);
     assert_eq!(effects[0], Effect::WakeAfter(seconds(30)), "the start period is over");
     let (health, _) = probe(&health, 1, 92);
@@ -80,10 +80,10 @@ fn a_probe_that_began_in_the_start_period_does_not_count() {
 
 #[test]
 fn a_probe_that_takes_too_long_is_killed_and_has_failed() {
-    let (probing, _) = step(&begun(), Event::Wake, 100);
-    let (killing, effects) = step(&probing, Event::Wake, 110);
+    let (probing, _) = step(&begun(), &Event::Wake, 100);
+    let (killing, effects) = step(&probing, &Event::Wake, 110);
     assert_eq!(effects, [Effect::Sleep, Effect::Kill]);
-    let (health, _) = step(&killing, Event::Probed { exit_code: 0, output: "half".into() }, 111);
+    let (health, _) = step(&killing, &Event::Probed { exit_code: 0, output: "half".into() }, 111);
     let result = health.log.back().unwrap();
     assert_eq!((result.start, result.end, result.exit_code), (at(100), at(111), NOT_RUN));
     assert_eq!(result.output, "Health check exceeded timeout (10s): half");
@@ -98,7 +98,7 @@ fn the_last_five_results_are_kept_over_runs() {
     }
     let codes = |health: &Health| health.log.iter().map(|probed| probed.exit_code).collect::<Vec<_>>();
     assert_eq!(codes(&health), [2, 3, 4, 5, 6]);
-    let (health, _) = step(&health, Event::Begin, 200);
+    let (health, _) = step(&health, &Event::Begin, 200);
     assert_eq!((health.status, health.failing_streak, health.was_healthy), (Status::Starting, 0, false));
     assert_eq!(codes(&health), [2, 3, 4, 5, 6]);
 }
@@ -106,30 +106,30 @@ fn the_last_five_results_are_kept_over_runs() {
 #[test]
 fn nothing_is_probed_while_halted() {
     let healthy = probe(&begun(), 0, 5).0;
-    let (halted, effects) = step(&healthy, Event::Halt, 10);
+    let (halted, effects) = step(&healthy, &Event::Halt, 10);
     assert_eq!(effects, [Effect::Sleep]);
     assert_eq!((halted.status, halted.monitor), (Status::Unhealthy, Monitor::Off));
-    assert_eq!(step(&halted, Event::Wake, 11).1, [Effect::Sleep]);
-    assert_eq!(step(&halted, Event::Halt, 11), (halted.clone(), vec![]));
+    assert_eq!(step(&halted, &Event::Wake, 11).1, [Effect::Sleep]);
+    assert_eq!(step(&halted, &Event::Halt, 11), (halted.clone(), vec![]));
     // The result of a probe that was under way is not wanted any more.
-    let (probing, _) = step(&healthy, Event::Wake, 40);
-    let (gone, effects) = step(&probing, Event::Halt, 41);
+    let (probing, _) = step(&healthy, &Event::Wake, 40);
+    let (gone, effects) = step(&probing, &Event::Halt, 41);
     assert_eq!(effects, [Effect::Sleep, Effect::Abandon]);
     let late = Event::Probed { exit_code: 0, output: String::new() };
-    assert_eq!(step(&gone, late, 42), (gone.clone(), vec![]));
-    let (resumed, effects) = step(&gone, Event::Resume, 50);
+    assert_eq!(step(&gone, &late, 42), (gone.clone(), vec![]));
+    let (resumed, effects) = step(&gone, &Event::Resume, 50);
     assert_eq!(effects, [Effect::WakeAfter(seconds(30))]);
-    assert_eq!(step(&resumed, Event::Resume, 51).1, []);
+    assert_eq!(step(&resumed, &Event::Resume, 51).1, []);
 }
 
 #[test]
 fn what_is_saved_is_resumed_by_the_next_daemon() {
-    let (probing, _) = step(&probe(&begun(), 0, 5).0, Event::Wake, 40);
+    let (probing, _) = step(&probe(&begun(), 0, 5).0, &Event::Wake, 40);
     let saved = serde_json::to_string(&probing).unwrap();
     let found: Health = serde_json::from_str(&saved).unwrap();
     assert_eq!((found.status, found.monitor), (Status::Healthy, Monitor::Off));
     assert_eq!(found.log, probing.log);
-    assert_eq!(step(&found, Event::Resume, 50).1, [Effect::WakeAfter(seconds(30))]);
+    assert_eq!(step(&found, &Event::Resume, 50).1, [Effect::WakeAfter(seconds(30))]);
 }
 
 fn config(test: &[&str]) -> Config {

@@ -264,7 +264,7 @@ fn measure(engine: &Engine) -> Vec<Measured> {
             for (name, value) in own {
                 labels = labels.with(&name, value);
             }
-            Some(Measured { labels, stats, view })
+            Some(Measured { labels, view, stats })
         })
         .collect()
 }

@@ -76,8 +76,13 @@ async fn events(call: Call) -> Result<Response<Body>> {
     let (content_type, framing) = event_framing(&call.headers, version);
     let messages = call.engine.events(request).await?.map(move |message| {
         message.map(|message| {
-            let value = adapt::value(&message, |value| adapt::event(value, version));
-            json_lines::encode(&value, framing)
+            // What many listen to is printed once for each kind of listener.
+            let form =
+                usize::from(adapt::is_event_plain(version)) * 2 + usize::from(framing == Framing::Sequence);
+            message.printed(form, |message| {
+                let value = adapt::value(message, |value| adapt::event(value, version));
+                json_lines::encode(&value, framing)
+            })
         })
     });
     Ok(answer::stream(content_type, call.shutdown, messages))
