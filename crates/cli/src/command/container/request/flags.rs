@@ -22,7 +22,10 @@ pub(crate) static RESOURCES: &[Flag] = &[
     Flag::bytes("memory-reservation", "Soft limit of memory"),
     Flag::bytes("memory-swap", "Limit of memory and swap together, -1 for none").check(value::check_swap),
     Flag::int("pids-limit", "Limit of processes and threads, -1 for none"),
-    Flag::text("restart", "When to start again: no, always, unless-stopped, on-failure[:times]"),
+    Flag::text(
+        "restart",
+        "When to start again: no, always, unless-stopped, on-failure[:times], on-unhealthy[:times]",
+    ),
 ];
 
 /// All of `create`; `run` has a few more.
@@ -111,8 +114,11 @@ pub(crate) static CREATE: &[Flag] = &[
         .one_of(&["always", "missing", "never"]),
     Flag::switch("quiet", "Say nothing of pulling").short('q'),
     Flag::switch("read-only", "Mount the root file system read-only"),
-    Flag::text("restart", "When to start again: no, always, unless-stopped, on-failure[:times]")
-        .default("no"),
+    Flag::text(
+        "restart",
+        "When to start again: no, always, unless-stopped, on-failure[:times], on-unhealthy[:times]",
+    )
+    .default("no"),
     Flag::switch("rm", "Remove the container and its anonymous volumes when it ends"),
     Flag::text("runtime", "Runtime of the container"),
     Flag::list("security-opt", "Security option"),
