@@ -337,17 +337,19 @@ impl Engine {
 }
 
 fn check_running(container: &Container, name: &str) -> Result<()> {
-    let view = container.view();
-    match view.life.state {
+    check_state(&container.view().life.state, &container.id, name)
+}
+
+fn check_state(state: &Life, id: &str, name: &str) -> Result<()> {
+    match state {
         Life::Running { paused: false, .. } => Ok(()),
         Life::Running { .. } => {
             Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")))
         }
-        Life::Restarting { .. } => Err(Error::conflict(format!(
-            "Container {} is restarting, wait until the container is running",
-            container.id
-        ))),
-        _ => Err(Error::not_running(&container.id)),
+        Life::Restarting { .. } => {
+            Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")))
+        }
+        _ => Err(Error::not_running(id)),
     }
 }
 
@@ -408,6 +410,8 @@ impl Task {
     pub(crate) async fn launch_exec(&mut self, id: &str, launch: Launch) -> Result<()> {
         let Launch { request, stdio, attach, is_probe } = launch;
         let container = Arc::clone(&self.container);
+        // It may have been frozen since its creation: a process that joins it now would not come to life.
+        check_state(&self.view.life.state, &container.id, &container.id)?;
         let process = self.process_plan(&request)?;
         let Some(run) = &self.run else { return Err(Error::not_running(&container.id)) };
         let action = format!("exec_start: {}", command(&request));

@@ -502,10 +502,15 @@ fn unpause(life: &mut Life) -> Result<Vec<Effect>, Refusal> {
 }
 
 fn remove(life: &mut Life, force: bool) -> Result<Vec<Effect>, Refusal> {
-    match life.state {
-        State::Running { .. } if force => {
+    match &mut life.state {
+        State::Running { paused, .. } if force => {
             life.manually_stopped = true;
-            Ok(vec![Effect::Save, Effect::KillAndRemove])
+            let mut effects = vec![Effect::Save, Effect::KillAndRemove];
+            // What is frozen does not even die.
+            if std::mem::take(paused) {
+                effects.extend([Effect::Thaw, Effect::Emit("unpause")]);
+            }
+            Ok(effects)
         }
         State::Running { paused: true, .. } => Err(Refusal::RemovePaused),
         State::Running { .. } => Err(Refusal::RemoveRunning),

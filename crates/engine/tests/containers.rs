@@ -154,6 +154,9 @@ async fn pause_freezes_and_refuses() {
     let refused = lab.engine.remove("pp", RemoveOptions::default()).await.unwrap_err();
     assert!(refused.message.starts_with("You cannot remove a paused container"));
     lab.engine.unpause("pp").await.unwrap();
+    // A frozen container dies by force all the same.
+    lab.engine.pause("pp").await.unwrap();
+    tokio::time::timeout(PATIENCE, lab.remove("pp")).await.unwrap();
     lab.close().await;
 }
 

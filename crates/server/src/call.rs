@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
@@ -22,6 +23,8 @@ use crate::shutdown::Shutdown;
 
 /// The longest JSON that is read.
 const MAX_JSON_BYTES: usize = 8 << 20;
+/// How long a client may take to send them.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A request with all that is known of it.
 pub(crate) struct Call {
@@ -102,7 +105,11 @@ impl Call {
         if self.body.size_hint().lower() > MAX_JSON_BYTES as u64 {
             return Err(too_long());
         }
-        match Limited::new(&mut self.body, MAX_JSON_BYTES).collect().await {
+        let whole = Limited::new(&mut self.body, MAX_JSON_BYTES).collect();
+        let Ok(whole) = tokio::time::timeout(BODY_TIMEOUT, whole).await else {
+            return Err(Error::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"));
+        };
+        match whole {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
             Err(error) => Err(Error::invalid(format!("read request body: {error}"))),

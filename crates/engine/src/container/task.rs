@@ -231,7 +231,11 @@ impl Task {
             }
             Effect::Remove => self.erase().await,
             Effect::Freeze => self.freeze(true).await,
-            Effect::Thaw => self.freeze(false).await,
+            Effect::Thaw => match self.freeze(false).await {
+                // What has been killed meanwhile needs it no more.
+                Err(_) if self.run.as_ref().is_some_and(Run::has_ended) => Ok(()),
+                thawed => thawed,
+            },
         }
     }
 

@@ -171,3 +171,13 @@ fn delays_grow_while_a_container_never_gets_healthy() {
         }
     }
 }
+
+#[test]
+fn a_frozen_container_is_thawed_to_be_killed() {
+    let frozen = next(&running(0), Policy::default(), &Event::Pause, at(0)).unwrap().0;
+    let (life, effects) = next(&frozen, Policy::default(), &Event::Remove { force: true }, at(1)).unwrap();
+    assert_eq!(effects, [Effect::Save, Effect::KillAndRemove, Effect::Thaw, Effect::Emit("unpause")]);
+    assert!(!life.is_paused());
+    let (_, effects) = next(&running(0), Policy::default(), &Event::Remove { force: true }, at(1)).unwrap();
+    assert_eq!(effects, [Effect::Save, Effect::KillAndRemove]);
+}
