@@ -22,21 +22,30 @@ pub enum InvalidUnit {
 
 /// Reads a size in bytes with binary units: `64m`, `1.5g`, `1024`, `2GiB`, `10 KB`.
 pub fn parse_size(text: &str) -> Result<i64, InvalidUnit> {
+    parse_scaled(text, 1024)
+}
+
+/// Reads a size in bytes with decimal units, as those of log files: `10m` is 10,000,000.
+pub fn parse_decimal_size(text: &str) -> Result<i64, InvalidUnit> {
+    parse_scaled(text, 1000)
+}
+
+fn parse_scaled(text: &str, base: i64) -> Result<i64, InvalidUnit> {
     let invalid = || InvalidUnit::Size(text.to_owned());
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.').ok_or_else(invalid)? + 1;
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| invalid())?;
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let shift = match unit.as_str() {
+    let power = match unit.as_str() {
         "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        "p" | "pb" | "pib" => 50,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
         _ => return Err(InvalidUnit::Suffix(unit)),
     };
-    let bytes = number * (1_i64 << shift) as f64;
+    let bytes = number * base.pow(power) as f64;
     if (0.0..i64::MAX as f64).contains(&bytes) { Ok(bytes as i64) } else { Err(invalid()) }
 }
 

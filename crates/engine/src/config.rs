@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use ponton_api::container::LogConfig;
+
 /// Settings of one engine; fixed while it runs.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -32,6 +34,8 @@ pub struct EngineConfig {
     pub storage_driver: Option<String>,
     /// Where files of the Container Device Interface are; a later one goes before an earlier one.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// The logging driver of containers that ask for none, and its options.
+    pub log: LogConfig,
     /// Disk space that images may take; `None` for as much as they want.
     pub budget: Option<ponton_image::Budget>,
 }
@@ -57,6 +61,7 @@ impl EngineConfig {
             layer_bytes_max: None,
             storage_driver: None,
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            log: LogConfig { r#type: crate::log::DEFAULT.into(), ..LogConfig::default() },
             budget: None,
         }
     }

@@ -262,11 +262,6 @@ impl Engine {
         self.config.data_root.join("containers").join(id)
     }
 
-    /// The current log file of a container.
-    pub(crate) fn log_path(&self, id: &str) -> PathBuf {
-        self.container_directory(id).join("log/container.log")
-    }
-
     /// Removes a directory: it is gone at once, its space comes back soon.
     pub(crate) fn discard(&self, path: &Path) {
         self.trash.discard(path);

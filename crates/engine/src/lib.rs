@@ -38,3 +38,4 @@ mod volume;
 pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
+pub use log::{DRIVERS as LOG_DRIVERS, check as check_log_config};

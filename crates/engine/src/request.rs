@@ -100,6 +100,8 @@ pub struct LogsRequest {
     pub until: Option<Timestamp>,
     /// Write the time before each line.
     pub timestamps: bool,
+    /// Write the attributes of each line before it.
+    pub details: bool,
 }
 
 /// Log lines: raw with a terminal, else in Docker's frames.

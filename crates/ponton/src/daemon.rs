@@ -156,6 +156,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, Error> {
         max_concurrent_uploads: images.uploads,
         layer_bytes_max: images.layer_bytes_max,
         storage_driver: images.storage_driver.clone(),
+        log: config.log.clone(),
         budget: images.budget.map(|budget| budget.on(disk_bytes)),
         ..EngineConfig::new(&config.data_root, &config.exec_root, &config.runtime_binary)
     })

@@ -36,6 +36,7 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("HostnamePath", "the data root"),
     ("HostsPath", "the data root"),
     ("LogPath", "the data root"),
+    ("HostConfig.LogConfig.Type", "ours is local unless something else is asked for"),
     ("AppArmorProfile", "dockerd 20.10 says docker-default where AppArmor is on"),
     ("GraphDriver.Data", "paths of the snapshotter"),
     ("GraphDriver.Data.*", "paths of the snapshotter"),

@@ -5,6 +5,7 @@
 //! No test depends on these figures.
 
 mod layered;
+mod logs;
 mod registry;
 mod runtime;
 
@@ -33,6 +34,8 @@ type Client<'a> = Box<dyn Fn(&[&str]) -> Command + Sync + 'a>;
 struct Engine<'a> {
     client: Client<'a>,
     memory: Box<dyn Fn() -> u64 + Sync + 'a>,
+    /// What its processes that run have taken of the CPU, in seconds.
+    cpu: Box<dyn Fn() -> f64 + Sync + 'a>,
     /// Where it puts what is to be deleted in the background, if it does.
     trash: Option<PathBuf>,
 }
@@ -66,7 +69,7 @@ impl Table {
 type Benchmark = fn(&Engine, &Engine, &mut Table);
 
 const BENCHMARKS: &[(&str, Benchmark)] =
-    &[("run", run_true), ("exec", exec_true), ("many", many), ("images", images)];
+    &[("run", run_true), ("exec", exec_true), ("many", many), ("images", images), ("logs", logs::run)];
 
 pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
     let binaries = std::fs::canonicalize(binaries).expect("the directory of the binaries");
@@ -95,6 +98,7 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
         let theirs = Engine {
             client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
             memory: Box::new(|| leak::pss_bytes(&engine_processes(&peer.dir(), &["dockerd", "containerd"]))),
+            cpu: Box::new(|| cpu(&engine_processes(&peer.dir(), &["dockerd", "containerd"]))),
             trash: None,
         };
         let ours = Engine {
@@ -102,6 +106,7 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
             memory: Box::new(|| {
                 leak::pss_bytes(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"]))
             }),
+            cpu: Box::new(|| cpu(&engine_processes(&ponton.path("").to_string_lossy(), &["ponton"]))),
             trash: Some(ponton.path("data/tmp")),
         };
         for (name, benchmark) in BENCHMARKS {
@@ -134,6 +139,17 @@ fn engine_processes(dir: &str, names: &[&str]) -> Vec<u32> {
         names.iter().any(|name| comm.starts_with(name))
     });
     pids
+}
+
+/// User and system time of processes, in seconds; the kernel tells hundredths.
+fn cpu(pids: &[u32]) -> f64 {
+    let ticks = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name may have spaces; utime and stime are the fields 14 and 15.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+    };
+    pids.iter().map(ticks).sum::<u64>() as f64 / 100.0
 }
 
 fn timed(mut command: Command) -> f64 {

@@ -69,9 +69,12 @@ impl Engine {
         }
         let container = self.find(name)?;
         let view = container.view();
-        if view.settings.host_config.log_config.r#type == "none" {
+        let directory = self.container_directory(&container.id);
+        let Some((path, format)) =
+            crate::log::kept(&view.settings.host_config.log_config, &container.id, &directory)
+        else {
             return Err(Error::invalid("configured logging driver does not support reading"));
-        }
+        };
         let tty = view.settings.config.tty;
         let ended = {
             let container = Arc::clone(&container);
@@ -80,8 +83,7 @@ impl Engine {
                 Ok(())
             }
         };
-        let path = self.log_path(&container.id);
-        let stream = crate::log::stream(path, request, tty, Box::pin(ended)).await?;
+        let stream = crate::log::stream(path, format, request, tty, Box::pin(ended)).await?;
         Ok(Logs { tty, stream })
     }
 

@@ -72,6 +72,7 @@ impl Engine {
         check_platform(platform, &image.config)?;
         self.image_used(&image.id);
         merge(&mut config, &image.config);
+        crate::log::fill(&mut host_config.log_config, &self.config().log);
         fill(&mut host_config);
         check(&config, &host_config)?;
         let mut warnings = crate::spec::discard(&mut host_config, self.support()?);
@@ -243,7 +244,6 @@ fn fill(host: &mut HostConfig) {
         }
     };
     set(&mut host.network_mode, "default");
-    set(&mut host.log_config.r#type, "json-file");
     set(&mut host.ipc_mode, "private");
     set(&mut host.cgroupns_mode, "private");
     set(&mut host.runtime, "ponton-runtime");
@@ -270,12 +270,7 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.auto_remove && host.restart_policy.name != "no" {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
-    let driver = &host.log_config.r#type;
-    if !matches!(driver.as_str(), "json-file" | "none") {
-        return Err(Error::invalid(format!(
-            "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
-        )));
-    }
+    crate::log::check(&host.log_config)?;
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(Error::invalid(format!(
             "the working directory '{}' is invalid, it needs to be an absolute path",

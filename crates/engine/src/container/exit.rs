@@ -137,7 +137,8 @@ impl Task {
     /// Gives the container of a dead shim to another one.
     pub(super) async fn adopt(&mut self, run: Run) -> crate::error::Result<Run> {
         let shim = self.engine.shims.acquire().await?;
-        let adopt = Adopt { status: self.shim_status(), stdio: self.stdio(), log: self.log_target() };
+        let status = self.shim_status();
+        let adopt = Adopt { stdio: self.stdio(), log: status.log.clone(), status };
         let mut fds = vec![(FdRole::Pidfd, run.pidfd.as_fd())];
         fds.extend(run.stdio.iter().map(|(role, fd)| (*role, fd.as_fd())));
         match shim.call(&Request::Adopt(Box::new(adopt)), &fds).await {
@@ -168,7 +169,11 @@ impl Task {
             pid: self.view.life.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
             started_at_ns: self.view.life.last.started_at.map_or(0, nanoseconds),
             stdio: self.stdio(),
-            log: self.log_target(),
+            log: crate::log::local(
+                self.settings(),
+                &self.view.name,
+                &self.engine.container_directory(self.id()),
+            ),
             cgroup: self.view.cgroup.clone(),
             own_pid_namespace: !matches!(self.settings().host_config.pid_mode.as_str(), "host"),
             exited: None,

@@ -34,10 +34,7 @@ impl Engine {
         let settings = &view.settings;
         let directory = self.container_directory(&container.id);
         let file = |name: &str| directory.join(name).display().to_string();
-        let log_path = match settings.host_config.log_config.r#type.as_str() {
-            "none" => String::new(),
-            _ => self.log_path(&container.id).display().to_string(),
-        };
+        let log_path = crate::log::shown(&settings.host_config.log_config, &container.id, &directory);
         Inspect {
             id: container.id.clone(),
             created: settings.created.to_string(),
@@ -48,7 +45,7 @@ impl Engine {
             resolv_conf_path: file("resolv.conf"),
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
-            log_path,
+            log_path: log_path.map_or(String::new(), |path| path.display().to_string()),
             name: format!("/{}", view.name),
             restart_count: i64::from(view.life.restarts),
             driver: settings.driver.clone(),

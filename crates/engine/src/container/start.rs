@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
-use ponton_runtime::shim::protocol::{
-    Failure, FailureKind, FdRole, LogFile, LogFormat, LogTarget, Reply, Request, Size, Start,
-};
+use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, Reply, Request, Size, Start};
 
 use super::Task;
 use super::task::Run;
@@ -94,17 +92,21 @@ impl Task {
         self.view.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
         self.tell_linked();
+        let directory = self.engine.container_directory(self.id());
+        let (log, socket) = crate::log::open(self.settings(), &self.view.name, &directory).await?.unzip();
+        let socket = socket.flatten();
         let shim = self.engine.shims.acquire().await?;
         let attaches = std::mem::take(&mut self.attaches);
         let start = Start {
             container: self.id().to_owned(),
             plan,
             stdio: self.stdio(),
-            log: self.log_target(),
+            log,
             attach: attaches.iter().map(|(spec, _)| spec.clone()).collect(),
         };
         let mut fds: Vec<(FdRole, BorrowedFd<'_>)> = Vec::new();
         fds.extend(endpoint.netns.iter().map(|fd| (FdRole::Netns, fd.as_fd())));
+        fds.extend(socket.iter().map(|fd| (FdRole::Log, fd.as_fd())));
         fds.extend(endpoint.reservations.iter().map(|fd| (FdRole::Port, fd.as_fd())));
         fds.extend(attaches.iter().map(|(_, fd)| (FdRole::Attach, fd.as_fd())));
         let started = shim.call(&Request::Start(Box::new(start)), &fds).await;
@@ -175,24 +177,6 @@ impl Task {
         ];
         let now = jiff::Timestamp::now();
         self.engine.events.emit("network", action, &record.network_id, attributes.into(), now);
-    }
-
-    /// Where output is logged; nowhere with the driver `none`.
-    pub(super) fn log_target(&self) -> Option<LogTarget> {
-        let config = &self.settings().host_config.log_config;
-        if config.r#type == "none" {
-            return None;
-        }
-        let format = LogFormat::Json { attrs: String::new() };
-        let mut target = LogFile::new(self.engine.log_path(self.id()), format);
-        let option = |name: &str| config.config.get(name).map(String::as_str);
-        if let Some(size) = option("max-size").and_then(|text| ponton_api::unit::parse_size(text).ok()) {
-            target.max_size_bytes = u64::try_from(size).unwrap_or(0);
-        }
-        if let Some(files) = option("max-file").and_then(|text| text.parse().ok()) {
-            target.max_files = files;
-        }
-        Some(target.into())
     }
 }
 

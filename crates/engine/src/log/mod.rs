@@ -1,6 +1,12 @@
 //! Log lines as a stream: what is there, and what comes.
 
+mod address;
+mod attributes;
+mod format;
+mod options;
 mod reader;
+mod source;
+mod target;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +18,11 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
 use crate::request::{LogsRequest, Pending, Stream};
+pub(crate) use format::Format;
+pub(crate) use options::{DEFAULT, fill};
+pub use options::{DRIVERS, check};
 use reader::Reader;
+pub(crate) use target::{kept, local, open, shown};
 
 /// What wakes a follower.
 struct Follow {
@@ -31,6 +41,7 @@ struct Tailing {
 /// which has to be after the last line was written.
 pub(crate) async fn stream(
     path: PathBuf,
+    format: Format,
     request: LogsRequest,
     raw: bool,
     ended: Pending<()>,
@@ -42,7 +53,7 @@ pub(crate) async fn stream(
         None
     };
     let opened = path.clone();
-    let reader = blocking(&path, move || Reader::open(&opened, request, raw)).await?;
+    let reader = blocking(&path, move || Reader::open(&opened, format, request, raw)).await?;
     let tailing = Tailing { reader: Some(reader), path, follow };
     Ok(Box::pin(stream::try_unfold(tailing, next)))
 }

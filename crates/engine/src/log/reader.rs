@@ -1,67 +1,53 @@
-//! Reads a container's log: Docker's `json-file` lines in `container.log`, and in `container.log.1`,
-//! `.2`, … which are older. Nothing is read twice and the tail is found from the end.
+//! Reads a container's log forward from a place that is found without reading what stands before it.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
+use super::format::{Entry, Format};
+use super::source::{self, Source};
 use crate::request::LogsRequest;
 
-/// How much is read at once.
-const BLOCK: usize = 64 << 10;
-/// A line longer than this is not one that a shim wrote; the file is damaged there.
-const LONGEST_LINE: usize = 1 << 20;
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow, default)]
-    log: Cow<'a, str>,
-    #[serde(borrow, default)]
-    stream: Cow<'a, str>,
-    #[serde(borrow, default)]
-    time: Cow<'a, str>,
-}
+/// How much is read at once: two blocks of the format `local` at least.
+const READ: usize = 256 << 10;
+/// A line of JSON that is longer than this is none that a shim wrote; the file is damaged there.
+const LONGEST_LINE: usize = 4 << 20;
 
 /// A place in a container's log, going forward.
 pub(crate) struct Reader {
     path: PathBuf,
-    request: LogsRequest,
-    raw: bool,
+    format: Format,
+    renderer: Renderer,
     /// The file being read, and those that come after it.
-    files: VecDeque<File>,
+    files: VecDeque<Source>,
     offset: u64,
-    /// Bytes of a line whose end was not read yet.
-    rest: Vec<u8>,
-    /// A line after `until` was met.
-    past_end: bool,
+    /// How much is read at once.
+    window: usize,
+    /// Empty while nothing comes.
+    buffer: Vec<u8>,
 }
 
 impl Reader {
     /// Opens the log at `path` at the first line that `request` wants. `raw`: no frames (the
     /// container has a terminal).
-    pub(crate) fn open(path: &Path, request: LogsRequest, raw: bool) -> io::Result<Self> {
-        let mut files = VecDeque::new();
-        if let Some(current) = open(path)? {
-            files.push_back(current);
-        }
-        for number in 1.. {
-            let Some(file) = open(&rotated(path, number))? else { break };
-            // A rotation between two opens shows the same file twice.
-            let known = files.iter().map(identity).collect::<io::Result<Vec<_>>>()?;
-            if !known.contains(&identity(&file)?) {
-                files.push_front(file);
-            }
-        }
-        let mut reader =
-            Self { path: path.to_owned(), request, raw, files, offset: 0, rest: Vec::new(), past_end: false };
-        if let Some(lines) = reader.request.tail {
-            reader.seek_tail(lines)?;
+    pub(crate) fn open(path: &Path, format: Format, request: LogsRequest, raw: bool) -> io::Result<Self> {
+        let files = source::all(path)?;
+        let mut reader = Self {
+            path: path.to_owned(),
+            format,
+            renderer: Renderer { request, raw, skip: 0, past_end: false },
+            files,
+            offset: 0,
+            window: READ,
+            buffer: Vec::new(),
+        };
+        let request = &reader.renderer.request;
+        match (request.tail, request.since) {
+            (Some(lines), _) => reader.seek_tail(lines)?,
+            (None, Some(since)) => reader.seek_since(since)?,
+            (None, None) => {}
         }
         Ok(reader)
     }
@@ -70,13 +56,31 @@ impl Reader {
     fn seek_tail(&mut self, lines: u64) -> io::Result<()> {
         let mut wanted = lines;
         for index in (0..self.files.len()).rev() {
-            let (offset, found) = tail_offset(&self.files[index], wanted)?;
+            let (place, found) = self.format.tail(&mut self.files[index], wanted)?;
             wanted -= found;
             if wanted == 0 || index == 0 {
                 self.files.drain(..index);
-                self.offset = offset;
+                self.offset = place.offset;
+                self.renderer.skip = place.lines;
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Drops the files before `since`, and goes to a place a little before it.
+    fn seek_since(&mut self, since: Timestamp) -> io::Result<()> {
+        let since = u64::try_from(since.as_nanosecond()).unwrap_or(0);
+        let mut first = 0;
+        for index in (1..self.files.len()).rev() {
+            if self.format.begin(&mut self.files[index])?.is_some_and(|time| time < since) {
+                first = index;
+                break;
+            }
+        }
+        self.files.drain(..first);
+        if let Some(file) = self.files.front_mut() {
+            self.offset = self.format.since(file, since)?;
         }
         Ok(())
     }
@@ -84,270 +88,160 @@ impl Reader {
     /// The next output: some lines as the client gets them, or `None` at the (present) end. The
     /// output may be empty when none of the lines read was wanted.
     pub(crate) fn next_batch(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if self.past_end {
-            return Ok(None);
+        while !self.renderer.past_end {
+            self.buffer.resize(self.window, 0);
+            let Some(file) = self.files.front_mut() else {
+                self.files = source::all(&self.path)?;
+                if self.files.is_empty() {
+                    break;
+                }
+                continue;
+            };
+            let length = file.read_at(&mut self.buffer, self.offset)?;
+            let mut output = Vec::with_capacity(length + length / 2);
+            let renderer = &mut self.renderer;
+            let taken = self.format.entries(&self.buffer[..length], self.offset, &mut |entry| {
+                renderer.render(&entry, &mut output);
+                !renderer.past_end
+            });
+            self.offset += taken as u64;
+            if taken > 0 {
+                return Ok(Some(output));
+            }
+            if length == self.buffer.len() {
+                self.pass_long_line();
+                continue;
+            }
+            if !self.next_file()? {
+                break;
+            }
         }
-        let Some(block) = self.next_block()? else { return Ok(None) };
-        let mut pending = std::mem::take(&mut self.rest);
-        pending.extend_from_slice(&block);
-        let mut output = Vec::with_capacity(pending.len());
-        let mut start = 0;
-        for end in memchr_newlines(&pending) {
-            self.render(&pending[start..end], &mut output);
-            start = end + 1;
-        }
-        if pending.len() - start < LONGEST_LINE {
-            self.rest = pending.split_off(start);
-        }
-        Ok(Some(output))
+        self.buffer = Vec::new();
+        Ok(None)
     }
 
     /// Whether a line after `until` was met: nothing comes any more.
     pub(crate) fn is_past_end(&self) -> bool {
-        self.past_end
+        self.renderer.past_end
     }
 
-    fn next_block(&mut self) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            let Some(file) = self.files.front() else {
-                match open(&self.path)? {
-                    Some(file) => self.files.push_back(file),
-                    None => return Ok(None),
+    fn pass_long_line(&mut self) {
+        if self.window < LONGEST_LINE {
+            self.window *= 2;
+        } else {
+            self.offset += self.window as u64;
+            self.window = READ;
+        }
+    }
+
+    /// At the end of a file goes on with the next one, if there is one.
+    fn next_file(&mut self) -> io::Result<bool> {
+        let Some(file) = self.files.front() else { return Ok(false) };
+        if self.files.len() == 1 {
+            match source::newer(&self.path, file)? {
+                Some(newer) => {
+                    self.files.push_back(newer);
+                    // Something may have been written between the read and the rotation.
+                    return Ok(true);
                 }
-                continue;
-            };
-            let mut block = vec![0; BLOCK];
-            let count = file.read_at(&mut block, self.offset)?;
-            if count > 0 {
-                self.offset += count as u64;
-                block.truncate(count);
-                return Ok(Some(block));
-            }
-            if self.files.len() == 1 {
-                let Some(newer) = self.newer_than_last()? else { return Ok(None) };
-                self.files.push_back(newer);
-                // What was written between the read and the rotation.
-                let mut late = vec![0; BLOCK];
-                let count = self.files[0].read_at(&mut late, self.offset)?;
-                if count > 0 {
-                    self.offset += count as u64;
-                    late.truncate(count);
-                    return Ok(Some(late));
+                // A log of one file is emptied when that is full.
+                None if file.size()? < self.offset => {
+                    self.offset = 0;
+                    return Ok(true);
                 }
+                None => return Ok(false),
             }
-            self.files.pop_front();
-            self.offset = 0;
-            self.rest.clear();
         }
+        self.files.pop_front();
+        self.offset = 0;
+        Ok(true)
     }
+}
 
-    /// The file that was begun after the last one that is open here; `None` when that is current.
-    fn newer_than_last(&self) -> io::Result<Option<File>> {
-        let Some(last) = self.files.back().map(identity).transpose()? else { return Ok(None) };
-        let Some(mut newer) = open(&self.path)? else { return Ok(None) };
-        if identity(&newer)? == last {
-            return Ok(None);
-        }
-        for number in 1.. {
-            let Some(file) = open(&rotated(&self.path, number))? else { break };
-            if identity(&file)? == last {
-                break;
-            }
-            newer = file;
-        }
-        Ok(Some(newer))
-    }
+/// Writes lines as the client gets them.
+struct Renderer {
+    request: LogsRequest,
+    raw: bool,
+    /// Lines that are passed over.
+    skip: u64,
+    /// A line after `until` was met.
+    past_end: bool,
+}
 
-    /// Writes one line as the client gets it, if it is wanted.
-    fn render(&mut self, line: &[u8], output: &mut Vec<u8>) {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return };
-        let wanted = match line.stream.as_ref() {
-            "stdout" => self.request.stdout,
-            "stderr" => self.request.stderr,
-            _ => false,
-        };
+impl Renderer {
+    fn render(&mut self, entry: &Entry<'_>, output: &mut Vec<u8>) {
+        let mut text = entry.text.as_ref();
+        while self.skip > 0 && !text.is_empty() {
+            self.skip -= 1;
+            text = &text[line_end(text)..];
+        }
         let request = &self.request;
-        let timed = request.since.is_some() || request.until.is_some() || request.timestamps;
-        let time = timed.then(|| line.time.parse::<Timestamp>().ok()).flatten();
-        if let (Some(until), Some(time)) = (request.until, time)
-            && time > until
-        {
+        let wanted = if entry.is_stderr { request.stderr } else { request.stdout };
+        let at = entry.time_ns.map(i128::from);
+        if request.until.is_some_and(|until| at.is_some_and(|at| at > until.as_nanosecond())) {
             self.past_end = true;
             return;
         }
-        if let (Some(since), Some(time)) = (request.since, time)
-            && time < since
+        if request.since.is_some_and(|since| at.is_some_and(|at| at < since.as_nanosecond())) || !wanted {
+            return;
+        }
+        let head = self.head(entry);
+        if self.raw && head.is_empty() {
+            output.extend_from_slice(text);
+            return;
+        }
+        let stream = if entry.is_stderr { 2 } else { 1 };
+        while !text.is_empty() {
+            let (line, rest) = text.split_at(line_end(text));
+            text = rest;
+            if !self.raw {
+                output.extend_from_slice(&[stream, 0, 0, 0]);
+                output.extend_from_slice(&((head.len() + line.len()) as u32).to_be_bytes());
+            }
+            output.extend_from_slice(head.as_bytes());
+            output.extend_from_slice(line);
+        }
+    }
+
+    /// What stands before each line of an entry.
+    fn head(&self, entry: &Entry<'_>) -> String {
+        let mut head = String::new();
+        if self.request.timestamps
+            && let Some(time) = entry.time_ns.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok())
         {
-            return;
+            head = format!("{time:.9} ");
         }
-        if !wanted || self.past_end {
-            return;
+        if self.request.details {
+            head.push_str(&details(entry.attrs));
+            head.push(' ');
         }
-        let stamp = match time {
-            Some(time) if request.timestamps => format!("{time:.9} "),
-            _ => String::new(),
-        };
-        if !self.raw {
-            let stream = if line.stream == "stderr" { 2 } else { 1 };
-            let length = (stamp.len() + line.log.len()) as u32;
-            output.extend_from_slice(&[stream, 0, 0, 0]);
-            output.extend_from_slice(&length.to_be_bytes());
-        }
-        output.extend_from_slice(stamp.as_bytes());
-        output.extend_from_slice(line.log.as_bytes());
+        head
     }
 }
 
-/// Where in `file` its last `wanted` lines begin, and how many there are (at most `wanted`).
-fn tail_offset(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
-    let length = file.metadata()?.len();
-    let mut newlines = 0;
-    let mut end = length;
-    let mut block = vec![0; BLOCK];
-    if wanted == 0 {
-        return Ok((length, 0));
-    }
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK as u64);
-        let part = &mut block[..(end - start) as usize];
-        file.read_exact_at(part, start)?;
-        for index in (0..part.len()).rev() {
-            if part[index] != b'\n' {
-                continue;
-            }
-            // The last newline ends the last line; each one before it ends the line before.
-            newlines += 1;
-            if newlines > wanted {
-                return Ok((start + index as u64 + 1, wanted));
-            }
+fn line_end(text: &[u8]) -> usize {
+    memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1)
+}
+
+/// Attributes as Docker prints them: sorted, and escaped as in a URL's query.
+fn details(attrs: &str) -> String {
+    let attrs: std::collections::BTreeMap<String, String> = serde_json::from_str(attrs).unwrap_or_default();
+    let pairs: Vec<_> =
+        attrs.iter().map(|(name, value)| format!("{}={}", query_escape(name), query_escape(value))).collect();
+    pairs.join(",")
+}
+
+fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(byte.into()),
+            b' ' => escaped.push('+'),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
         }
-        end = start;
     }
-    Ok((0, newlines))
-}
-
-fn memchr_newlines(bytes: &[u8]) -> impl Iterator<Item = usize> + use<'_> {
-    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index)
-}
-
-fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn identity(file: &File) -> io::Result<(u64, u64)> {
-    let metadata = file.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
+    escaped
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn request() -> LogsRequest {
-        LogsRequest { stdout: true, stderr: true, ..LogsRequest::default() }
-    }
-
-    fn line(text: &str, stream: &str, second: u32) -> String {
-        format!(
-            "{{\"log\":\"{text}\\n\",\"stream\":\"{stream}\",\"time\":\"2026-01-01T00:00:{second:02}.5Z\"}}\n"
-        )
-    }
-
-    fn read(reader: &mut Reader) -> String {
-        let mut all = Vec::new();
-        while let Some(batch) = reader.next_batch().unwrap() {
-            all.extend(batch);
-        }
-        String::from_utf8(all).unwrap()
-    }
-
-    fn log(lines: &[String]) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("container.log");
-        std::fs::write(&path, lines.concat()).unwrap();
-        (dir, path)
-    }
-
-    #[test]
-    fn frames_carry_stream_and_length() {
-        let (_dir, path) = log(&[line("a", "stdout", 1), line("bc", "stderr", 2)]);
-        let mut reader = Reader::open(&path, request(), false).unwrap();
-        assert_eq!(read(&mut reader).as_bytes(), b"\x01\0\0\0\0\0\0\x02a\n\x02\0\0\0\0\0\0\x03bc\n");
-    }
-
-    #[test]
-    fn tail_since_until_and_streams_choose_lines() {
-        let lines: Vec<_> = (0..30)
-            .map(|n| line(&format!("n{n}"), if n % 2 == 0 { "stdout" } else { "stderr" }, n))
-            .collect();
-        let (_dir, path) = log(&lines);
-        let get = |request| read(&mut Reader::open(&path, request, true).unwrap());
-        assert_eq!(get(LogsRequest { tail: Some(2), ..request() }), "n28\nn29\n");
-        assert_eq!(get(LogsRequest { tail: Some(0), ..request() }), "");
-        assert_eq!(get(LogsRequest { tail: Some(99), ..request() }).lines().count(), 30);
-        assert_eq!(get(LogsRequest { tail: Some(3), stderr: false, ..request() }), "n28\n");
-        let time = |text: &str| Some(text.parse().unwrap());
-        let since = LogsRequest { since: time("2026-01-01T00:00:28Z"), ..request() };
-        assert_eq!(get(since), "n28\nn29\n");
-        let until = LogsRequest { until: time("2026-01-01T00:00:01.5Z"), ..request() };
-        assert_eq!(get(until), "n0\nn1\n");
-        let stamped = LogsRequest { timestamps: true, tail: Some(1), ..request() };
-        assert_eq!(get(stamped), "2026-01-01T00:00:29.500000000Z n29\n");
-    }
-
-    #[test]
-    fn tail_reaches_into_older_files() {
-        let (_dir, path) = log(&[line("new", "stdout", 9)]);
-        std::fs::write(rotated(&path, 1), line("old", "stdout", 8)).unwrap();
-        std::fs::write(rotated(&path, 2), line("oldest", "stdout", 7)).unwrap();
-        let get = |tail| read(&mut Reader::open(&path, LogsRequest { tail, ..request() }, true).unwrap());
-        assert_eq!(get(Some(2)), "old\nnew\n");
-        assert_eq!(get(None), "oldest\nold\nnew\n");
-    }
-
-    #[test]
-    fn reading_goes_on_across_rotations_and_half_lines() {
-        let (_dir, path) = log(&[line("one", "stdout", 1)]);
-        let mut reader = Reader::open(&path, request(), true).unwrap();
-        assert_eq!(read(&mut reader), "one\n");
-        let two = line("two", "stdout", 2);
-        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(&two.as_bytes()[..10]).unwrap();
-        assert_eq!(read(&mut reader), "");
-        file.write_all(&two.as_bytes()[10..]).unwrap();
-        std::fs::rename(&path, rotated(&path, 1)).unwrap();
-        std::fs::write(&path, line("three", "stdout", 3)).unwrap();
-        std::fs::rename(rotated(&path, 1), rotated(&path, 2)).unwrap();
-        std::fs::rename(&path, rotated(&path, 1)).unwrap();
-        std::fs::write(&path, line("four", "stdout", 4)).unwrap();
-        assert_eq!(read(&mut reader), "two\nthree\nfour\n");
-    }
-
-    #[test]
-    fn a_long_tail_crosses_blocks() {
-        let lines: Vec<_> = (0..5000).map(|n| line(&format!("n{n}"), "stdout", 0)).collect();
-        let (_dir, path) = log(&lines);
-        let tail = LogsRequest { tail: Some(4321), ..request() };
-        let text = read(&mut Reader::open(&path, tail, true).unwrap());
-        assert_eq!(text.lines().count(), 4321);
-        assert!(text.starts_with("n679\n"));
-    }
-
-    #[test]
-    fn damaged_lines_are_left_out() {
-        let (_dir, path) = log(&["garbage\n".into(), line("ok", "stdout", 1), "{\"log\":".into()]);
-        assert_eq!(read(&mut Reader::open(&path, request(), true).unwrap()), "ok\n");
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
 //! What the daemon is told: flags, and the JSON file that has the same names.
 
 mod images;
+mod logs;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ponton_api::container::LogConfig;
 use ponton_cli::flag::{self, Flag, Flags};
 use serde::Deserialize;
 
@@ -26,6 +28,8 @@ pub(crate) enum Error {
     Both { path: PathBuf, keys: String },
     #[error("invalid {key} {value:?}: {reason}")]
     Value { key: &'static str, value: String, reason: &'static str },
+    #[error("invalid {0}: {1}")]
+    Log(&'static str, ponton_engine::Error),
     #[error("find the daemon's own program: {0}")]
     Program(io::Error),
 }
@@ -33,7 +37,7 @@ pub(crate) enum Error {
 const DEFAULT_FILE: &str = "/etc/ponton/daemon.json";
 
 /// The flags of `ponton daemon`, as one table for each part of the configuration.
-pub(crate) static FLAGS: &[&[Flag]] = &[GENERAL_FLAGS, &images::FLAGS];
+pub(crate) static FLAGS: &[&[Flag]] = &[GENERAL_FLAGS, &images::FLAGS, &logs::FLAGS];
 
 static GENERAL_FLAGS: &[Flag] = &[
     Flag::text("bip", "Address and prefix length of the default bridge, e.g. 172.20.0.1/16"),
@@ -72,6 +76,8 @@ struct File {
     runtime_binary: Option<String>,
     #[serde(flatten)]
     images: images::File,
+    #[serde(flatten)]
+    logs: logs::File,
 }
 
 /// The keys of the file and the flags that say the same.
@@ -92,7 +98,7 @@ const GENERAL_KEYS: [(&str, &str); 12] = [
 
 /// All keys.
 fn keys() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
-    GENERAL_KEYS.into_iter().chain(images::KEYS)
+    GENERAL_KEYS.into_iter().chain(images::KEYS).chain(logs::KEYS)
 }
 
 /// The daemon's configuration, whole.
@@ -113,6 +119,8 @@ pub(crate) struct Config {
     pub(crate) mtu: u32,
     pub(crate) labels: Vec<String>,
     pub(crate) images: Images,
+    /// The logging driver of containers that ask for none.
+    pub(crate) log: LogConfig,
     pub(crate) new_session: bool,
 }
 
@@ -180,6 +188,7 @@ impl Config {
             })?,
             labels: file.labels.unwrap_or_else(|| flags.all("label").to_vec()),
             images: Images::join(flags, file.images)?,
+            log: logs::join(flags, file.logs)?,
             new_session: flags.on("new-session"),
         })
     }
@@ -311,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn logs_have_keys_and_flags() {
+        let file = r#"{"log-driver": "json-file", "log-opts": {"max-size": "10m"}}"#;
+        let log = read("", file).unwrap().log;
+        assert_eq!((log.r#type.as_str(), log.config["max-size"].as_str()), ("json-file", "10m"));
+        let log = read("--log-driver syslog --log-opt tag=a=b --log-opt mode=blocking", "{}").unwrap().log;
+        assert_eq!((log.r#type.as_str(), log.config["tag"].as_str(), log.config.len()), ("syslog", "a=b", 2));
+        assert_eq!(read("", "{}").unwrap().log.r#type, "local");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, file, message) in [
             (
@@ -354,6 +373,9 @@ mod tests {
                 r#"{"proxies": {"https-proxy": "http://q"}}"#,
                 "given both as a flag and in the configuration file FILE: proxies",
             ),
+            ("--log-opt nosuch=1", "{}", "invalid log-opts: unknown log opt 'nosuch' for log driver local"),
+            ("--log-opt tag", "{}", "invalid log-opt \"tag\": it is a name and a value, e.g. max-size=10m"),
+            ("", r#"{"log-driver": "nosuch"}"#, "invalid log-driver: error looking up logging plugin nosuch"),
             ("--disk-budget much", "{}", "invalid disk-budget \"much\": it is off, or max=SIZE"),
         ] {
             let got = read(line, file).unwrap_err();

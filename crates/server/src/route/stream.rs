@@ -102,6 +102,7 @@ async fn logs(call: Call) -> Result<Response<Body>> {
         // 0 is no end.
         until: query.timestamp("until")?.filter(|until| *until != jiff::Timestamp::UNIX_EPOCH),
         timestamps: query.boolean("timestamps"),
+        details: query.boolean("details"),
     };
     if !request.stdout && !request.stderr {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));

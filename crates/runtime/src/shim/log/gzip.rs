@@ -29,7 +29,7 @@ const EXTRA: [u8; 6] = [16, 0, b'P', b'n', 12, 0];
 const MEMBER_MAX: usize = CHUNK + CHUNK / 8 + 1024;
 
 /// Writes what is in `source`, from its beginning, to `target`.
-pub(in crate::shim) fn compress(source: &File, mut target: &File) -> io::Result<()> {
+pub fn compress(source: &File, mut target: &File) -> io::Result<()> {
     let inode = source.metadata()?.ino();
     let mut chunk = vec![0; CHUNK];
     let mut member = Vec::new();

@@ -44,7 +44,7 @@ pub struct Record<'a> {
 /// What stands at a place of a block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A record; the next one begins where the number says.
+    /// A record, and how many bytes it has in the file.
     Record(Record<'a>, usize),
     /// Nothing more in this block.
     End,
@@ -52,10 +52,11 @@ pub enum Step<'a> {
     Unfinished,
 }
 
-/// Looks at the place `at` of a block, of which `block` is what there is.
-pub fn step(block: &[u8], at: usize) -> Step<'_> {
+/// Looks at a place of a block: `rest` is what there is from there on; `is_whole` says that it goes to
+/// the end of the block.
+pub fn step(rest: &[u8], is_whole: bool) -> Step<'_> {
     let record = || {
-        let (time, rest) = block.get(at..)?.split_first_chunk::<8>()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
         let ([low, high, flags], text) = rest.split_first_chunk::<3>()?;
         let text = text.get(..usize::from(u16::from_le_bytes([*low, *high])))?;
         let time_ns = u64::from_le_bytes(*time);
@@ -63,19 +64,19 @@ pub fn step(block: &[u8], at: usize) -> Step<'_> {
         is_valid.then_some(Record { time_ns, flags: *flags, text })
     };
     match record() {
-        Some(record) => Step::Record(record, at + HEADER + record.text.len()),
-        None if block.len() >= BLOCK => Step::End,
+        Some(record) => Step::Record(record, HEADER + record.text.len()),
+        None if is_whole => Step::End,
         None => Step::Unfinished,
     }
 }
 
-/// The records of a block, from its beginning to where [`step`] finds no more.
-pub fn records(block: &[u8]) -> impl Iterator<Item = Record<'_>> {
+/// The records of a block with their places in it, from its beginning to where [`step`] finds no more.
+pub fn records(block: &[u8]) -> impl Iterator<Item = (usize, Record<'_>)> {
     let mut at = 0;
-    std::iter::from_fn(move || match step(block, at) {
-        Step::Record(record, next) => {
-            at = next;
-            Some(record)
+    std::iter::from_fn(move || match step(&block[at..], false) {
+        Step::Record(record, length) => {
+            at += length;
+            Some((at - length, record))
         }
         Step::End | Step::Unfinished => None,
     })
@@ -84,13 +85,7 @@ pub fn records(block: &[u8]) -> impl Iterator<Item = Record<'_>> {
 /// Adds output to `out`, which will stand at `position` of the file, as one record or several. The
 /// text is given in two parts. One with [`PARTIAL`] has to be at most 16 KiB long; another one is cut
 /// at the ends of lines where a block ends, and has no longer line than that.
-pub(super) fn put(
-    out: &mut Vec<u8>,
-    position: u64,
-    time_ns: u64,
-    flags: u8,
-    [mut begin, mut rest]: [&[u8]; 2],
-) {
+pub fn put(out: &mut Vec<u8>, position: u64, time_ns: u64, flags: u8, [mut begin, mut rest]: [&[u8]; 2]) {
     let first = out.len();
     while !(begin.is_empty() && rest.is_empty()) {
         let used = ((position + (out.len() - first) as u64) % BLOCK as u64) as usize;
@@ -130,10 +125,7 @@ pub(super) fn repair(file: &File) -> io::Result<u64> {
     let start = (size - 1) / BLOCK as u64 * BLOCK as u64;
     let mut block = vec![0; (size - start) as usize];
     file.read_exact_at(&mut block, start)?;
-    let mut at = 0;
-    while let Step::Record(_, next) = step(&block, at) {
-        at = next;
-    }
+    let at = records(&block).last().map_or(0, |(at, record)| at + HEADER + record.text.len());
     let whole = start + at as u64;
     // A full block may have its padding.
     if whole < size && block.len() < BLOCK {
@@ -148,7 +140,9 @@ mod tests {
     use super::*;
 
     fn texts(file: &[u8]) -> Vec<u8> {
-        file.chunks(BLOCK).flat_map(|block| records(block).flat_map(|record| record.text.to_vec())).collect()
+        file.chunks(BLOCK)
+            .flat_map(|block| records(block).flat_map(|(_, record)| record.text.to_vec()))
+            .collect()
     }
 
     #[test]
@@ -157,13 +151,13 @@ mod tests {
         put(&mut out, 0, 7, 0, [b"a", b"b\nc\n"]);
         let length = out.len() as u64;
         put(&mut out, length, 0, STDERR | PARTIAL, [b"", b"\xff\0"]);
-        let all: Vec<_> = records(&out).collect();
+        let all: Vec<_> = records(&out).map(|(_, record)| record).collect();
         assert_eq!(all[0], Record { time_ns: 7, flags: 0, text: b"ab\nc\n" });
         assert_eq!(all[1], Record { time_ns: 1, flags: 3, text: b"\xff\0" });
         assert_eq!(all.len(), 2);
-        assert_eq!(step(&out, out.len()), Step::Unfinished);
-        assert_eq!(step(&out[..out.len() - 1], HEADER + 5), Step::Unfinished);
-        assert_eq!(step(&out[..HEADER + 9], HEADER + 5), Step::Unfinished);
+        assert_eq!(step(&[], false), Step::Unfinished);
+        assert_eq!(step(&out[HEADER + 5..out.len() - 1], false), Step::Unfinished);
+        assert_eq!(step(&out[HEADER + 5..HEADER + 9], true), Step::End);
     }
 
     #[test]
@@ -220,8 +214,7 @@ mod tests {
         let mut damaged = whole.clone();
         damaged[first + 10] = 0x80;
         assert_eq!(records(&damaged).count(), 1);
-        assert_eq!(step(&damaged, first), Step::Unfinished);
-        damaged.resize(BLOCK, 1);
-        assert_eq!(step(&damaged, first), Step::End);
+        assert_eq!(step(&damaged[first..], false), Step::Unfinished);
+        assert_eq!(step(&damaged[first..], true), Step::End);
     }
 }

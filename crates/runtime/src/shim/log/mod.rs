@@ -8,15 +8,20 @@ mod file;
 pub mod gzip;
 mod json;
 pub mod local;
+mod message;
+mod remote;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use jiff::Timestamp;
 
 use super::protocol::{LogFile, LogTarget};
 use file::Writer;
+use message::Line;
 
 pub use file::{compressed, numbered};
+pub(in crate::shim) use remote::Remote;
 
 /// The most bytes of output in one entry.
 pub const LINE_MAX: usize = 16 << 10;
@@ -43,6 +48,7 @@ impl Stream {
 #[derive(Debug)]
 pub(super) struct Log {
     file: Option<Writer>,
+    remote: Option<Remote>,
     unfinished: [Unfinished; 2],
 }
 
@@ -63,6 +69,13 @@ struct Piece {
     ordinal: u32,
     /// It is the last one of the line.
     is_last: bool,
+}
+
+impl Piece {
+    /// What tells its line from others.
+    fn id(self) -> String {
+        format!("{:016x}{:08x}", self.time.as_nanosecond(), std::process::id())
+    }
 }
 
 /// Output of one time that is written together: one or more whole lines, each with its `\n`; or a
@@ -98,10 +111,11 @@ impl<'a> Run<'a> {
 }
 
 impl Log {
-    /// Opens the log.
-    pub(super) fn open(target: &LogTarget) -> io::Result<Self> {
+    /// Opens the log. The socket is connected to its logging service.
+    pub(super) fn open(target: &LogTarget, socket: Option<OwnedFd>) -> io::Result<Self> {
         let file = target.file.clone().map(Writer::open).transpose()?;
-        Ok(Self { file, unfinished: Default::default() })
+        let remote = target.remote.as_deref().map(|target| Remote::new(target.clone(), socket));
+        Ok(Self { file, remote, unfinished: Default::default() })
     }
 
     /// Writes the lines of `chunk`, which was read at `now`; `scratch` is any buffer, for reuse.
@@ -165,7 +179,36 @@ impl Log {
         self.file.as_mut().and_then(Writer::take_rotated)
     }
 
+    /// Its logging service.
+    pub(super) fn remote(&mut self) -> Option<&mut Remote> {
+        self.remote.as_mut()
+    }
+
+    /// Its logging service alone: no more will be written.
+    pub(super) fn into_remote(self) -> Option<Remote> {
+        self.remote
+    }
+
+    /// Whether the container has to wait for the logging service.
+    pub(super) fn is_full(&self) -> bool {
+        self.remote.as_ref().is_some_and(Remote::is_full)
+    }
+
     fn add(&mut self, run: &Run<'_>, scratch: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(remote) = &mut self.remote {
+            for [begin, rest] in run.lines() {
+                let whole;
+                let text = match begin.is_empty() {
+                    true => rest,
+                    false => {
+                        whole = [begin, rest].concat();
+                        &whole
+                    }
+                };
+                let text = text.strip_suffix(b"\n").unwrap_or(text);
+                remote.add(&Line { stream: run.stream, time: run.time, text, piece: run.piece });
+            }
+        }
         match &mut self.file {
             Some(file) => file.add(run, scratch),
             None => Ok(()),
@@ -173,6 +216,9 @@ impl Log {
     }
 
     fn flush(&mut self, scratch: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(remote) = &mut self.remote {
+            remote.flush();
+        }
         match &mut self.file {
             Some(file) => file.flush(scratch),
             None => Ok(()),
@@ -210,12 +256,12 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let file = LogFile::new(directory.path().join("log"), format);
             let target = LogFile { max_size_bytes, max_files, ..file }.into();
-            let log = Log::open(&target).unwrap();
+            let log = Log::open(&target, None).unwrap();
             Self { directory, target, log, scratch: Vec::new() }
         }
 
         pub(super) fn reopened(self) -> Self {
-            Self { log: Log::open(&self.target).unwrap(), ..self }
+            Self { log: Log::open(&self.target, None).unwrap(), ..self }
         }
 
         pub(super) fn write(&mut self, stream: Stream, chunk: &[u8], nanosecond: i128) {
@@ -239,7 +285,7 @@ mod tests {
             let file = std::fs::read(self.directory.path().join("log")).unwrap();
             file.chunks(local::BLOCK)
                 .flat_map(local::records)
-                .map(|record| (record.time_ns, record.flags, record.text.to_vec()))
+                .map(|(_, record)| (record.time_ns, record.flags, record.text.to_vec()))
                 .collect()
         }
     }

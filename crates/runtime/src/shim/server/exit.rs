@@ -117,11 +117,12 @@ impl Server {
     fn record_exit(&mut self, key: u32, exit_code: Option<i32>, oom_killed: bool) {
         let Some(process) = self.processes.get_mut(&key) else { return };
         let (container, exec) = (process.container.clone(), process.exec.clone());
-        if let Some(mut log) = process.log.take()
-            && let Err(error) = log.end(Timestamp::now(), &mut self.scratch)
-        {
-            eprintln!("shim: write log of container {container}: {error}");
-        }
+        let log = process.log.take().map(|mut log| {
+            if let Err(error) = log.end(Timestamp::now(), &mut self.scratch) {
+                eprintln!("shim: write log of container {container}: {error}");
+            }
+            log
+        });
         if let Some(pidfd) = process.pidfd.take() {
             let _ = self.epoll.remove(&pidfd);
         }
@@ -129,6 +130,9 @@ impl Server {
         process.exit = Some(exit);
         for client in std::mem::take(&mut process.clients) {
             self.end_client(client);
+        }
+        if let Some(log) = log {
+            self.leave_service(key, log);
         }
         if let Err(error) = self.records.write_exit(&container, exec.as_deref(), &exit) {
             eprintln!("shim: write exit record of container {container}: {error}");

@@ -22,6 +22,7 @@ mod launch;
 mod process;
 mod record;
 mod request;
+mod service;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,6 +43,7 @@ use self::group::Removals;
 use self::process::Process;
 use self::record::Records;
 use self::request::Parked;
+use self::service::Services;
 use crate::host::Host;
 use crate::shim::packet;
 use crate::shim::protocol::{Body, Event, INLINE_MAX, Request, ToShim};
@@ -143,6 +145,7 @@ enum Source {
     Stdout = 5,
     Stderr = 6,
     Client = 7,
+    Service = 8,
 }
 
 impl Source {
@@ -160,6 +163,7 @@ impl Source {
             5 => Self::Stdout,
             6 => Self::Stderr,
             7 => Self::Client,
+            8 => Self::Service,
             _ => return None,
         };
         Some((source, token as u32))
@@ -197,6 +201,7 @@ struct Server {
     clients: HashMap<u32, Attached>,
     removals: Removals,
     compressor: Compressor,
+    services: Services,
     parked: Vec<Parked>,
     next_key: u32,
     is_retiring: bool,
@@ -234,6 +239,7 @@ impl Server {
             clients: HashMap::new(),
             removals: Removals::default(),
             compressor: Compressor::default(),
+            services: Services::default(),
             parked: Vec::new(),
             next_key: 1,
             is_retiring: false,
@@ -251,18 +257,25 @@ impl Server {
             if !self.is_idle() {
                 idle_since = now;
             }
-            let is_done = self.is_retiring && self.containers.is_empty() && self.clients.is_empty();
+            let is_done = self.is_retiring
+                && self.containers.is_empty()
+                && self.clients.is_empty()
+                && self.services.is_idle();
             let removal_due = self.removals.next_due(now);
             if removal_due.is_none() && (is_done || now.duration_since(idle_since) >= IDLE_MAX) {
                 return Ok(());
             }
             let idle_left = self.is_idle().then_some(IDLE_MAX);
             let compress_due = self.compressor.next_due(now);
-            let timeout = [removal_due, compress_due, idle_left].into_iter().flatten().min();
+            let timeout = [removal_due, compress_due, self.services.next_due(now), idle_left]
+                .into_iter()
+                .flatten()
+                .min();
             self.epoll.wait(&mut ready, timeout).map_err(Error::of("epoll_wait"))?;
             for event in &ready {
                 self.dispatch(*event);
             }
+            self.run_services(Instant::now());
             busy_turns = if ready.is_empty() { 0 } else { busy_turns + 1 };
             if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX || !self.parked.is_empty() {
                 busy_turns = 0;
@@ -277,6 +290,7 @@ impl Server {
     fn is_idle(&self) -> bool {
         self.connections.is_empty()
             && self.compressor.is_idle()
+            && self.services.is_idle()
             && self.clients.is_empty()
             && self.processes.values().all(|process| process.exit.is_some())
     }
@@ -292,6 +306,7 @@ impl Server {
             Source::Stdout => self.output_ready(key, 0),
             Source::Stderr => self.output_ready(key, 1),
             Source::Client => self.client_ready(key, ready.events),
+            Source::Service => self.service_ready(key, ready.events),
         }
     }
 

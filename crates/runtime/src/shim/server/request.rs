@@ -21,8 +21,8 @@ use crate::plan::HookKind;
 use crate::shim::log::Log;
 use crate::shim::packet;
 use crate::shim::protocol::{
-    Adopt, AttachSpec, Body, Exec, ExecStatus, Failure, FailureKind, FdRole, Reply, Request, Size, Start,
-    Status, Stdio, ToShim, VERSION,
+    Adopt, AttachSpec, Body, Exec, ExecStatus, Failure, FailureKind, FdRole, LogTarget, Reply, Request, Size,
+    Start, Status, Stdio, ToShim, VERSION,
 };
 use crate::state::Later;
 
@@ -127,8 +127,7 @@ impl Server {
         let Start { container: id, plan, stdio, log: target, attach } = start;
         self.make_room(&id)?;
         let mut fds = Sorted::new(fds, &attach)?;
-        let log =
-            target.as_ref().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+        let log = open_log(target.as_ref(), fds.log.take())?;
         let cgroup = plan.cgroup().map(str::to_owned);
         let own_pid_namespace = plan.own_pid_namespace();
         let later = Later::of(&plan);
@@ -253,8 +252,7 @@ impl Server {
         else {
             return Err(invalid("adopt: no pidfd"));
         };
-        let log =
-            target.as_ref().map(Log::open).transpose().map_err(|error| failure("open the log", &error))?;
+        let log = open_log(target.as_ref(), None)?;
         let input = match &terminal {
             Some(master) if stdio.stdin => {
                 Some(master.try_clone().map_err(|error| failure("dup the terminal", &error))?)
@@ -452,6 +450,11 @@ fn new_process(container: &str, exec: Option<String>, pid: u32, stdio: Stdio, st
         exit: None,
         note: String::new(),
     }
+}
+
+fn open_log(target: Option<&LogTarget>, socket: Option<OwnedFd>) -> Result<Option<Log>, Failure> {
+    let opened = target.map(|target| Log::open(target, socket)).transpose();
+    opened.map_err(|error| failure("open the log", &error))
 }
 
 fn invalid(message: impl Into<String>) -> Failure {

@@ -84,16 +84,9 @@ impl Server {
 
     /// Gives the first `length` bytes of the buffer to the log and the clients.
     fn deliver(&mut self, key: u32, stream: Stream, length: usize) {
+        self.write_log(key, stream, length);
         let Some(process) = self.processes.get_mut(&key) else { return };
         let chunk = &self.buffer[..length];
-        if let Some(log) = &mut process.log
-            && let Err(error) = log.write(stream, chunk, Timestamp::now(), &mut self.scratch)
-        {
-            eprintln!("shim: write log of container {}: {error}", process.container);
-        }
-        if let Some(file) = process.log.as_mut().and_then(Log::take_rotated) {
-            self.compressor.add(file.path, file.max_files, Instant::now());
-        }
         let mut gone = Vec::new();
         for &client_key in &process.clients {
             let Some(client) = self.clients.get_mut(&client_key) else { continue };
@@ -111,7 +104,21 @@ impl Server {
         }
     }
 
-    /// Stops reading a process whose client is slow, and goes on when it has caught up.
+    fn write_log(&mut self, key: u32, stream: Stream, length: usize) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(log) = &mut process.log else { return };
+        if let Err(error) = log.write(stream, &self.buffer[..length], Timestamp::now(), &mut self.scratch) {
+            eprintln!("shim: write log of container {}: {error}", process.container);
+        }
+        if let Some(file) = log.take_rotated() {
+            self.compressor.add(file.path, file.max_files, Instant::now());
+        }
+        if log.remote().is_some() {
+            self.settle_service(key);
+        }
+    }
+
+    /// Stops reading a process whose client or logging service is slow, and goes on when it has caught up.
     pub(super) fn hold_or_resume(&mut self, key: u32) {
         let Some(process) = self.processes.get_mut(&key) else { return };
         let most_waiting = process
@@ -121,14 +128,15 @@ impl Server {
             .map(Attached::waiting)
             .max()
             .unwrap_or(0);
-        if !process.is_held && most_waiting > BUFFER_MAX {
+        let is_full = process.log.as_ref().is_some_and(Log::is_full);
+        if !process.is_held && (most_waiting > BUFFER_MAX || is_full) {
             process.is_held = true;
             for output in process.outputs.iter_mut().flatten() {
                 if std::mem::take(&mut output.is_watched) {
                     let _ = self.epoll.remove(&output.fd);
                 }
             }
-        } else if process.is_held && most_waiting <= BUFFER_MAX / 2 {
+        } else if process.is_held && most_waiting <= BUFFER_MAX / 2 && !is_full {
             process.is_held = false;
             self.watch_outputs(key);
         }
