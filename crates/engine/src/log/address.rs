@@ -40,13 +40,9 @@ impl Peer {
         let form =
             || Error::invalid(format!("syslog-address should be in form proto://address, got {address}"));
         let (scheme, rest) = address.split_once("://").ok_or_else(form)?;
-        let existing = |path: &str| match std::fs::metadata(path) {
-            Ok(_) => Ok(PathBuf::from(path)),
-            Err(error) => Err(Error::invalid(format!("stat {path}: {}", words(&error)))),
-        };
         match scheme {
-            "unix" => existing(rest).map(Self::UnixStream),
-            "unixgram" => existing(rest).map(Self::UnixDatagram),
+            "unix" => Ok(Self::UnixStream(rest.into())),
+            "unixgram" => Ok(Self::UnixDatagram(rest.into())),
             "tcp" => Ok(Self::Tcp(with_port(rest, 514))),
             "udp" => Ok(Self::Udp(with_port(rest, 514))),
             "tcp+tls" => Err(Error::not_implemented(format!(
@@ -91,6 +87,15 @@ impl Peer {
             return Err(Error::invalid("gelf: please provide gelf-address as proto://host:port"));
         }
         Ok(if scheme == "udp" { Self::Udp(rest.into()) } else { Self::Tcp(rest.into()) })
+    }
+
+    /// Checks that a socket of the host is there.
+    pub(super) fn check(&self) -> Result<()> {
+        let (Self::UnixStream(path) | Self::UnixDatagram(path)) = self else { return Ok(()) };
+        match std::fs::metadata(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::invalid(format!("stat {}: {}", path.display(), words(&error)))),
+        }
     }
 
     /// systemd's journal.

@@ -92,7 +92,9 @@ pub(crate) fn fill(config: &mut LogConfig, default: &LogConfig) {
 
 /// Checks a logging driver and its options, as those of a container.
 pub fn check(config: &LogConfig) -> Result<()> {
-    driver(config)?;
+    if let Kind::Syslog { peer, .. } = driver(config)?.kind {
+        peer.check()?;
+    }
     super::attributes::check(&config.config)
 }
 
