@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
 
 mod fixture;
+mod logs;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
