@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the runtime's and the engine's tests in the virtual machine of make-vm.sh, under software emulation: a kernel of
 # Debian with cgroup v2, AppArmor and full capabilities, whatever this machine has.
-#   test-vm.sh DIRECTORY-OF-BINARIES [v2|v1|systemd]... [-- NAME...]     NAME: only the programs with these names
+#   test-vm.sh DIRECTORY-OF-BINARIES [v2|v1|systemd]... [-- NAME[=PART]...]
+#       NAME: only the programs with these names, bad_input or testkit/bad_input; PART: only what has it in its name
 # The tests are built here, static, and put on a second disk under the names that they have here. PROCESSORS says how
 # many processors the machine has: as many as there are here, and no more than four, unless told.
 set -euo pipefail
@@ -61,14 +62,17 @@ printf 'PATHS="%s %s %s"\nexport PONTON_BIN_DIR=%s PONTON_RANDOM_COUNT=40\n' "$p
 
 # The programs of a mode: BOUND DIRECTORY PROGRAM ARGUMENTS
 list() {
-	local suite name bound part
+	local suite name bound part wanted
 	for suite in $(suites "$1"); do
 		IFS=: read -r name bound part <<<"$suite"
 		while IFS=$'\t' read -r directory test program; do
 			# A crate's name stands for all its programs.
 			[ "$test" = "$name" ] || [ "ponton-$(basename "$directory")" = "$name" ] || continue
-			[ ${#names[@]} -eq 0 ] || [[ " ${names[*]} " == *" $test "* ]] || continue
-			echo "$bound $directory $program --test-threads=$((processors + 1)) --color=never $part"
+			for wanted in "${names[@]:-$test=$part}"; do
+				[[ "${wanted%%=*}" =~ ^("$(basename "$directory")"/)?"$test"$ ]] || continue
+				[[ $wanted = *=* ]] || wanted=$wanted=
+				echo "$bound $directory $program --test-threads=$((processors + 1)) --color=never ${wanted#*=}"
+			done
 		done <"$work/programs"
 	done
 }
@@ -87,7 +91,7 @@ summary() {
 quick="mitigations=off rcupdate.rcu_expedited=1"
 failed=0
 for mode in "${modes[@]}"; do
-	list "$mode" | awk '!seen[$3]++' >"$stage/programs"
+	list "$mode" | awk '!seen[$3, $NF]++' >"$stage/programs"
 	if [ ! -s "$stage/programs" ]; then
 		echo "test-vm.sh: nothing to run in mode $mode" && continue
 	fi

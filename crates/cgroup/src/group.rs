@@ -126,14 +126,18 @@ impl Cgroup {
         Self { path: String::new(), directories }
     }
 
-    /// It, but in the hierarchy of `controller`, or in all without one, the group `path` below it. None
-    /// if there is no such group.
+    /// It, but in the v1 hierarchy of `controller`, or in all hierarchies without one, the group `path`
+    /// below it. None if there is no such group. The controllers of v2 have no places of their own.
     pub fn below(&self, controller: Option<&str>, path: &str) -> Option<Self> {
         let mut group = self.clone();
         let mut is_there = false;
         for directory in &mut group.directories {
-            if controller.is_none_or(|name| directory.controllers.iter().any(|own| own == name)) {
-                directory.path.push(path);
+            let has = |name| {
+                directory.version == Version::V1 && directory.controllers.iter().any(|own| own == name)
+            };
+            if controller.is_none_or(has) {
+                // Another controller of the hierarchy may have been named before.
+                directory.path = directory.mount.join(&self.path).join(path);
                 is_there |= directory.path.exists();
             }
         }
@@ -418,4 +422,34 @@ fn is_forbidden(error: &Error) -> bool {
 /// The group was removed meanwhile.
 pub(crate) fn is_gone(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Hierarchy;
+
+    #[test]
+    fn controllers_of_version_1_alone_have_places_of_their_own() {
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = |name: &str, version: Version, controllers: &[&str]| {
+            let mount = root.path().join(name);
+            fs::create_dir_all(mount.join("own/below")).unwrap();
+            Hierarchy { mount, version, controllers: controllers.iter().map(ToString::to_string).collect() }
+        };
+        let both = hierarchy("both", Version::V1, &["cpu", "cpuacct"]);
+        let unified = hierarchy("unified", Version::V2, &["memory"]);
+        let group = Cgroup::new(&Layout { hierarchies: vec![both, unified], ..Layout::default() }, "own");
+        let paths = |group: Option<Cgroup>| -> Option<Vec<String>> {
+            let shown = |directory: &Directory| {
+                directory.path.strip_prefix(root.path()).unwrap().display().to_string()
+            };
+            group.map(|group| group.directories.iter().map(shown).collect())
+        };
+        let named = group.below(Some("cpu"), "below").unwrap().below(Some("cpuacct"), "below");
+        assert_eq!(paths(named).unwrap(), ["both/own/below", "unified/own"]);
+        assert_eq!(paths(group.below(None, "below")).unwrap(), ["both/own/below", "unified/own/below"]);
+        assert_eq!(paths(group.below(Some("memory"), "below")), None);
+        assert_eq!(paths(group.below(Some("cpu"), "nosuch")), None);
+    }
 }
