@@ -46,7 +46,11 @@ fn written(controller: &str, v1: &str, v2: &str, resources: Value) -> String {
     if name.is_empty() {
         skip(format!("this version of cgroups has nothing for it (controller {controller})"));
     }
-    if !mount.join("ponton").join(name).exists() && mount.join("ponton").exists() {
+    // A group of v2 has the files of those controllers that are on in the one above.
+    let above = mount.join("ponton");
+    let on = fs::read_to_string(above.join("cgroup.controllers")).unwrap_or_default();
+    let has_files = if is_v1 { above.exists() } else { on.split_whitespace().any(|name| name == controller) };
+    if has_files && !above.join(name).exists() {
         skip(format!("this kernel has no {name}"));
     }
     let bundle = running(|spec| {
