@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ponton_api::container::LogConfig;
+use crate::defaults::Defaults;
 
 /// Settings of one engine; fixed while it runs.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct EngineConfig {
     pub layer_bytes_max: Option<u64>,
     /// How layers are kept; `None` for what the kernel and the disk can do best.
     pub storage_driver: Option<String>,
+    /// Defaults of containers.
+    pub defaults: Defaults,
     /// Where files of the Container Device Interface are; a later one goes before an earlier one.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// The logging driver of containers that ask for none, and its options.
@@ -60,6 +63,7 @@ impl EngineConfig {
             max_concurrent_uploads: None,
             layer_bytes_max: None,
             storage_driver: None,
+            defaults: Defaults::default(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             log: LogConfig { r#type: crate::log::DEFAULT.into(), ..LogConfig::default() },
             budget: None,

@@ -422,10 +422,11 @@ impl Task {
         let message = ExecMessage {
             container: container.id.clone(),
             exec: id.to_owned(),
-            process,
+            process: process.plan,
             stdio,
             attach: specs.into_iter().collect(),
             note,
+            foreign: process.foreign,
         };
         let asked = Request::Exec(Box::new(message));
         // As with dockerd, what is started is told before it turns out whether it can be.

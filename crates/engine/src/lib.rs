@@ -12,6 +12,7 @@ mod budget;
 mod config;
 mod container;
 mod count;
+mod defaults;
 mod engine;
 pub mod error;
 pub mod event;
@@ -36,6 +37,7 @@ mod system;
 mod volume;
 
 pub use config::EngineConfig;
+pub use defaults::{BUILT_IN, Defaults, Runtime};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use log::{DRIVERS as LOG_DRIVERS, check as check_log_config};

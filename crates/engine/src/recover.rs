@@ -64,6 +64,7 @@ impl Engine {
         // Nothing is being made yet: what belongs to none of `known` belongs to nobody.
         blocking(move || {
             engine.remove_orphans(&known);
+            engine.sweep_shm();
             Ok(())
         })
         .await?;

@@ -38,7 +38,14 @@ impl Engine {
         let paused = count(|state| matches!(state, State::Running { paused: true, .. }));
         let kernel = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-        let runtime = self.config().runtime_binary.display().to_string();
+        let defaults = &self.config().defaults;
+        let mut runtimes: BTreeMap<String, Runtime> = defaults
+            .runtimes
+            .iter()
+            .map(|(name, runtime)| (name.clone(), Runtime { path: runtime.program.display().to_string() }))
+            .collect();
+        let path = self.config().runtime_binary.display().to_string();
+        runtimes.insert(crate::BUILT_IN.into(), Runtime { path });
         Ok(Info {
             id: self.instance_id()?,
             containers: views.len() as i64,
@@ -85,8 +92,8 @@ impl Engine {
             name: text(kernel.nodename()),
             labels: self.config().labels.clone(),
             server_version: VERSION.into(),
-            runtimes: BTreeMap::from([("ponton-runtime".into(), Runtime { path: runtime })]),
-            default_runtime: "ponton-runtime".into(),
+            runtimes,
+            default_runtime: defaults.runtime.clone(),
             swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
             live_restore_enabled: true,
             init_binary: "docker-init".into(),

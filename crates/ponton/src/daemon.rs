@@ -146,6 +146,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, Error> {
         source: errno.into(),
     })?;
     let disk_bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
+    let engine = EngineConfig::new(&config.data_root, &config.exec_root, &config.runtime_binary);
     Ok(EngineConfig {
         bridge: config.bridge.clone(),
         bridge_address: config.bridge_address,
@@ -158,7 +159,13 @@ fn engine_config(config: &Config) -> Result<EngineConfig, Error> {
         storage_driver: images.storage_driver.clone(),
         log: config.log.clone(),
         budget: images.budget.map(|budget| budget.on(disk_bytes)),
-        ..EngineConfig::new(&config.data_root, &config.exec_root, &config.runtime_binary)
+        defaults: config.containers.defaults.clone(),
+        cdi_spec_dirs: config
+            .containers
+            .cdi_spec_dirs
+            .clone()
+            .unwrap_or_else(|| engine.cdi_spec_dirs.clone()),
+        ..engine
     })
 }
 

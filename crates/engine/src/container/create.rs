@@ -74,6 +74,8 @@ impl Engine {
         merge(&mut config, &image.config);
         crate::log::fill(&mut host_config.log_config, &self.config().log);
         fill(&mut host_config);
+        self.config().defaults.fill(&mut host_config);
+        self.runtime(&host_config.runtime)?;
         check(&config, &host_config)?;
         let mut warnings = crate::spec::discard(&mut host_config, self.support()?);
         warnings.extend(crate::spec::check(&config, &host_config, self.facts())?);
@@ -119,7 +121,7 @@ impl Engine {
         self.snapshotter.prepare(&settings.id, image.chain.last())?;
         let directory = self.container_directory(&settings.id);
         crate::shim::make_private(&directory.join("log"))?;
-        files::write_names(&directory, settings)?;
+        files::write_names(&directory, settings, &self.config().defaults)?;
         let config = serde_json::to_string(settings)
             .map_err(|error| Error::failed("print a container's settings", error))?;
         let state = serde_json::to_string(&Saved::default())
@@ -244,12 +246,6 @@ fn fill(host: &mut HostConfig) {
         }
     };
     set(&mut host.network_mode, "default");
-    set(&mut host.ipc_mode, "private");
-    set(&mut host.cgroupns_mode, "private");
-    set(&mut host.runtime, "ponton-runtime");
-    if host.shm_size == 0 {
-        host.shm_size = 64 << 20;
-    }
     // Memory alone may be swapped out once more.
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);

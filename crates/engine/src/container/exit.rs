@@ -93,6 +93,7 @@ impl Task {
     /// Gives back what only a run needs.
     pub(super) async fn release(&mut self) {
         self.release_volumes().await;
+        self.engine.drop_shm(self.id());
         let Some(record) = self.view.endpoint.take() else { return };
         self.released = Some(record.clone());
         let network = Arc::clone(&self.engine.network);
@@ -176,6 +177,7 @@ impl Task {
             ),
             cgroup: self.view.cgroup.clone(),
             own_pid_namespace: !matches!(self.settings().host_config.pid_mode.as_str(), "host"),
+            foreign: self.engine.foreign(self.settings()).ok().flatten(),
             exited: None,
             execs: Vec::new(),
         })

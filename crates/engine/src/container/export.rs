@@ -61,20 +61,16 @@ impl Task {
 }
 
 /// The mount that is the root of a process's mount namespace, without what is mounted below.
+/// A mount can be cloned only in its own namespace, which a thread of ours joins for that and takes with it
+/// when it ends.
 fn clone_root(process: OwnedFd) -> Result<OwnedFd> {
-    clone_mount(process, c"/")
-}
-
-/// The mount at a path of a process's mount namespace, without what is mounted below. A mount can be cloned
-/// only in its own namespace, which a thread of ours joins for that and takes with it when it ends.
-pub(super) fn clone_mount(process: OwnedFd, path: &'static std::ffi::CStr) -> Result<OwnedFd> {
     let clone = move || {
         // Without the file system context of the other threads, which would move as well.
         namespace::unshare(Kinds::from_bits_retain(UnshareFlags::FS.bits()))?;
         namespace::join(process.as_fd(), Kinds::MOUNT)?;
-        mount::clone_tree(rustix::fs::CWD, path, false)
+        mount::clone_tree(rustix::fs::CWD, c"/", false)
     };
     let cloned = std::thread::Builder::new().name("export".into()).spawn(clone);
     let cloned = cloned.map_err(|error| Error::failed("start a thread", error))?.join();
-    Ok(cloned.map_err(|_| Error::internal("clone a mount of a container: the thread panicked"))??)
+    Ok(cloned.map_err(|_| Error::internal("clone the root of a container: the thread panicked"))??)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use ponton_network::EndpointRecord;
 
 use super::{Settings, Task};
+use crate::defaults::Defaults;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -21,6 +22,9 @@ const NAMESERVERS: &[&str] = &["8.8.8.8", "8.8.4.4"];
 impl Engine {
     /// The address by which a container reaches the host: the default bridge's.
     fn host_gateway(&self) -> Option<String> {
+        if let Some(address) = self.config().defaults.host_gateway {
+            return Some(address.to_string());
+        }
         let networks = self.network.networks();
         let bridge = networks.into_iter().find(|network| network.name == "bridge")?;
         bridge.gateway.map(|gateway| gateway.to_string())
@@ -46,12 +50,12 @@ impl Task {
 }
 
 /// Writes the files that do not depend on a run.
-pub(super) fn write_names(directory: &Path, settings: &Settings) -> Result<()> {
+pub(super) fn write_names(directory: &Path, settings: &Settings, defaults: &Defaults) -> Result<()> {
     write(&directory.join("hostname"), &format!("{}\n", settings.config.hostname))?;
     // Filled at each start; there already so that it can be mounted.
     write(&directory.join("hosts"), "")?;
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    write(&directory.join("resolv.conf"), &resolv_conf(settings, &host))
+    write(&directory.join("resolv.conf"), &resolv_conf(settings, defaults, &host))
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {
@@ -93,10 +97,15 @@ fn hosts(
 
 /// The host's resolver configuration without name servers that only the host can reach, and with
 /// what the container's settings say.
-fn resolv_conf(settings: &Settings, host: &str) -> String {
+fn resolv_conf(settings: &Settings, defaults: &Defaults, host: &str) -> String {
     let config = &settings.host_config;
-    let given = |list: &Option<Vec<String>>| list.clone().filter(|list| !list.is_empty());
-    let (dns, search, options) = (given(&config.dns), given(&config.dns_search), given(&config.dns_options));
+    let given = |list: &Option<Vec<String>>, default: &Vec<String>| {
+        let list = list.as_ref().filter(|list| !list.is_empty()).unwrap_or(default);
+        (!list.is_empty()).then(|| list.clone())
+    };
+    let dns = given(&config.dns, &defaults.dns);
+    let search = given(&config.dns_search, &defaults.dns_search);
+    let options = given(&config.dns_options, &defaults.dns_options);
     if settings.network() == "host" && dns.is_none() && search.is_none() && options.is_none() {
         return host.to_owned();
     }

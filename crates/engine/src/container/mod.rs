@@ -24,6 +24,7 @@ mod recover;
 mod remove;
 mod root;
 mod settings;
+mod shm;
 mod sources;
 mod start;
 mod stats;

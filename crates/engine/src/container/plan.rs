@@ -1,16 +1,15 @@
 //! From a container's settings to the runtime's plan.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ponton_api::container::CreateRequest;
 use ponton_api::exec::ExecCreateRequest;
-use ponton_oci::runtime::{Seccomp, Spec};
+use ponton_oci::runtime::{Process, Seccomp, Spec};
 use ponton_runtime::plan::{Plan, PlanInput, ProcessInput, ProcessPlan, RootMount, plan, plan_process};
 use ponton_runtime::seccomp;
+use ponton_runtime::shim::foreign::{Foreign, ForeignStart};
 use ponton_snapshot::Mount;
-use ponton_sys::pidfd;
 
 use super::link::Linked;
 use super::sources::Found;
@@ -18,6 +17,20 @@ use super::{Container, Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::spec::{self, Cdi, Files, HostDevices, Joined, SpecInput};
+
+/// What a shim is told of a start.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// What another runtime is told, where the container is of one.
+    pub(super) foreign: Option<ForeignStart>,
+}
+
+/// What a shim is told of a further process.
+pub(crate) struct PlannedProcess {
+    pub(crate) plan: ProcessPlan,
+    /// What another runtime is told, where the container is of one.
+    pub(crate) foreign: Option<Box<Process>>,
+}
 
 /// What the start of a container depends on beside its settings.
 #[derive(Default)]
@@ -27,8 +40,6 @@ pub(super) struct Surroundings {
     links: Vec<String>,
     /// Where mounts come from.
     pub(super) mounts: Found,
-    /// Descriptors that `joined` names: a plan is good as long as they are open.
-    held: Vec<OwnedFd>,
 }
 
 impl Engine {
@@ -43,7 +54,7 @@ impl Engine {
             })
         });
         let plan = plan.await?;
-        Ok(plan.to_string())
+        Ok(plan.plan.to_string())
     }
 
     /// The runtime plan that a create and start would carry out, as text; nothing is made.
@@ -59,13 +70,14 @@ impl Engine {
                 Some(top) => root_mounts(engine.snapshotter.layer_mounts(top)?),
                 None => Vec::new(),
             };
-            Ok(engine.plan_of(&settings, &engine.surroundings(&settings, "")?, &rootfs)?.to_string())
+            let planned = engine.plan_of(&settings, &engine.surroundings(&settings, "")?, &rootfs)?;
+            Ok(planned.plan.to_string())
         })
         .await
     }
 
     /// The plan of a container with these settings on this root file system.
-    fn plan_of(&self, settings: &Settings, around: &Surroundings, rootfs: &[RootMount]) -> Result<Plan> {
+    fn plan_of(&self, settings: &Settings, around: &Surroundings, rootfs: &[RootMount]) -> Result<Planned> {
         let spec = self.spec(settings, around)?;
         let groups = spec::group_names(&settings.host_config);
         let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
@@ -78,7 +90,34 @@ impl Engine {
             process: process_input(&settings.config.user, &groups, policy, program.as_deref()),
             ..PlanInput::default()
         };
-        Ok(plan(&spec, self.host()?, &input)?)
+        let plan = plan(&spec, self.host()?, &input)?;
+        let foreign = self.foreign(settings)?.map(|runtime| ForeignStart {
+            runtime,
+            spec: Box::new(spec.clone()),
+            rootfs: rootfs.to_vec(),
+        });
+        Ok(Planned { plan, foreign })
+    }
+
+    /// The registered runtime of this name; none for the engine's own.
+    pub(super) fn runtime(&self, name: &str) -> Result<Option<&crate::Runtime>> {
+        match self.config().defaults.runtimes.get(name) {
+            None if name == crate::BUILT_IN => Ok(None),
+            Some(runtime) => Ok(Some(runtime)),
+            None => Err(Error::invalid(format!("unknown or invalid runtime name: {name}"))),
+        }
+    }
+
+    /// The runtime of a container as its shim calls it, if it is not our own.
+    pub(super) fn foreign(&self, settings: &Settings) -> Result<Option<Foreign>> {
+        let name = settings.host_config.runtime.as_str();
+        let exec_root = &self.config().exec_root;
+        Ok(self.runtime(name)?.map(|runtime| Foreign {
+            program: runtime.program.clone(),
+            args: runtime.args.clone(),
+            state: exec_root.join("runtimes").join(name),
+            bundle: exec_root.join("bundles").join(&settings.id),
+        }))
     }
 
     /// The OCI spec of a container.
@@ -88,12 +127,12 @@ impl Engine {
         let directory = self.container_directory(owner);
         let (hostname, hosts, resolv_conf) =
             (directory.join("hostname"), directory.join("hosts"), directory.join("resolv.conf"));
-        let init =
-            settings.host_config.init.unwrap_or(false).then_some(self.config().runtime_binary.as_path());
+        let host_config = &self.config().defaults.complete(&settings.host_config);
+        let init = host_config.init.unwrap_or(false).then_some(self.config().runtime_binary.as_path());
         let mut spec = spec::build(&SpecInput {
             id: &settings.id,
             config: &settings.config,
-            host_config: &settings.host_config,
+            host_config,
             mounts: &settings.mounts,
             sources: &around.mounts.sources,
             files: Files { hostname: &hostname, hosts: &hosts, resolv_conf: &resolv_conf },
@@ -120,21 +159,28 @@ impl Engine {
             around.joined.pid = Some(format!("/proc/{pid}/ns/pid").into());
         }
         if let Some((other, pid)) = self.other(&host.ipc_mode, "IPC")? {
-            let mode = &other.view().settings.host_config.ipc_mode;
-            if !(matches!(mode.as_str(), "shareable" | "host") || mode.starts_with("container:")) {
-                let id = &other.id;
-                return Err(Error::invalid(format!(
-                    "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
-                )));
-            }
             around.joined.ipc = Some(format!("/proc/{pid}/ns/ipc").into());
-            // A mount of another namespace can be cloned there only, and is passed on by its descriptor.
-            let shm = super::export::clone_mount(pidfd::open(pid as u32)?, c"/dev/shm")?;
-            let path = format!("/proc/{}/fd/{}", std::process::id(), shm.as_raw_fd());
-            around.joined.shm = Some(path.into());
-            around.held.push(shm);
+            around.joined.shm = Some(self.shared_memory(&other)?);
+        } else if host.ipc_mode == "shareable" {
+            around.joined.shm = Some(self.shm_path(&settings.id));
         }
         Ok(around)
+    }
+
+    /// Where the shared memory of a container is that others may join.
+    fn shared_memory(&self, other: &Container) -> Result<PathBuf> {
+        let view = other.view();
+        match view.settings.host_config.ipc_mode.as_str() {
+            "shareable" => Ok(self.shm_path(&other.id)),
+            "host" => Ok("/dev/shm".into()),
+            mode => match self.other(mode, "IPC")? {
+                Some((further, _)) => self.shared_memory(&further),
+                None => Err(Error::invalid(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                ))),
+            },
+        }
     }
 
     /// The running container that a mode like `container:<id>` means, and its first process.
@@ -183,7 +229,7 @@ impl Task {
     }
 
     /// The plan of the next start.
-    pub(super) fn plan(&self, around: &Surroundings) -> Result<Plan> {
+    pub(super) fn plan(&self, around: &Surroundings) -> Result<Planned> {
         let mut rootfs = root_mounts(self.engine.snapshotter.mounts(self.id())?);
         if self.settings().host_config.auto_remove {
             // Nobody will see what it wrote: none of it has to reach the disk.
@@ -194,7 +240,7 @@ impl Task {
     }
 
     /// The plan of a further process.
-    pub(crate) fn process_plan(&self, request: &ExecCreateRequest) -> Result<ProcessPlan> {
+    pub(crate) fn process_plan(&self, request: &ExecCreateRequest) -> Result<PlannedProcess> {
         let settings = self.settings();
         // It enters the namespaces of the first process, whatever has become of those who share them.
         let around = Surroundings { links: self.link_variables(), ..Surroundings::default() };
@@ -207,6 +253,8 @@ impl Task {
         let user = if request.user.is_empty() { &settings.config.user } else { &request.user };
         let groups = spec::group_names(&settings.host_config);
         let input = process_input(user, &groups, policy, program.as_deref());
-        Ok(plan_process(&process, self.engine.host()?, &input)?)
+        let plan = plan_process(&process, self.engine.host()?, &input)?;
+        let foreign = self.engine.foreign(settings)?.map(|_| Box::new(process));
+        Ok(PlannedProcess { plan, foreign })
     }
 }

@@ -7,6 +7,7 @@ use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
 use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, Reply, Request, Size, Start};
 
 use super::Task;
+use super::plan::Planned;
 use super::task::Run;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
@@ -85,9 +86,13 @@ impl Task {
     async fn run_process(&mut self) -> Result<Launched, LaunchError> {
         let endpoint = self.connect().await?;
         self.write_hosts(&endpoint.record)?;
+        let host = &self.settings().host_config;
+        if host.ipc_mode == "shareable" {
+            self.engine.make_shm(self.id(), host.shm_size)?;
+        }
         let mut around = self.surroundings()?;
         around.mounts = self.take_volumes().await?;
-        let plan = self.plan(&around)?;
+        let Planned { plan, foreign } = self.plan(&around)?;
         // If the daemon dies from here on, the next one finds what the container has got.
         self.view.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
@@ -103,6 +108,7 @@ impl Task {
             stdio: self.stdio(),
             log,
             attach: attaches.iter().map(|(spec, _)| spec.clone()).collect(),
+            foreign,
         };
         let mut fds: Vec<(FdRole, BorrowedFd<'_>)> = Vec::new();
         fds.extend(endpoint.netns.iter().map(|fd| (FdRole::Netns, fd.as_fd())));
@@ -110,7 +116,6 @@ impl Task {
         fds.extend(endpoint.reservations.iter().map(|fd| (FdRole::Port, fd.as_fd())));
         fds.extend(attaches.iter().map(|(_, fd)| (FdRole::Attach, fd.as_fd())));
         let started = shim.call(&Request::Start(Box::new(start)), &fds).await;
-        drop(around);
         match started {
             Ok((Reply::Started { pid, started_at_ns }, fds)) => {
                 let (root, fds) = split_root(fds);

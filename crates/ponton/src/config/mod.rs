@@ -1,5 +1,6 @@
 //! What the daemon is told: flags, and the JSON file that has the same names.
 
+mod containers;
 mod images;
 mod logs;
 
@@ -11,6 +12,7 @@ use ponton_api::container::LogConfig;
 use ponton_cli::flag::{self, Flag, Flags};
 use serde::Deserialize;
 
+pub(crate) use containers::Containers;
 pub(crate) use images::Images;
 
 /// Why the daemon cannot be configured so.
@@ -37,7 +39,7 @@ pub(crate) enum Error {
 const DEFAULT_FILE: &str = "/etc/ponton/daemon.json";
 
 /// The flags of `ponton daemon`, as one table for each part of the configuration.
-pub(crate) static FLAGS: &[&[Flag]] = &[GENERAL_FLAGS, &images::FLAGS, &logs::FLAGS];
+pub(crate) static FLAGS: &[&[Flag]] = &[GENERAL_FLAGS, &images::FLAGS, &logs::FLAGS, &containers::FLAGS];
 
 static GENERAL_FLAGS: &[Flag] = &[
     Flag::text("bip", "Address and prefix length of the default bridge, e.g. 172.20.0.1/16"),
@@ -78,6 +80,8 @@ struct File {
     images: images::File,
     #[serde(flatten)]
     logs: logs::File,
+    #[serde(flatten)]
+    containers: containers::File,
 }
 
 /// The keys of the file and the flags that say the same.
@@ -98,7 +102,7 @@ const GENERAL_KEYS: [(&str, &str); 12] = [
 
 /// All keys.
 fn keys() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
-    GENERAL_KEYS.into_iter().chain(images::KEYS).chain(logs::KEYS)
+    GENERAL_KEYS.into_iter().chain(images::KEYS).chain(logs::KEYS).chain(containers::KEYS)
 }
 
 /// The daemon's configuration, whole.
@@ -121,6 +125,7 @@ pub(crate) struct Config {
     pub(crate) images: Images,
     /// The logging driver of containers that ask for none.
     pub(crate) log: LogConfig,
+    pub(crate) containers: Containers,
     pub(crate) new_session: bool,
 }
 
@@ -189,6 +194,7 @@ impl Config {
             labels: file.labels.unwrap_or_else(|| flags.all("label").to_vec()),
             images: Images::join(flags, file.images)?,
             log: logs::join(flags, file.logs)?,
+            containers: Containers::join(flags, file.containers)?,
             new_session: flags.on("new-session"),
         })
     }
@@ -207,7 +213,7 @@ fn read_file(path: &Path, text: &[u8], flags: &Flags) -> Result<File, Error> {
         return Err(Error::UnknownKeys { path: path.to_owned(), keys: quoted(unknown), known });
     }
     let both: Vec<&str> = keys()
-        .filter(|(key, flag)| given.contains_key(*key) && flags.is_set(flag))
+        .filter(|(key, flag)| given.contains_key(*key) && !flag.is_empty() && flags.is_set(flag))
         .map(|(key, _)| key)
         .collect();
     if !both.is_empty() {
@@ -330,6 +336,25 @@ mod tests {
     }
 
     #[test]
+    fn containers_have_defaults() {
+        let config = read(
+            "--add-runtime crun=/usr/bin/crun --default-ulimit nofile=5:9 --init",
+            r#"{"default-runtime": "crun", "default-shm-size": "8m", "dns": ["192.0.2.1"],
+                "host-gateway-ip": "192.0.2.9", "cdi-spec-dirs": ["/c"], "experimental": true}"#,
+        );
+        let containers = config.unwrap().containers;
+        let defaults = containers.defaults;
+        assert_eq!(defaults.runtimes["crun"].program, Path::new("/usr/bin/crun"));
+        assert_eq!((defaults.runtime.as_str(), defaults.shm_size, defaults.init), ("crun", 8 << 20, true));
+        assert_eq!((defaults.ulimits[0].soft, defaults.ulimits[0].hard), (5, 9));
+        assert_eq!((containers.cdi_spec_dirs, containers.experimental), (Some(vec!["/c".into()]), true));
+        let file = r#"{"runtimes": {"r": {"path": "r", "runtimeArgs": ["-x"]}},
+            "default-ulimits": {"core": {"Name": "core", "Hard": 0, "Soft": 0}}}"#;
+        let defaults = read("", file).unwrap().containers.defaults;
+        assert_eq!((defaults.runtimes["r"].args.len(), defaults.ulimits.len()), (1, 1));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, file, message) in [
             (
@@ -376,6 +401,15 @@ mod tests {
             ("--log-opt nosuch=1", "{}", "invalid log-opts: unknown log opt 'nosuch' for log driver local"),
             ("--log-opt tag", "{}", "invalid log-opt \"tag\": it is a name and a value, e.g. max-size=10m"),
             ("", r#"{"log-driver": "nosuch"}"#, "invalid log-driver: error looking up logging plugin nosuch"),
+            ("--default-runtime x", "{}", "invalid default-runtime \"x\": no runtime of this name"),
+            ("--add-runtime x", "{}", "invalid add-runtime \"x\": it is NAME=PATH"),
+            ("--default-ulimit x=1", "{}", "invalid default-ulimits \"x\""),
+            ("", r#"{"default-shm-size": "x"}"#, "invalid default-shm-size \"x\": it is a size"),
+            ("", r#"{"default-ipc-mode": "x"}"#, "invalid default-ipc-mode \"x\": there is no such mode"),
+            ("", r#"{"dns": ["x"]}"#, "invalid dns \"x\": it is no IP address"),
+            ("", r#"{"userns-remap": "default"}"#, "invalid userns-remap \"default\": remapping users is"),
+            ("", r#"{"live-restore": false}"#, "invalid live-restore \"false\": containers always live on"),
+            ("--seccomp-profile /nosuch", "{}", "read the configuration file /nosuch"),
             ("--disk-budget much", "{}", "invalid disk-budget \"much\": it is off, or max=SIZE"),
         ] {
             let got = read(line, file).unwrap_err();

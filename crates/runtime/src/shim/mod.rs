@@ -6,6 +6,7 @@
 
 pub mod client;
 mod detach;
+pub mod foreign;
 pub mod log;
 mod packet;
 pub mod protocol;

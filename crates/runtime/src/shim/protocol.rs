@@ -38,9 +38,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ponton_oci::runtime::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Plan, ProcessPlan};
+use crate::shim::foreign::{Foreign, ForeignStart};
 
 /// The version of the protocol that this build speaks.
 pub const VERSION: u32 = 1;
@@ -198,6 +200,9 @@ pub struct Start {
     /// The clients that are attached from the first byte on: one `attach` descriptor each.
     #[serde(default)]
     pub attach: Vec<AttachSpec>,
+    /// Another runtime is to do it; of the plan counts then what is not the runtime's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<ForeignStart>,
 }
 
 /// See [`Request::Exec`].
@@ -217,6 +222,9 @@ pub struct Exec {
     /// What the daemon wants to find again in [`ExecStatus`]; the shim does not look into it.
     #[serde(default)]
     pub note: String,
+    /// The process as another runtime is told it; to be given where the container is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<Process>>,
 }
 
 /// See [`Request::Adopt`].
@@ -484,6 +492,9 @@ pub struct Status {
     /// It has a pid namespace of its own, so that nothing of it outlives its first process.
     #[serde(default)]
     pub own_pid_namespace: bool,
+    /// The runtime that started it, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
     /// How it ended, when it has.
     #[serde(default)]
     pub exited: Option<Exit>,

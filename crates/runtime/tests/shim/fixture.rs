@@ -201,8 +201,14 @@ impl Shim {
         let (specs, sockets): (Vec<_>, Vec<_>) = options.attach.into_iter().unzip();
         let fds: Vec<(FdRole, BorrowedFd<'_>)> =
             sockets.iter().map(|socket| (FdRole::Attach, socket.as_fd())).collect();
-        let start =
-            Start { container: id.into(), plan, stdio: options.stdio, log: options.log, attach: specs };
+        let start = Start {
+            container: id.into(),
+            plan,
+            stdio: options.stdio,
+            log: options.log,
+            attach: specs,
+            foreign: None,
+        };
         started(self.client.call(&Request::Start(Box::new(start)), &fds))
     }
 
@@ -225,6 +231,7 @@ impl Shim {
             stdio: options.stdio,
             attach: specs,
             note: String::new(),
+            foreign: None,
         };
         started(self.client.call(&Request::Exec(Box::new(exec)), &fds))
     }

@@ -388,7 +388,14 @@ fn a_start_waits_for_the_last_runs_group_alone() {
     let group = format!("ponton-test-{}", std::process::id());
     let start = |args: &[&str]| {
         let plan = fixture.plan_in_group("a", args, &group);
-        let start = Start { container: "a".into(), plan, stdio: Stdio::default(), log: None, attach: vec![] };
+        let start = Start {
+            container: "a".into(),
+            plan,
+            stdio: Stdio::default(),
+            log: None,
+            attach: vec![],
+            foreign: None,
+        };
         Request::Start(Box::new(start))
     };
     let Reply::Started { pid, .. } = shim.call(&start(&["/bin/sleep", "1000"])) else { panic!() };

@@ -69,7 +69,11 @@ impl Server {
         self.close_input(key);
         if is_first {
             let id = self.processes.get(&key).map(|process| process.container.clone());
-            self.run_last_hooks(&id.unwrap_or_default());
+            let id = id.unwrap_or_default();
+            self.run_last_hooks(&id);
+            if let Some(foreign) = self.containers.get(&id).and_then(|container| container.foreign.clone()) {
+                foreign.clear(&id);
+            }
         }
         self.record_exit(key, exit_code, oom_killed);
         if let Some(cgroup) = cgroup {

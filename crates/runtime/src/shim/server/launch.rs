@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use ponton_oci::runtime::Process;
 use ponton_sys::pty;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
@@ -11,6 +12,7 @@ use crate::apply::{self, Started};
 use crate::host::Host;
 use crate::open::{self, Descriptors, Target};
 use crate::plan::{Plan, ProcessPlan};
+use crate::shim::foreign::{self, Foreign, ForeignStart};
 use crate::shim::protocol::{Failure, FailureKind, Stdio};
 
 /// A process that executes its program, and our ends of its streams.
@@ -67,6 +69,55 @@ pub(super) fn process(
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
     let started = apply::exec(&opened, &ends.as_stdio())?;
     Ok(Launched { started, streams, root: None })
+}
+
+/// Has another runtime start a container.
+pub(super) fn foreign_container(
+    foreign: ForeignStart,
+    plan: &Plan,
+    netns: Option<OwnedFd>,
+    stdio: &Stdio,
+) -> Result<Launched, Failure> {
+    let process = plan.process().cloned().unwrap_or_default();
+    let netns = netns.as_ref().map(AsFd::as_fd);
+    by_runtime(stdio, |streams| foreign.start(&plan.id, &process, netns, streams))
+}
+
+/// Has another runtime start a further process in a running container, whose first process is `first`.
+pub(super) fn foreign_process(
+    runtime: &Foreign,
+    container: &str,
+    first: u32,
+    process: &Process,
+    plan: &ProcessPlan,
+    stdio: &Stdio,
+) -> Result<Launched, Failure> {
+    by_runtime(stdio, |streams| runtime.exec(container, first, process, plan, streams))
+}
+
+/// A runtime is given our pipes, or gives us its terminal.
+fn by_runtime(
+    stdio: &Stdio,
+    start: impl FnOnce(&foreign::Streams<'_>) -> Result<(Started, Option<OwnedFd>), Failure>,
+) -> Result<Launched, Failure> {
+    let failed = |error: io::Error| failure("open the standard streams", &error);
+    if !stdio.terminal {
+        let (streams, ends) = streams(stdio, None).map_err(failed)?;
+        let apply::Stdio { stdin, stdout, stderr } = ends.as_stdio();
+        let (started, _) = start(&foreign::Streams::Pipes([stdin, stdout, stderr]))?;
+        return Ok(Launched { started, streams, root: None });
+    }
+    let (started, master) = start(&foreign::Streams::Terminal)?;
+    let Some(master) = master else { return Err(failed(io::Error::other("no terminal came"))) };
+    let open = || -> io::Result<Streams> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        if let Some(size) = stdio.size {
+            pty::set_size(&master, size.rows, size.cols)?;
+        }
+        let input = if stdio.stdin { Some(master.try_clone()?) } else { None };
+        Ok(Streams { input, outputs: [Some(master), None] })
+    };
+    Ok(Launched { started, streams: open().map_err(failed)?, root: None })
 }
 
 /// A failure of our own side.

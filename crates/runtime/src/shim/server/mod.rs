@@ -45,6 +45,7 @@ use self::record::Records;
 use self::request::Parked;
 use self::service::Services;
 use crate::host::Host;
+use crate::shim::foreign::Foreign;
 use crate::shim::packet;
 use crate::shim::protocol::{Body, Event, INLINE_MAX, Request, ToShim};
 use crate::state::Later;
@@ -180,6 +181,8 @@ struct Container {
     log: Option<crate::shim::protocol::LogTarget>,
     cgroup: Option<String>,
     own_pid_namespace: bool,
+    /// The runtime that started it, if it is another one.
+    foreign: Option<Foreign>,
     /// Reserved host ports, until it has ended.
     ports: Vec<OwnedFd>,
     /// What is to be done at its end; nothing for one that was taken over from a dead shim.

@@ -124,16 +124,20 @@ impl Server {
     }
 
     fn start(&mut self, start: Start, fds: Fds) -> Answer {
-        let Start { container: id, plan, stdio, log: target, attach } = start;
+        let Start { container: id, plan, stdio, log: target, attach, foreign } = start;
         self.make_room(&id)?;
         let mut fds = Sorted::new(fds, &attach)?;
         let log = open_log(target.as_ref(), fds.log.take())?;
         let cgroup = plan.cgroup().map(str::to_owned);
         let own_pid_namespace = plan.own_pid_namespace();
-        let later = Later::of(&plan);
+        // Another runtime does what is to be done later itself.
+        let later = if foreign.is_some() { Later::default() } else { Later::of(&plan) };
         let state = (later != Later::default()).then(|| plan.state(ContainerStatus::Running, None));
-        let Launched { started, streams, root } =
-            launch::container(plan, fds.netns.take(), &stdio, &self.host)?;
+        let runtime = foreign.as_ref().map(|foreign| foreign.runtime.clone());
+        let Launched { started, streams, root } = match foreign {
+            Some(foreign) => launch::foreign_container(foreign, &plan, fds.netns.take(), &stdio)?,
+            None => launch::container(plan, fds.netns.take(), &stdio, &self.host)?,
+        };
         let mut process = new_process(&id, None, started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         process.log = log;
@@ -151,6 +155,7 @@ impl Server {
             log: target,
             cgroup,
             own_pid_namespace,
+            foreign: runtime,
             ports,
             later,
             state,
@@ -164,7 +169,7 @@ impl Server {
     }
 
     fn exec(&mut self, exec: Exec, fds: Fds) -> Answer {
-        let Exec { container: id, exec: exec_id, process: plan, stdio, attach, note } = exec;
+        let Exec { container: id, exec: exec_id, process: plan, stdio, attach, note, foreign } = exec;
         let mut fds = Sorted::new(fds, &attach)?;
         if !is_valid_id(&exec_id) {
             return Err(invalid(format!("exec id {exec_id:?}")));
@@ -176,7 +181,13 @@ impl Server {
         let Some(pidfd) = &first.pidfd else { return Err(not_running(&id)) };
         let cgroup = container.cgroup.as_deref().map(|path| Cgroup::new(&self.host.cgroup, path));
         let target = Target { pid: first.pid, pidfd: pidfd.as_fd(), cgroup: cgroup.as_ref() };
-        let Launched { started, streams, root: _ } = launch::process(plan, target, &stdio, &self.host)?;
+        let Launched { started, streams, root: _ } = match (&container.foreign, foreign) {
+            (Some(runtime), Some(process)) => {
+                launch::foreign_process(runtime, &id, first.pid, &process, &plan, &stdio)?
+            }
+            (Some(_), None) => return Err(invalid(format!("exec {exec_id}: no process for its runtime"))),
+            (None, _) => launch::process(plan, target, &stdio, &self.host)?,
+        };
         let mut process = new_process(&id, Some(exec_id.clone()), started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
         process.note = note;
@@ -272,6 +283,7 @@ impl Server {
             log: target,
             cgroup: status.cgroup,
             own_pid_namespace: status.own_pid_namespace,
+            foreign: status.foreign,
             ports,
             later: Later::default(),
             state: None,
@@ -365,6 +377,7 @@ impl Server {
             log: container.log.clone(),
             cgroup: container.cgroup.clone(),
             own_pid_namespace: container.own_pid_namespace,
+            foreign: container.foreign.clone(),
             exited: process.exit,
             execs: container.execs.iter().filter_map(exec_status).collect(),
         })
