@@ -124,6 +124,43 @@ pub struct UpdateRequest {
     pub pids_limit: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
     pub restart_policy: RestartPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_weight_device: Option<Vec<WeightDevice>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
+    #[serde(rename = "BlkioDeviceReadIOps", skip_serializing_if = "Option::is_none")]
+    pub blkio_device_read_iops: Option<Vec<ThrottleDevice>>,
+    #[serde(rename = "BlkioDeviceWriteIOps", skip_serializing_if = "Option::is_none")]
+    pub blkio_device_write_iops: Option<Vec<ThrottleDevice>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kill_disable: Option<bool>,
+    #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "is_default")]
+    pub kernel_memory_tcp: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cpu_count: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cpu_percent: i64,
+    // What a container has from its creation on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cgroup_parent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<DeviceMapping>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_cgroup_rules: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_requests: Option<Vec<DeviceRequest>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ulimits: Option<Vec<Ulimit>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
+    #[serde(rename = "IOMaximumIOps", skip_serializing_if = "is_default")]
+    pub io_maximum_iops: u64,
+    #[serde(rename = "IOMaximumBandwidth", skip_serializing_if = "is_default")]
+    pub io_maximum_bandwidth: u64,
 }
 
 /// The answer to `POST /containers/{id}/update`.
@@ -171,6 +208,24 @@ impl PathStat {
 pub struct Change {
     pub path: String,
     pub kind: u8,
+}
+
+/// `POST /containers/{id}/checkpoints`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckpointCreateRequest {
+    #[serde(rename = "CheckpointID")]
+    pub checkpoint_id: String,
+    pub checkpoint_dir: String,
+    /// The container ends with it.
+    pub exit: bool,
+}
+
+/// One of `GET /containers/{id}/checkpoints`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Checkpoint {
+    pub name: String,
 }
 
 /// The answer to `POST /containers/prune`.

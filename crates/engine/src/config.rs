@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub storage_driver: Option<String>,
     /// Defaults of containers.
     pub defaults: Defaults,
+    /// Take part in what may change: checkpoints.
+    pub experimental: bool,
     /// Where files of the Container Device Interface are; a later one goes before an earlier one.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// The logging driver of containers that ask for none, and its options.
@@ -64,6 +66,7 @@ impl EngineConfig {
             layer_bytes_max: None,
             storage_driver: None,
             defaults: Defaults::default(),
+            experimental: false,
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             log: LogConfig { r#type: crate::log::DEFAULT.into(), ..LogConfig::default() },
             budget: None,

@@ -97,6 +97,7 @@ impl Engine {
             swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
             live_restore_enabled: true,
             init_binary: "docker-init".into(),
+            experimental_build: self.config().experimental,
             cdi_spec_dirs: Some(
                 self.config().cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
             ),
@@ -122,7 +123,7 @@ impl Engine {
             ("Os".to_owned(), "linux".to_owned()),
             ("Arch".to_owned(), arch.to_owned()),
             ("KernelVersion".to_owned(), release.clone()),
-            ("Experimental".to_owned(), "false".to_owned()),
+            ("Experimental".to_owned(), self.config().experimental.to_string()),
         ]);
         let version = Version {
             platform: Platform { name: "Ponton".into() },

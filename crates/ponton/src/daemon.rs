@@ -159,6 +159,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, Error> {
         storage_driver: images.storage_driver.clone(),
         log: config.log.clone(),
         budget: images.budget.map(|budget| budget.on(disk_bytes)),
+        experimental: config.containers.experimental,
         defaults: config.containers.defaults.clone(),
         cdi_spec_dirs: config
             .containers

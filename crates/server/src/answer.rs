@@ -43,14 +43,15 @@ pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const TAR: &str = "application/x-tar";
 
 /// The headers that every answer has.
-pub(crate) fn add_common_headers(headers: &mut HeaderMap) {
+pub(crate) fn add_common_headers(headers: &mut HeaderMap, experimental: bool) {
     const API_VERSION: HeaderName = HeaderName::from_static("api-version");
     const EXPERIMENTAL: HeaderName = HeaderName::from_static("docker-experimental");
     const OS_TYPE: HeaderName = HeaderName::from_static("ostype");
     if let Ok(version) = HeaderValue::try_from(version::MAX.to_string()) {
         headers.insert(API_VERSION, version);
     }
-    headers.insert(EXPERIMENTAL, HeaderValue::from_static("false"));
+    let experimental = HeaderValue::from_static(if experimental { "true" } else { "false" });
+    headers.insert(EXPERIMENTAL, experimental);
     headers.insert(OS_TYPE, HeaderValue::from_static("linux"));
     headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
 }

@@ -86,7 +86,7 @@ pub(crate) async fn serve(stream: UnixStream, service: Arc<Service>) {
         async move {
             match service.answer(request).await {
                 Answer::Http(mut response) => {
-                    answer::add_common_headers(response.headers_mut());
+                    answer::add_common_headers(response.headers_mut(), service.engine.config().experimental);
                     Ok::<Response<Body>, Infallible>(response)
                 }
                 Answer::Hijack(hijack) => {

@@ -1,5 +1,6 @@
 //! The routes, by noun. Handlers read the request, call the engine once, and shape the answer.
 
+mod checkpoint;
 mod container;
 mod exec;
 mod image;
@@ -20,6 +21,7 @@ pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
     [
         system::ROUTES,
         container::ROUTES,
+        checkpoint::ROUTES,
         stream::ROUTES,
         exec::ROUTES,
         registry::ROUTES,

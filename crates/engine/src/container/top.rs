@@ -9,6 +9,7 @@ use ponton_api::container::TopResponse;
 
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
+use crate::lifecycle::State;
 
 /// The columns of `ps -ef`.
 const TITLES: &[&str] = &["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
@@ -18,7 +19,14 @@ const TICKS: u64 = 100;
 impl Engine {
     /// The processes. `ps_args` as for ps(1); empty for `-ef`.
     pub async fn top(self: &Arc<Self>, name: &str, ps_args: &str) -> Result<TopResponse> {
+        check_arguments(ps_args)?;
         let container = self.find(name)?;
+        if matches!(container.view().life.state, State::Restarting { .. }) {
+            return Err(Error::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                container.id
+            )));
+        }
         let group = container
             .change(|task| {
                 Box::pin(async move {
@@ -39,6 +47,21 @@ impl Engine {
             }
         })
         .await
+    }
+}
+
+/// Docker looks for the column PID: no other may be called so.
+fn check_arguments(ps_args: &str) -> Result<()> {
+    let mut words = ps_args.split_whitespace().skip(1);
+    let renamed = words.find_map(|word| {
+        let (column, title) = word.split_once('=')?;
+        (column != "pid" && title.starts_with("PID")).then_some((column, title))
+    });
+    match renamed {
+        Some((column, title)) => {
+            Err(Error::invalid(format!("specifying \"{column}={title}\" is not allowed")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -161,6 +184,13 @@ mod tests {
     fn the_last_field_takes_the_rest() {
         assert_eq!(fields("  1 root  sh -c true", 3).unwrap(), ["1", "root", "sh -c true"]);
         assert_eq!(fields("1", 2), None);
+    }
+
+    #[test]
+    fn no_other_column_is_called_pid() {
+        assert!(check_arguments("").is_ok() && check_arguments("-eo pid,comm").is_ok());
+        let error = check_arguments("-e -o comm=PID").unwrap_err();
+        assert_eq!(error.message, "specifying \"comm=PID\" is not allowed");
     }
 
     #[test]

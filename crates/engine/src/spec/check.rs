@@ -111,10 +111,8 @@ fn modes(host: &HostConfig) -> Result<()> {
 }
 
 fn unbuilt(host: &HostConfig) -> Result<()> {
-    let asked =
-        [("storage options (--storage-opt)", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty()))];
-    if let Some((what, _)) = asked.into_iter().find(|(_, is_asked)| *is_asked) {
-        return Err(Error::not_implemented(format!("{what} are not implemented")));
+    if host.storage_opt.as_ref().is_some_and(|map| !map.is_empty()) {
+        return Err(Error::not_implemented("StorageOpt: storage options (--storage-opt) are not implemented"));
     }
     let windows = [("bandwidth", host.io_maximum_bandwidth), ("IOPs", host.io_maximum_iops)];
     if let Some((what, _)) = windows.into_iter().find(|(_, limit)| *limit != 0) {

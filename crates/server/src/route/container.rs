@@ -98,7 +98,11 @@ async fn start(mut call: Call) -> Result<Response<Body>> {
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
     }
-    call.engine.start(call.name(), call.query()?.optional("detachKeys")).await?;
+    let query = call.query()?;
+    if let Some(checkpoint) = query.optional("checkpoint") {
+        call.engine.checkpoint_start(call.name(), checkpoint, query.text("checkpoint-dir")).await?;
+    }
+    call.engine.start(call.name(), query.optional("detachKeys")).await?;
     Ok(answer::no_content())
 }
 
