@@ -388,6 +388,28 @@ fn right_rows() -> Vec<Row> {
 
 fn other_rows() -> Vec<Row> {
     vec![
+        // What it opens only a machine that gives all rights can show: tests/rights.rs.
+        host("HostConfig.Privileged", json!(true), Inspect("/HostConfig/Privileged"), Same),
+        host(
+            "HostConfig.Runtime",
+            json!("nosuch"),
+            Refused,
+            Ours("400 unknown or invalid runtime name: nosuch"), // worded so since 23.0; tests/runtimes.rs has the rest
+        ),
+        host(
+            "HostConfig.StorageOpt",
+            json!({"size": "1G"}),
+            Refused,
+            Ours("501 StorageOpt: storage options (--storage-opt) are not implemented"),
+        ),
+        host(
+            "HostConfig.RestartPolicy",
+            json!({"Name": "always"}),
+            Inspect("/HostConfig/RestartPolicy"),
+            Same,
+        ),
+        host("HostConfig.RestartPolicy", json!({"Name": "nosuch"}), Refused, Same),
+        host("HostConfig.KernelMemory", json!(64 << 20), Inspect("/HostConfig/KernelMemory"), Ours("null")), // deprecated
         host(
             "HostConfig.Init",
             json!(true),

@@ -44,7 +44,6 @@ fn another_runtime_runs_containers() {
     assert!(user.starts_with("1\n1\n"), "{user}");
     assert_eq!(run(&["-t", "busybox", "sh", "-c", "test -t 0 && echo tty"]).ok(), "tty");
     assert_eq!(run(&["--network", "none", "busybox", "ls", "/sys/class/net"]).ok(), "lo");
-    assert!(run(&["busybox", "cat", "/proc/self/cgroup"]).ok().contains("0::/"));
     assert_eq!(run(&["--init", "busybox", "sh", "-c", "cat /proc/1/comm"]).ok(), "docker-init");
     assert_eq!(run(&["busybox", "/nosuch"]).code, 127);
     assert_eq!(run(&["busybox", "/etc/passwd"]).code, 126);

@@ -200,6 +200,8 @@ fn change(host: &mut HostConfig, asked: HostConfig, policy: RestartPolicy) -> Re
 
 #[cfg(test)]
 mod tests {
+    use ponton_api::container::{DeviceMapping, Ulimit};
+
     use super::*;
 
     fn updated(host: &HostConfig, request: &UpdateRequest) -> Result<HostConfig, String> {
@@ -265,13 +267,13 @@ mod tests {
             (
                 "Devices",
                 HostConfig::default(),
-                UpdateRequest { devices: Some(vec![Default::default()]), ..UpdateRequest::default() },
+                UpdateRequest { devices: Some(vec![DeviceMapping::default()]), ..UpdateRequest::default() },
                 "invalid Devices: it cannot be changed by an update",
             ),
             (
                 "Ulimits",
                 HostConfig::default(),
-                UpdateRequest { ulimits: Some(vec![Default::default()]), ..UpdateRequest::default() },
+                UpdateRequest { ulimits: Some(vec![Ulimit::default()]), ..UpdateRequest::default() },
                 "invalid Ulimits: it cannot be changed by an update",
             ),
         ];
