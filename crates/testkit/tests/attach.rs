@@ -54,10 +54,10 @@ fn web_sockets_carry_input_and_output() {
     let api = daemon.api();
     let script = "while read line; do echo out $line; echo err $line >&2; done; exit 4";
     let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "OpenStdin": true, "StdinOnce": true});
-    api.post("/containers/create?name=c", &body).expect(201);
+    api.post("/containers/create?name=box", &body).expect(201);
     // Before the start, as `run` does it.
-    let mut socket = web_socket(&api, "/v1.41/containers/c/attach/ws?stream=1");
-    api.request("POST", "/containers/c/start", None).expect(204);
+    let mut socket = web_socket(&api, "/v1.41/containers/box/attach/ws?stream=1");
+    api.request("POST", "/containers/box/start", None).expect(204);
     send(&mut socket, TEXT, b"one\n");
     let mut said = Vec::new();
     while said.len() < "out one\nerr one\n".len() {
@@ -68,7 +68,7 @@ fn web_sockets_carry_input_and_output() {
     let said = String::from_utf8(said).expect("text");
     assert!(said.contains("out one\n") && said.contains("err one\n"), "{said}");
     // One that comes later, of old clients: text, and what was logged.
-    let mut old = web_socket(&api, "/v1.27/containers/c/attach/ws?stream=1&logs=1");
+    let mut old = web_socket(&api, "/v1.27/containers/box/attach/ws?stream=1&logs=1");
     let mut logged = String::new();
     while logged.len() < said.len() {
         let (opcode, payload) = receive(&mut old);
@@ -78,13 +78,13 @@ fn web_sockets_carry_input_and_output() {
     assert!(logged.contains("out one\n") && logged.contains("err one\n"), "{logged}");
     // The end of a client's input is the end of the container's.
     send(&mut socket, CLOSE, b"");
-    let ended = api.request("POST", "/containers/c/wait", None).expect(200).json();
+    let ended = api.request("POST", "/containers/box/wait", None).expect(200).json();
     assert_eq!(ended["StatusCode"], 4);
     assert_eq!(receive(&mut old).0, CLOSE);
     for (path, headers, status) in [
         ("/containers/nosuch/attach/ws", HANDSHAKE, 404),
-        ("/containers/c/attach/ws", "Connection: close\r\n", 400),
-        ("/containers/c/attach/ws?detachKeys=nosuch", HANDSHAKE, 400),
+        ("/containers/box/attach/ws", "Connection: close\r\n", 400),
+        ("/containers/box/attach/ws?detachKeys=nosuch", HANDSHAKE, 400),
     ] {
         let mut stream = api.open("GET", path, headers, b"").expect("a connection");
         let mut answer = [0; 12];
@@ -98,9 +98,9 @@ fn checkpoints_are_experimental_and_need_criu() {
     let plain = Daemon::start();
     let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000"]});
     let make = json!({"CheckpointID": "first"});
-    plain.api().post("/containers/create?name=c", &body).expect(201);
-    plain.api().post("/containers/c/checkpoints", &make).expect(501);
-    let started = plain.api().request("POST", "/containers/c/start?checkpoint=first", None).expect(400);
+    plain.api().post("/containers/create?name=box", &body).expect(201);
+    plain.api().post("/containers/box/checkpoints", &make).expect(501);
+    let started = plain.api().request("POST", "/containers/box/start?checkpoint=first", None).expect(400);
     assert!(
         started.text().contains("checkpoint is only supported in experimental mode"),
         "{}",
@@ -112,21 +112,21 @@ fn checkpoints_are_experimental_and_need_criu() {
     daemon.ponton(&["image", "import", &tar.to_string_lossy(), "busybox"]).ok();
     let api = daemon.api();
     assert!(api.get("/_ping").head.to_lowercase().contains("docker-experimental: true"));
-    api.post("/containers/create?name=c", &body).expect(201);
-    assert!(api.post("/containers/c/checkpoints", &make).expect(409).text().contains("is not running"));
-    api.request("POST", "/containers/c/start", None).expect(204);
-    let wrong = api.post("/containers/c/checkpoints", &json!({"CheckpointID": "../x"})).expect(400);
+    api.post("/containers/create?name=box", &body).expect(201);
+    assert!(api.post("/containers/box/checkpoints", &make).expect(409).text().contains("is not running"));
+    api.request("POST", "/containers/box/start", None).expect(204);
+    let wrong = api.post("/containers/box/checkpoints", &json!({"CheckpointID": "../x"})).expect(400);
     assert!(wrong.text().contains("Invalid checkpoint ID (../x)"), "{}", wrong.text());
     // Without CRIU it says so; with it, that is not built.
-    let made = api.post("/containers/c/checkpoints", &make);
+    let made = api.post("/containers/box/checkpoints", &make);
     assert!(
         matches!(made.status, 501 | 503) && made.text().contains("criu") || made.status == 501,
         "{}",
         made.text()
     );
-    assert_eq!(api.get("/containers/c/checkpoints").expect(200).json(), json!([]));
-    api.request("DELETE", "/containers/c/checkpoints/first", None).expect(404);
-    api.request("DELETE", "/containers/c/nosuch/first", None).expect(404);
-    api.request("POST", "/containers/c/start?checkpoint=first", None).expect(404);
-    assert_eq!(api.get("/containers/c/json").json()["State"]["Running"], true);
+    assert_eq!(api.get("/containers/box/checkpoints").expect(200).json(), json!([]));
+    api.request("DELETE", "/containers/box/checkpoints/first", None).expect(404);
+    api.request("DELETE", "/containers/box/nosuch/first", None).expect(404);
+    api.request("POST", "/containers/box/start?checkpoint=first", None).expect(404);
+    assert_eq!(api.get("/containers/box/json").json()["State"]["Running"], true);
 }

@@ -100,7 +100,7 @@ fn config_rows() -> Vec<Row> {
         of_config("Config.Image", json!("nosuch"), Refused, Ours("404 No such image: nosuch:latest")),
         row(
             "NetworkingConfig.EndpointsConfig",
-            json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:98"}}}}),
+            json!({"NetworkingConfig": {"EndpointsConfig": {"default": {"MacAddress": "02:42:ac:11:00:98"}}}}),
             Inside("cat /sys/class/net/eth0/address"),
             Ours("02:42:ac:11:00:98\n"), // in force since API 1.44
         ),
@@ -356,12 +356,7 @@ fn right_rows() -> Vec<Row> {
         ),
         host("HostConfig.SecurityOpt", option("nosuch"), Refused, Same),
         host("HostConfig.SecurityOpt", option("nosuch=x"), Refused, Same),
-        host(
-            "HostConfig.MaskedPaths",
-            json!(["/etc/passwd", "/usr"]),
-            Inside("wc -c < /etc/passwd; ls /usr | wc -l"),
-            Same,
-        ),
+        host("HostConfig.MaskedPaths", json!(["/etc/passwd"]), Inside("wc -c < /etc/passwd"), Same),
         host("HostConfig.ReadonlyPaths", json!(["/tmp"]), Inside("touch /tmp/x 2>&1"), Same),
         host(
             "HostConfig.ReadonlyRootfs",
@@ -573,7 +568,10 @@ fn look(api: &Api, id: &str, row: &Row) -> String {
 /// capital, as it was until 23.0.
 fn told(shown: &str, row: &Row) -> String {
     match (&row.look, &row.expected) {
-        (Refused, Same) => shown.replacen("500 ", "400 ", 1).to_lowercase(),
+        (Refused, Same) => {
+            let words = shown.split(' ').map(|word| if word.len() >= 64 { "ID" } else { word });
+            words.collect::<Vec<_>>().join(" ").replacen("500 ", "400 ", 1).to_lowercase()
+        }
         _ => shown.to_owned(),
     }
 }

@@ -77,7 +77,7 @@ fn another_runtimes_containers_are_managed_as_our_own() {
             "run",
             "-d",
             "--name",
-            "c",
+            "box",
             "-m",
             "64m",
             "busybox",
@@ -86,34 +86,35 @@ fn another_runtimes_containers_are_managed_as_our_own() {
             "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done",
         ])
         .ok();
-    let state = |daemon: &Daemon| -> Value { daemon.api().get("/containers/c/json").json()["State"].clone() };
-    assert_eq!(daemon.ponton(&["exec", "c", "sh", "-c", "echo $0 in; exit 5"]).code, 5);
+    let state =
+        |daemon: &Daemon| -> Value { daemon.api().get("/containers/box/json").json()["State"].clone() };
+    assert_eq!(daemon.ponton(&["exec", "box", "sh", "-c", "echo $0 in; exit 5"]).code, 5);
     assert_eq!(
         daemon
-            .ponton(&["exec", "-u", "1", "-w", "/tmp", "-e", "A=b", "c", "sh", "-c", "id -u; pwd; echo $A"])
+            .ponton(&["exec", "-u", "1", "-w", "/tmp", "-e", "A=b", "box", "sh", "-c", "id -u; pwd; echo $A"])
             .ok(),
         "1\n/tmp\nb"
     );
-    assert_eq!(daemon.ponton(&["exec", "-t", "c", "sh", "-c", "test -t 1 && echo tty"]).ok(), "tty");
-    assert_eq!(daemon.ponton(&["exec", "c", "/nosuch"]).code, 127);
-    daemon.ponton(&["pause", "c"]).ok();
+    assert_eq!(daemon.ponton(&["exec", "-t", "box", "sh", "-c", "test -t 1 && echo tty"]).ok(), "tty");
+    assert_eq!(daemon.ponton(&["exec", "box", "/nosuch"]).code, 127);
+    daemon.ponton(&["pause", "box"]).ok();
     assert_eq!(state(&daemon)["Status"], "paused");
-    daemon.ponton(&["unpause", "c"]).ok();
-    daemon.ponton(&["update", "-m", "80m", "--memory-swap", "80m", "c"]).ok();
+    daemon.ponton(&["unpause", "box"]).ok();
+    daemon.ponton(&["update", "-m", "80m", "--memory-swap", "80m", "box"]).ok();
     let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null";
-    assert_eq!(daemon.ponton(&["exec", "c", "sh", "-c", limit]).ok(), (80 << 20).to_string());
-    let stats = daemon.api().get("/containers/c/stats?stream=0&one-shot=1").expect(200).json();
+    assert_eq!(daemon.ponton(&["exec", "box", "sh", "-c", limit]).ok(), (80 << 20).to_string());
+    let stats = daemon.api().get("/containers/box/stats?stream=0&one-shot=1").expect(200).json();
     assert!(stats["memory_stats"]["usage"].as_u64().is_some_and(|usage| usage > 0), "{stats}");
-    assert!(daemon.ponton(&["top", "c"]).ok().contains("sleep"), "top");
+    assert!(daemon.ponton(&["top", "box"]).ok().contains("sleep"), "top");
     // The daemon may go and come, as with our own.
     daemon.kill_and_restart();
     assert_eq!(state(&daemon)["Running"], true);
-    assert_eq!(daemon.ponton(&["exec", "c", "echo", "again"]).ok(), "again");
-    daemon.ponton(&["stop", "c"]).ok();
+    assert_eq!(daemon.ponton(&["exec", "box", "echo", "again"]).ok(), "again");
+    daemon.ponton(&["stop", "box"]).ok();
     assert_eq!(state(&daemon)["ExitCode"], 3);
-    assert_eq!(daemon.ponton(&["logs", "c"]).ok(), "up");
-    daemon.ponton(&["start", "c"]).ok();
-    assert_eq!(daemon.ponton(&["exec", "c", "echo", "twice"]).ok(), "twice");
-    daemon.ponton(&["rm", "-f", "c"]).ok();
+    assert_eq!(daemon.ponton(&["logs", "box"]).ok(), "up");
+    daemon.ponton(&["start", "box"]).ok();
+    assert_eq!(daemon.ponton(&["exec", "box", "echo", "twice"]).ok(), "twice");
+    daemon.ponton(&["rm", "-f", "box"]).ok();
     wait::until("the bundle's removal", || is_empty(&daemon.path("run/bundles")).then_some(()));
 }

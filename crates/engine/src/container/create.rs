@@ -63,8 +63,12 @@ impl Engine {
         platform: Option<&str>,
         request: CreateRequest,
     ) -> Result<(Arc<Settings>, Image, Vec<String>)> {
-        let CreateRequest { mut config, mut host_config, networking_config } = request;
+        let CreateRequest { mut config, mut host_config, mut networking_config } = request;
         crate::spec::check_network(&config, &host_config, &networking_config)?;
+        // Docker's client calls the default bridge so.
+        if let Some(endpoint) = networking_config.endpoints_config.remove("default") {
+            networking_config.endpoints_config.insert("bridge".to_owned(), endpoint);
+        }
         let image = {
             let (engine, name) = (Arc::clone(self), config.image.clone());
             blocking(move || Ok(engine.images.get(&name)?)).await?

@@ -7,6 +7,7 @@
 
 mod archive;
 mod attach;
+mod bundle;
 mod checkpoint;
 mod commit;
 mod create;

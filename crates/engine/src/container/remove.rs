@@ -103,6 +103,8 @@ impl Task {
         }
         self.attaches.clear();
         self.engine.forget(&id, &self.view.name);
+        self.engine.drop_shm(&id);
+        self.engine.clear_bundle(self.settings());
         if let Err(error) = self.engine.snapshotter.remove(&id) {
             tracing::error!(error = chain(&error), container = id, "remove snapshot");
         }

@@ -106,7 +106,11 @@ fn mac(field: &str, text: &str) -> Result<()> {
 fn endpoints(host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
     let endpoints = &networking.endpoints_config;
     let mode = host.network_mode.as_str();
-    let is_own = |name: &str| name == mode || (matches!(mode, "" | "default") && name == "bridge");
+    let canonical = |name: &str| match name {
+        "" | "default" => "bridge".to_owned(),
+        name => name.to_owned(),
+    };
+    let is_own = |name: &str| canonical(name) == canonical(mode);
     for (name, endpoint) in endpoints {
         if !is_own(name) && (endpoints.len() > 1 || *endpoint != EndpointSettings::default()) {
             let what = format!("NetworkingConfig.EndpointsConfig: connecting a container to network {name}");

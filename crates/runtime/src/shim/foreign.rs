@@ -317,13 +317,19 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
 
 /// Where the runtime sends the master side of a terminal that it has made.
 struct Console {
+    /// By the descriptor of its directory: a socket's path may have 107 bytes only.
     path: PathBuf,
     listener: OwnedFd,
+    _directory: OwnedFd,
 }
 
 impl Console {
     fn new(bundle: &Path) -> Result<Self, Failure> {
-        let path = bundle.join("console.sock");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(bundle, flags, Mode::empty())
+            .map_err(|errno| internal("open", bundle, &errno.into()))?;
+        let path = format!("/proc/{}/fd/{}/console.sock", std::process::id(), directory.as_raw_fd());
+        let path = PathBuf::from(path);
         let _ = fs::remove_file(&path);
         let listen = || -> io::Result<OwnedFd> {
             let listener = rustix::net::socket_with(
@@ -337,7 +343,7 @@ impl Console {
             Ok(listener)
         };
         let listener = listen().map_err(|error| internal("listen on", &path, &error))?;
-        Ok(Self { path, listener })
+        Ok(Self { path, listener, _directory: directory })
     }
 
     /// What the runtime has sent; it is gone already.
