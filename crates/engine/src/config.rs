@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ponton_api::container::LogConfig;
 use crate::defaults::Defaults;
+use ponton_api::container::LogConfig;
 
 /// Settings of one engine; fixed while it runs.
 #[derive(Clone, Debug)]

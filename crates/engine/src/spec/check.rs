@@ -112,7 +112,9 @@ fn modes(host: &HostConfig) -> Result<()> {
 
 fn unbuilt(host: &HostConfig) -> Result<()> {
     if host.storage_opt.as_ref().is_some_and(|map| !map.is_empty()) {
-        return Err(Error::not_implemented("StorageOpt: storage options (--storage-opt) are not implemented"));
+        return Err(Error::not_implemented(
+            "StorageOpt: storage options (--storage-opt) are not implemented",
+        ));
     }
     let windows = [("bandwidth", host.io_maximum_bandwidth), ("IOPs", host.io_maximum_iops)];
     if let Some((what, _)) = windows.into_iter().find(|(_, limit)| *limit != 0) {
