@@ -172,7 +172,7 @@ impl Engine {
             return Ok(Arc::clone(container));
         }
         if bare.is_empty() {
-            return Err(Error::no_such_container(name));
+            return Err(Error::invalid(format!("invalid name or ID supplied: {name:?}")));
         }
         let mut begun = registry.by_id.range(bare.to_owned()..).take_while(|(id, _)| id.starts_with(bare));
         match (begun.next(), begun.next()) {

@@ -443,7 +443,10 @@ impl Task {
             Err(failure) => {
                 let (exit_code, error) = refused(&failure);
                 let _ = container.execs.end(id, exit_code);
-                Err(self.or_not_running(error).await)
+                match failure.kind {
+                    FailureKind::CommandNotFound | FailureKind::CommandNotExecutable => Err(error),
+                    _ => Err(self.or_not_running(error).await),
+                }
             }
         }
     }

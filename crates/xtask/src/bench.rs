@@ -8,6 +8,7 @@ mod layered;
 mod logs;
 mod registry;
 mod runtime;
+mod scale;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -119,6 +120,10 @@ pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
     if wanted("start") {
         eprintln!("bench: start");
         start_up(&mut rows);
+    }
+    if wanted("scale") {
+        eprintln!("bench: scale");
+        scale::run(&mut rows);
     }
     rows.finish();
     ExitCode::SUCCESS

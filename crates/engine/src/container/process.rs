@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Task;
 use crate::engine::{Engine, blocking};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// How long a process that is being taken apart may take until the kernel says that it has ended.
 const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -73,9 +73,6 @@ impl Task {
 
     /// What an error is for the client: where the end of the container was its cause, that it does not run.
     pub(crate) async fn or_not_running(&self, error: Error) -> Error {
-        if !matches!(error.kind, ErrorKind::Internal | ErrorKind::NotFound) {
-            return error;
-        }
         let Some(Ok(pidfd)) = self.run.as_ref().map(|run| run.pidfd.try_clone()) else {
             return Error::not_running(self.id());
         };
