@@ -1,10 +1,11 @@
 //! `bench DIR registry`: the large image between engines and one docker-registry on loopback, and what else is done
-//! with it. `dockerd` 20.10, podman, and skopeo with umoci do what they can do of it, once each, since they take long;
-//! Ponton does it several times, and the median counts.
+//! with it. dockerd 20.10, podman, skopeo with umoci, and Ponton with layers of many files do it once each; Ponton with
+//! EROFS layers, which it removes in no time, several times, and the median counts.
 //!
 //! Trees of many files are removed at the end only: ext4 looks at recently deleted inodes one by one when it makes
 //! others, and so the next measurement would pay for the deletion.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,55 +18,125 @@ use serde_json::json;
 
 use super::{Client, client, engine_processes, layered, median, timed};
 
-/// Times that Ponton does what takes long.
-const TIMES: usize = 3;
 /// The image in the registry, with gzip and with zstd layers.
 const GZIP: &str = "127.0.0.1:5000/big:gzip";
 const ZSTD: &str = "127.0.0.1:5000/big:zstd";
 /// The same registry by another name: engines that know where a layer came from would have it copied there.
 const OTHER: &str = "localhost:5000";
 
-/// What one did: seconds, and MiB that its daemon grew meanwhile.
+/// Who takes part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Overlay,
+    Erofs,
+    Dockerd,
+    Podman,
+    Skopeo,
+}
+
+const ALL: [(Who, &str); 5] = [
+    (Who::Overlay, "ponton, overlay2"),
+    (Who::Erofs, "ponton, erofs"),
+    (Who::Dockerd, "dockerd 20.10"),
+    (Who::Podman, "podman"),
+    (Who::Skopeo, "skopeo, umoci"),
+];
+
+/// What is measured, in the order of the table, and what is aimed at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Pull,
+    PullZstd,
+    PushPulled,
+    PushImported,
+    PushChanged,
+    Save,
+    Export,
+    Import,
+    Commit,
+    Images,
+    Remove,
+}
+
+impl What {
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pull => ("pull, gzip layers", "2x every peer"),
+            Self::PullZstd => ("pull, zstd layers", "3x the peers' gzip"),
+            Self::PushPulled => ("push of the pulled image", "5x dockerd"),
+            Self::PushImported => ("push of the imported image, compressed on the way", "5x dockerd's above"),
+            Self::PushChanged => ("push after one changed file", ""),
+            Self::Save => ("save", "4x"),
+            Self::Export => ("export", "4x"),
+            Self::Import => ("import", "4x"),
+            Self::Commit => ("commit of one changed file", "4x"),
+            Self::Images => ("images, 1,000 of them", "<= 0.02 s"),
+            Self::Remove => ("rmi of the imported image", "10x dockerd, EROFS"),
+        }
+    }
+}
+
+/// What one did: seconds, and MiB that its daemon grew at most meanwhile.
 #[derive(Clone, Copy)]
 struct Cost {
     seconds: f64,
     memory: Option<f64>,
 }
 
-/// dockerd, podman, skopeo with umoci.
-#[derive(Clone, Copy, Default)]
-struct Peers {
-    dockerd: Option<Cost>,
-    podman: Option<Cost>,
-    skopeo: Option<Cost>,
-}
+/// All that was measured.
+#[derive(Default)]
+struct Results(BTreeMap<(What, Who), Vec<Cost>>);
 
-fn head() {
-    println!(
-        "| what, in s | ponton | dockerd 20.10 | podman | skopeo, umoci | fastest peer / ponton | dockerd / ponton | \
-         memory over idle, MiB: ponton, dockerd | aim |"
-    );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
-}
+impl Results {
+    fn add(&mut self, what: What, who: Who, cost: Cost) {
+        let memory = cost.memory.map_or(String::new(), |memory| format!(", {memory:.1} MiB"));
+        let name = ALL.iter().find(|(known, _)| *known == who).map_or("", |(_, name)| name);
+        eprintln!("bench: {}: {name}: {:.3} s{memory}", what.name().0, cost.seconds);
+        self.0.entry((what, who)).or_default().push(cost);
+    }
 
-fn line(what: &str, ours: &[Cost], peers: Peers, aim: &str) {
-    let cell =
-        |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
-    let seconds = |cost: Option<Cost>| cost.map(|cost| cost.seconds);
-    let ponton = median(ours.iter().map(|cost| cost.seconds).collect());
-    let memory = ours.iter().filter_map(|cost| cost.memory).max_by(f64::total_cmp);
-    let [dockerd, podman, skopeo] = [peers.dockerd, peers.podman, peers.skopeo].map(seconds);
-    let fastest = [dockerd, podman, skopeo].into_iter().flatten().min_by(f64::total_cmp);
-    println!(
-        "| {what} | {ponton:.3} | {} | {} | {} | {} | {} | {}, {} | {aim} |",
-        cell(dockerd, 3),
-        cell(podman, 3),
-        cell(skopeo, 3),
-        cell(fastest.map(|peer| peer / ponton), 1),
-        cell(dockerd.map(|peer| peer / ponton), 1),
-        cell(memory, 1),
-        cell(peers.dockerd.and_then(|cost| cost.memory), 1),
-    );
+    fn seconds(&self, what: What, who: Who) -> Option<f64> {
+        let costs = self.0.get(&(what, who))?;
+        Some(median(costs.iter().map(|cost| cost.seconds).collect()))
+    }
+
+    fn memory(&self, what: What, who: Who) -> Option<f64> {
+        self.0.get(&(what, who))?.iter().filter_map(|cost| cost.memory).max_by(f64::total_cmp)
+    }
+
+    fn print(&self) {
+        let names = ALL.map(|(_, name)| name).join(" | ");
+        println!(
+            "| what, in s | {names} | fastest peer / overlay2 | / erofs | dockerd / overlay2 | / erofs | \
+             memory over idle, MiB: overlay2, erofs, dockerd | aim |"
+        );
+        println!("| --- |{} --- | --- |", " ---: |".repeat(ALL.len() + 4));
+        let mut whats: Vec<What> = self.0.keys().map(|(what, _)| *what).collect();
+        whats.dedup();
+        let cell = |value: Option<f64>, digits: usize| {
+            value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        for what in whats {
+            let all = ALL.map(|(who, _)| self.seconds(what, who));
+            let [overlay, erofs, dockerd, ..] = all;
+            let fastest = all[2..].iter().copied().flatten().min_by(f64::total_cmp);
+            let ratio = |peer: Option<f64>, ours: Option<f64>| {
+                cell(peer.zip(ours).map(|(peer, ours)| peer / ours), 1)
+            };
+            let memory = [Who::Overlay, Who::Erofs, Who::Dockerd].map(|who| cell(self.memory(what, who), 1));
+            println!(
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                what.name().0,
+                all.map(|seconds| cell(seconds, 3)).join(" | "),
+                ratio(fastest, overlay),
+                ratio(fastest, erofs),
+                ratio(dockerd, overlay),
+                ratio(dockerd, erofs),
+                memory.join(", "),
+                what.name().1,
+            );
+        }
+    }
 }
 
 /// A daemon, its client, and its processes.
@@ -140,55 +211,65 @@ fn rest() {
     let _ = Command::new("sync").status();
 }
 
-/// All that take part, and what they share.
+fn at_rest(side: &Side, args: &[&str]) -> Cost {
+    rest();
+    side.cost(args)
+}
+
+/// What all of them share.
 struct Bench<'a> {
-    ponton: Side<'a>,
-    dockerd: Side<'a>,
-    trash: PathBuf,
+    binaries: &'a Path,
     namespace: Arc<Namespace>,
     /// For files of this run.
     directory: PathBuf,
-    cache: PathBuf,
+    big: String,
+    archive: String,
 }
 
 pub(super) fn run(binaries: &Path) {
     let cache = image::project().join(".cache/images");
     let [gzip, zstd] = layered::directories(&cache);
-    let daemon = Daemon::start_empty(&[]);
-    let registry = Registry::open(&daemon.namespace());
+    let namespace = Namespace::new();
+    let registry = Registry::open(&namespace);
     for (directory, name) in [(&gzip, GZIP), (&zstd, ZSTD)] {
         let from = format!("oci:{}", directory.display());
         registry.skopeo(&["copy", "--preserve-digests", &from, &format!("docker://{name}")]).ok();
     }
-    let peer = Peer::dockerd_in(daemon.namespace()).expect("dockerd: run scripts/install-deps.sh test");
     let directory = tempfile::Builder::new().prefix("ponton-bench-").tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    let archive = path("thousand.tar");
+    fs::write(&archive, thousand()).expect("write");
     let bench = Bench {
-        ponton: Side {
-            client: Box::new(|args| client(&binaries.join("ponton"), &daemon.host(), args)),
-            processes: Box::new(|| vec![daemon.pid()]),
-        },
-        dockerd: Side {
-            client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
-            processes: Box::new(|| engine_processes(&peer.dir(), &["dockerd", "containerd"])),
-        },
-        trash: daemon.path("data/tmp"),
-        namespace: daemon.namespace(),
+        binaries,
+        namespace: namespace.clone(),
         directory: directory.path().to_owned(),
-        cache,
+        big: cache.join("big.tar").to_string_lossy().into_owned(),
+        archive,
     };
-    head();
+    let mut results = Results::default();
+    let peer = Peer::dockerd_in(namespace).expect("dockerd: run scripts/install-deps.sh test");
+    let dockerd = Side {
+        client: Box::new(|args| client(Path::new("docker"), &peer.host(), args)),
+        processes: Box::new(|| engine_processes(&peer.dir(), &["dockerd", "containerd"])),
+    };
     let (podman, podman_zstd) = (bench.podman("podman"), bench.podman("podman-zstd"));
-    bench.pull(&podman, &podman_zstd, &gzip);
-    bench.files(&podman);
-    bench.push(&podman);
-    bench.small_changes();
-    bench.thousand();
-    bench.remove(&podman, binaries);
+    let [erofs, erofs_zstd] = [bench.daemon("erofs"), bench.daemon("erofs")];
+    bench.ponton(Who::Erofs, &erofs, &erofs_zstd, 3, &mut results);
+    let [overlay, overlay_zstd] = [bench.daemon("overlay2"), bench.daemon("overlay2")];
+    bench.ponton(Who::Overlay, &overlay, &overlay_zstd, 1, &mut results);
+    bench.dockerd(&dockerd, &mut results);
+    bench.podman_all(&podman, &podman_zstd, &mut results);
+    results.add(What::Pull, Who::Skopeo, bench.unpacked_by_umoci());
+    for (who, side) in [(Who::Overlay, &bench.side(&overlay)), (Who::Dockerd, &dockerd)] {
+        results.add(What::Remove, who, at_rest(side, &["rmi", "imported:1"]));
+    }
+    results.add(What::Remove, Who::Podman, podman.cost(&["rmi", "imported:1"]));
+    results.print();
     println!(
-        "\nPonton: the median of {TIMES} times; the others once. Bounds of the pull: {:.2} s to decompress the gzip \
-         layers on all processors (zlib-rs), {:.2} s to write what they hold and sync.",
+        "\nPonton with EROFS layers: the median of several times; the others once. Bounds of the pull: {:.2} s to \
+         decompress the gzip layers on all processors (zlib-rs), {:.2} s to write what they hold and sync.",
         layered::decompressed(&layered::blobs(&gzip)),
-        layered::written(&bench.cache.join("big.tar"), &bench.directory.join("copy"))
+        layered::written(Path::new(&bench.big), &bench.directory.join("copy"))
     );
 }
 
@@ -199,52 +280,132 @@ impl Bench<'_> {
         Podman { namespace: &self.namespace, directory }
     }
 
+    fn daemon(&self, driver: &str) -> Daemon {
+        Daemon::start_in(self.namespace.clone(), &["-s", driver, "--disk-budget", "off"], None)
+    }
+
+    fn side<'a>(&'a self, daemon: &'a Daemon) -> Side<'a> {
+        Side {
+            client: Box::new(|args| client(&self.binaries.join("ponton"), &daemon.host(), args)),
+            processes: Box::new(|| vec![daemon.pid()]),
+        }
+    }
+
     fn path(&self, name: &str) -> String {
         self.directory.join(name).to_string_lossy().into_owned()
     }
 
-    /// What Ponton's command costs, several times, each undone by another but the last.
-    fn ours(&self, args: &[&str], undo: &[&str]) -> Vec<Cost> {
-        let time = |time| {
-            self.quiet();
-            let cost = self.ponton.cost(args);
-            if time + 1 < TIMES && !undo.is_empty() {
-                self.ponton.run(undo);
+    /// All of it with one driver. What is done more than once is undone before.
+    fn ponton(&self, who: Who, daemon: &Daemon, of_zstd: &Daemon, times: usize, results: &mut Results) {
+        let (side, zstd) = (self.side(daemon), self.side(of_zstd));
+        let quiet = |daemon: &Daemon| {
+            wait::within(Duration::from_secs(300), "the end of the deleting", || {
+                fs::read_dir(daemon.path("data/tmp")).expect("trash").next().is_none().then_some(())
+            });
+        };
+        for time in 0..times {
+            if time > 0 {
+                zstd.run(&["rmi", ZSTD]);
+                quiet(of_zstd);
             }
-            cost
-        };
-        (0..TIMES).map(time).collect()
+            results.add(What::PullZstd, who, at_rest(&zstd, &["pull", "-q", ZSTD]));
+        }
+        for time in 0..times {
+            let pushed = format!("{OTHER}/pulled{}-{time}:1", who as u8);
+            results.add(What::Pull, who, at_rest(&side, &["pull", "-q", GZIP]));
+            side.run(&["tag", GZIP, &pushed]);
+            results.add(What::PushPulled, who, at_rest(&side, &["push", "-q", &pushed]));
+            if time + 1 < times {
+                // What was learnt of the registry is forgotten with the image.
+                side.run(&["rmi", GZIP, &pushed]);
+                quiet(daemon);
+            } else {
+                side.run(&["tag", &pushed, "base:1"]);
+            }
+        }
+        self.files(who, &side, times, results);
+        self.small_changes(who, &side, &format!("{OTHER}/pulled{}-{}", who as u8, times - 1), results);
+        for time in 0..times {
+            let pushed = format!("{OTHER}/imported{}-{time}:1", who as u8);
+            results.add(What::Import, who, at_rest(&side, &["import", &self.big, "imported:1"]));
+            side.run(&["tag", "imported:1", &pushed]);
+            results.add(What::PushImported, who, at_rest(&side, &["push", "-q", &pushed]));
+            side.run(&["rmi", &pushed]);
+            if who == Who::Erofs {
+                results.add(What::Remove, who, at_rest(&side, &["rmi", "imported:1"]));
+                quiet(daemon);
+            }
+        }
+        self.thousand(who, &side, results);
     }
 
-    fn theirs(&self, args: &[&str]) -> Cost {
+    fn dockerd(&self, side: &Side, results: &mut Results) {
+        let who = Who::Dockerd;
+        let pushed = format!("{OTHER}/dockerd:1");
+        results.add(What::Pull, who, at_rest(side, &["pull", "-q", GZIP]));
+        for name in [&pushed, "base:1"] {
+            side.run(&["tag", GZIP, name]);
+        }
+        results.add(What::PushPulled, who, at_rest(side, &["push", "-q", &pushed]));
+        self.files(who, side, 1, results);
+        self.small_changes(who, side, &format!("{OTHER}/dockerd"), results);
+        results.add(What::Import, who, at_rest(side, &["import", &self.big, "imported:1"]));
+        self.thousand(who, side, results);
+    }
+
+    /// save and export.
+    fn files(&self, who: Who, side: &Side, times: usize, results: &mut Results) {
+        let file = self.path("file.tar");
+        side.run(&["create", "--network", "none", "--name", "exported", GZIP]);
+        for (what, args) in
+            [(What::Save, ["save", "-o", &file, GZIP]), (What::Export, ["export", "-o", &file, "exported"])]
+        {
+            for _ in 0..times {
+                results.add(what, who, at_rest(side, &args));
+                fs::remove_file(&file).expect("remove");
+            }
+        }
+        side.run(&["rm", "exported"]);
+    }
+
+    /// A file is added, committed, and pushed to where the rest of the image is.
+    fn small_changes(&self, who: Who, side: &Side, repository: &str, results: &mut Results) {
+        let file = self.path("small");
+        fs::write(&file, vec![7; 10_000]).expect("write");
+        for time in 0..3 {
+            let (container, name) = (format!("changed{time}"), format!("{repository}:changed{time}"));
+            side.run(&["create", "--network", "none", "--name", &container, "base:1"]);
+            side.run(&["cp", &file, &format!("{container}:/small{time}")]);
+            results.add(What::Commit, who, at_rest(side, &["commit", &container, &name]));
+            results.add(What::PushChanged, who, at_rest(side, &["push", "-q", &name]));
+            side.run(&["rm", &container]);
+        }
+    }
+
+    /// `images` with a thousand of them, for the second time and the next ones.
+    fn thousand(&self, who: Who, side: &Side, results: &mut Results) {
+        side.run(&["load", "-qi", &self.archive]);
         rest();
-        self.dockerd.cost(args)
+        side.run(&["images"]);
+        for _ in 0..7 {
+            results.add(What::Images, who, side.cost(&["images"]));
+        }
     }
 
-    /// Until Ponton has removed, in the background, what it was told to.
-    fn quiet(&self) {
-        wait::within(Duration::from_secs(300), "the end of the deleting", || {
-            fs::read_dir(&self.trash).expect("trash").next().is_none().then_some(())
-        });
-        rest();
-    }
-
-    fn pull(&self, podman: &Podman, podman_zstd: &Podman, gzip: &Path) {
-        let dockerd = Some(self.theirs(&["pull", "-q", GZIP]));
-        let size: u64 = layered::blobs(gzip).iter().map(|blob| fs::metadata(blob).expect("blob").len()).sum();
-        let zstd = self.ours(&["pull", "-q", ZSTD], &["rmi", ZSTD]);
-        self.ponton.run(&["rmi", ZSTD]);
-        let podman_zstd = Some(podman_zstd.cost(&["pull", "-q", "--tls-verify=false", ZSTD]));
-        let ours = self.ours(&["pull", "-q", GZIP], &["rmi", GZIP]);
-        let peers = Peers {
-            dockerd,
-            podman: Some(podman.cost(&["pull", "-q", "--tls-verify=false", GZIP])),
-            skopeo: Some(self.unpacked_by_umoci()),
-        };
-        let what = format!("pull, {} gzip layers, {} MB", layered::LAYERS, size / 1_000_000);
-        line(&what, &ours, peers, "2x every peer");
-        let peers = Peers { dockerd, podman: podman_zstd, skopeo: None };
-        line("pull, zstd layers (dockerd: gzip)", &zstd, peers, "3x the peers' gzip");
+    fn podman_all(&self, podman: &Podman, of_zstd: &Podman, results: &mut Results) {
+        let who = Who::Podman;
+        let file = self.path("podman.tar");
+        let pushed = format!("{OTHER}/podman:1");
+        results.add(What::PullZstd, who, of_zstd.cost(&["pull", "-q", "--tls-verify=false", ZSTD]));
+        results.add(What::Pull, who, podman.cost(&["pull", "-q", "--tls-verify=false", GZIP]));
+        timed(podman.command(&["tag", GZIP, &pushed]));
+        results.add(What::PushPulled, who, podman.cost(&["push", "-q", "--tls-verify=false", &pushed]));
+        results.add(What::Save, who, podman.cost(&["save", "-q", "-o", &file, GZIP]));
+        fs::remove_file(&file).expect("remove");
+        timed(podman.command(&["create", "--network", "none", "--name", "exported", GZIP]));
+        results.add(What::Export, who, podman.cost(&["export", "-o", &file, "exported"]));
+        timed(podman.command(&["rm", "exported"]));
+        results.add(What::Import, who, podman.cost(&["import", "-q", &self.big, "imported:1"]));
     }
 
     fn unpacked_by_umoci(&self) -> Cost {
@@ -256,152 +417,6 @@ impl Bench<'_> {
         let mut unpack = Command::new("umoci");
         unpack.args(["unpack", "--image", &format!("{layout}:big"), &bundle]);
         Cost { seconds: (timed(copy) + timed(unpack)) / 1e3, memory: None }
-    }
-
-    /// save, export and import.
-    fn files(&self, podman: &Podman) {
-        let (saved, exported) = (self.path("saved.tar"), self.path("exported.tar"));
-        let big = self.cache.join("big.tar").to_string_lossy().into_owned();
-        let ours = self.ours(&["save", "-o", &saved, GZIP], &[]);
-        let theirs = self.path("theirs.tar");
-        let peers = Peers {
-            dockerd: Some(self.theirs(&["save", "-o", &theirs, GZIP])),
-            podman: Some(podman.cost(&["save", "-q", "-o", &self.path("podman.tar"), GZIP])),
-            skopeo: None,
-        };
-        line("save", &ours, peers, "4x");
-        for side in [&self.ponton, &self.dockerd] {
-            side.run(&["create", "--network", "none", "--name", "exported", GZIP]);
-        }
-        timed(podman.command(&["create", "--network", "none", "--name", "exported", GZIP]));
-        let ours = self.ours(&["export", "-o", &exported, "exported"], &[]);
-        let peers = Peers {
-            dockerd: Some(self.theirs(&["export", "-o", &theirs, "exported"])),
-            podman: Some(podman.cost(&["export", "-o", &self.path("podman-exported.tar"), "exported"])),
-            skopeo: None,
-        };
-        line("export", &ours, peers, "4x");
-        for side in [&self.ponton, &self.dockerd] {
-            side.run(&["rm", "exported"]);
-        }
-        timed(podman.command(&["rm", "exported"]));
-        let ours = self.ours(&["import", &big, "imported:1"], &["rmi", "imported:1"]);
-        let peers = Peers {
-            dockerd: Some(self.theirs(&["import", &big, "imported:1"])),
-            podman: Some(podman.cost(&["import", "-q", &big, "imported:1"])),
-            skopeo: None,
-        };
-        line("import, one layer", &ours, peers, "4x");
-    }
-
-    fn push(&self, podman: &Podman) {
-        let name = |repository: &str| format!("{OTHER}/{repository}:1");
-        self.dockerd.run(&["tag", GZIP, &name("dockerd")]);
-        timed(podman.command(&["tag", GZIP, &name("podman")]));
-        let peers = Peers {
-            dockerd: Some(self.theirs(&["push", "-q", &name("dockerd")])),
-            podman: Some(podman.cost(&["push", "-q", "--tls-verify=false", &name("podman")])),
-            skopeo: None,
-        };
-        let saved = self.path("saved.tar");
-        for (from, get, what) in [
-            ("kept", ["pull", "-q", GZIP], "push of the pulled image"),
-            ("made", ["load", "-qi", &saved], "push of the loaded image, compressed on the way"),
-        ] {
-            let mut ours = Vec::new();
-            let mut last = name("none");
-            for time in 0..TIMES {
-                // What was learnt of the registry by the push before is forgotten with the image.
-                for name in [GZIP, &last] {
-                    let _ = (self.ponton.client)(&["rmi", "-f", name]).output();
-                }
-                self.ponton.run(&get);
-                last = name(&format!("{from}{time}"));
-                self.ponton.run(&["tag", GZIP, &last]);
-                self.quiet();
-                ours.push(self.ponton.cost(&["push", "-q", &last]));
-            }
-            line(what, &ours, peers, "5x dockerd");
-            let _ = (self.ponton.client)(&["rmi", "-f", &last]).output();
-        }
-        self.ponton.run(&["tag", GZIP, &name("ponton")]);
-        self.ponton.run(&["push", "-q", &name("ponton")]);
-    }
-
-    /// A file is added, committed, and pushed.
-    fn small_changes(&self) {
-        let file = self.path("small");
-        fs::write(&file, vec![7; 10_000]).expect("write");
-        let mut costs = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
-        let sides = [(&self.ponton, "ponton"), (&self.dockerd, "dockerd")];
-        for ((side, repository), (commits, pushes)) in sides.into_iter().zip(&mut costs) {
-            for time in 0..TIMES {
-                let container = format!("changed{time}");
-                let name = format!("{OTHER}/{repository}:changed{time}");
-                let base = format!("{OTHER}/{repository}:1");
-                side.run(&["create", "--network", "none", "--name", &container, &base]);
-                side.run(&["cp", &file, &format!("{container}:/small{time}")]);
-                rest();
-                commits.push(side.cost(&["commit", &container, &name]));
-                rest();
-                pushes.push(side.cost(&["push", "-q", &name]));
-                side.run(&["rm", &container]);
-            }
-        }
-        let [ours, theirs] = costs;
-        let middle = |mut costs: Vec<Cost>| {
-            costs.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
-            Some(costs[TIMES / 2])
-        };
-        let peers = |costs| Peers { dockerd: middle(costs), ..Peers::default() };
-        line("commit of one changed file", &ours.0, peers(theirs.0), "4x");
-        line("push after one changed file", &ours.1, peers(theirs.1), "");
-    }
-
-    /// `images` with a thousand of them.
-    fn thousand(&self) {
-        let archive = self.path("thousand.tar");
-        fs::write(&archive, thousand()).expect("write");
-        let mut costs = [Vec::new(), Vec::new()];
-        for (side, costs) in [&self.ponton, &self.dockerd].into_iter().zip(&mut costs) {
-            side.run(&["load", "-qi", &archive]);
-            rest();
-            costs.extend((0..=10).map(|_| side.cost(&["images"])).skip(1));
-        }
-        let [ours, theirs] = costs;
-        let dockerd = Cost { seconds: median(theirs.iter().map(|cost| cost.seconds).collect()), ..theirs[0] };
-        line(
-            "images, 1,000 of them",
-            &ours,
-            Peers { dockerd: Some(dockerd), ..Peers::default() },
-            "<= 0.02 s",
-        );
-    }
-
-    fn remove(&self, podman: &Podman, binaries: &Path) {
-        let overlay = Daemon::start_empty(&["-s", "overlay2"]);
-        let on_overlay = Side {
-            client: Box::new(|args| client(&binaries.join("ponton"), &overlay.host(), args)),
-            processes: Box::new(|| vec![overlay.pid()]),
-        };
-        on_overlay.run(&["import", &self.cache.join("big.tar").to_string_lossy(), "imported:1"]);
-        rest();
-        let overlaid = [on_overlay.cost(&["rmi", "imported:1"])];
-        let mut ours = Vec::new();
-        for time in 0..TIMES {
-            self.quiet();
-            ours.push(self.ponton.cost(&["rmi", "imported:1"]));
-            if time + 1 < TIMES {
-                self.ponton.run(&["import", &self.cache.join("big.tar").to_string_lossy(), "imported:1"]);
-            }
-        }
-        let peers = Peers {
-            dockerd: Some(self.theirs(&["rmi", "imported:1"])),
-            podman: Some(podman.cost(&["rmi", "imported:1"])),
-            skopeo: None,
-        };
-        line("rmi", &ours, peers, "10x dockerd");
-        line("rmi, overlay2 layers", &overlaid, peers, "");
     }
 }
 
