@@ -253,8 +253,10 @@ pub(super) fn run(binaries: &Path) {
         processes: Box::new(|| engine_processes(&peer.dir(), &["dockerd", "containerd"])),
     };
     let (podman, podman_zstd) = (bench.podman("podman"), bench.podman("podman-zstd"));
-    let [erofs, erofs_zstd] = [bench.daemon("erofs"), bench.daemon("erofs")];
-    bench.ponton(Who::Erofs, &erofs, &erofs_zstd, 3, &mut results);
+    {
+        let [erofs, of_zstd] = [bench.daemon("erofs"), bench.daemon("erofs")];
+        bench.ponton(Who::Erofs, &erofs, &of_zstd, 3, &mut results);
+    }
     let [overlay, overlay_zstd] = [bench.daemon("overlay2"), bench.daemon("overlay2")];
     bench.ponton(Who::Overlay, &overlay, &overlay_zstd, 1, &mut results);
     bench.dockerd(&dockerd, &mut results);
