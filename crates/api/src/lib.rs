@@ -16,6 +16,7 @@ pub mod distribution;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod explain;
 pub mod explore;
 pub mod filters;
 pub mod image;

@@ -1,6 +1,8 @@
 //! The table of commands, and how words find their command.
 
-mod container;
+mod checkpoint;
+pub(crate) mod container;
+mod context;
 mod image;
 mod inspect;
 mod manifest;
@@ -8,16 +10,21 @@ mod network;
 mod prune;
 mod registry;
 mod system;
+mod unbuilt;
 mod volume;
+
+#[cfg(test)]
+mod parity;
 
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::context::Context;
+use crate::config::{self, Config};
+use crate::context::{Context, Globals};
 use crate::error::Error;
 use crate::flag::{self, Flag, Flags};
-use crate::{completion, output};
+use crate::{advice, completion, output};
 
 /// One command.
 #[derive(Debug)]
@@ -52,9 +59,14 @@ pub(crate) enum Complete {
     Nothing,
     Containers,
     RunningContainers,
+    PausedContainers,
+    StoppedContainers,
     Images,
     Networks,
     Volumes,
+    Contexts,
+    /// Anything that `inspect` finds.
+    Objects,
 }
 
 pub(crate) type Outcome = Pin<Box<dyn Future<Output = Result<u8, Error>>>>;
@@ -133,7 +145,9 @@ impl Command {
 
 /// The commands that have a noun.
 pub(crate) static GROUPS: &[Group] = &[
+    Group { name: "checkpoint", about: "Manage checkpoints", commands: checkpoint::COMMANDS },
     Group { name: "container", about: "Manage containers", commands: container::COMMANDS },
+    Group { name: "context", about: "Manage contexts", commands: context::COMMANDS },
     Group { name: "image", about: "Manage images", commands: image::COMMANDS },
     Group {
         name: "manifest",
@@ -155,6 +169,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &container::DIFF,
     &system::EVENTS,
     &container::EXEC,
+    &container::EXPLAIN,
     &container::EXPORT,
     &image::HISTORY,
     &image::IMAGES,
@@ -191,9 +206,21 @@ pub(crate) static COMMANDS: &[&Command] = &[
 
 /// Flags before the command.
 pub(crate) static GLOBAL: &[Flag] = &[
+    Flag::text("config", "Directory of docker's config.json and contexts (default ~/.docker)"),
+    Flag::text("context", "Context that says which daemon is spoken to")
+        .short('c')
+        .complete(Complete::Contexts),
     Flag::list("host", "Address of the daemon").short('H'),
     Flag::switch("debug", "Accepted for docker's sake; there is nothing to debug in the client").short('D'),
-    Flag::text("log-level", "Accepted for docker's sake").short('l').default("info"),
+    Flag::text("log-level", "Accepted for docker's sake")
+        .short('l')
+        .default("info")
+        .one_of(&["debug", "info", "warn", "error", "fatal"]),
+    Flag::switch("tls", "Speak TLS to the daemon").hidden(),
+    Flag::text("tlscacert", "Certificates of authorities to trust").hidden(),
+    Flag::text("tlscert", "Certificate to show the daemon").hidden(),
+    Flag::text("tlskey", "Key of that certificate").hidden(),
+    Flag::switch("tlsverify", "Speak TLS to the daemon, and verify whom it is").hidden(),
     Flag::switch("version", "Print the version and quit").short('v'),
 ];
 
@@ -210,11 +237,7 @@ pub(crate) async fn dispatch(words: &[String]) -> Result<u8, Error> {
         output::print_line(&format!("Ponton version {}", env!("CARGO_PKG_VERSION")))?;
         return Ok(0);
     }
-    let host = match global.flags.all("host") {
-        [] => None,
-        [host] => Some(host.as_str()),
-        _ => return Err(Error::invalid("specify only one -H")),
-    };
+    let globals = globals(&global.flags)?;
     let mut words = global.arguments.as_slice();
     let mut help = global.help || words.is_empty();
     if words.first().is_some_and(|word| word == "help") {
@@ -235,10 +258,44 @@ pub(crate) async fn dispatch(words: &[String]) -> Result<u8, Error> {
                 return output::print(&command_help(&path, command)).map(|()| 0);
             }
             check_arguments(&path, command, parsed.arguments.len())?;
-            let context = Context::new(host)?;
-            (command.run)(Invocation { context, flags: parsed.flags, arguments: parsed.arguments }).await
+            let config = Config::load();
+            let context = Context::new(globals.clone(), config.clone())?;
+            let call = Invocation { context, flags: parsed.flags, arguments: parsed.arguments };
+            let result = (command.run)(call).await;
+            match result {
+                Err(error) => Err(match advice::of(&error, &globals, &config).await {
+                    Some(hint) => Error::Advised { source: Box::new(error), hint },
+                    None => error,
+                }),
+                done => done,
+            }
         }
     }
+}
+
+/// What is said before the command.
+fn globals(flags: &Flags) -> Result<Globals, Error> {
+    if let Some(name) =
+        ["tls", "tlscacert", "tlscert", "tlskey", "tlsverify"].into_iter().find(|name| flags.is_set(name))
+    {
+        return Err(Error::invalid(format!(
+            "--{name} is not implemented: the client speaks no TLS. Reach a distant daemon through \
+             ssh -L /path/of/a.sock:/run/ponton/ponton.sock HOST and -H unix:///path/of/a.sock"
+        )));
+    }
+    if let Some(directory) = flags.given("config") {
+        config::use_directory(directory);
+    }
+    let host = match flags.all("host") {
+        [] => None,
+        [host] => Some(host.clone()),
+        _ => return Err(Error::invalid("specify only one -H")),
+    };
+    let context = flags.given("context").filter(|name| !name.is_empty()).map(str::to_owned);
+    if host.is_some() && context.is_some() {
+        return Err(Error::invalid("conflicting options: cannot specify both --host and --context"));
+    }
+    Ok(Globals { host, context })
 }
 
 /// What the words name.
@@ -253,6 +310,9 @@ pub(crate) fn find(words: &[String]) -> Result<Found<'_>, Error> {
     let Some(first) = words.first() else { return Ok(Found::Everything) };
     if let Some(command) = COMMANDS.iter().find(|command| command.is_called(first)) {
         return Ok(Found::Command { path: command.name.to_owned(), command, rest: &words[1..] });
+    }
+    if let Some(refusal) = unbuilt::refusal(words) {
+        return Err(Error::Usage { text: refusal, code: 1 });
     }
     let Some(group) = GROUPS.iter().find(|group| group.name == first) else {
         return Err(Error::Usage {

@@ -1,16 +1,19 @@
 //! What the user has stored for registries, as the daemon is told it. The daemon keeps none of it.
 
-use std::path::PathBuf;
-
 use ponton_api::auth::AuthConfig;
 use ponton_registry::Credentials;
 use ponton_registry::credentials::{CredentialStore, server};
 
-use crate::output;
+use crate::{config, output};
+
+/// Where the user's credentials are.
+pub(crate) fn store() -> CredentialStore {
+    CredentialStore::of_user_in(&config::directory())
+}
 
 /// The stored credentials for a registry (`docker.io`, `host:port`); none if they cannot be read, which is said.
 pub(crate) fn stored(registry: &str) -> Credentials {
-    CredentialStore::of_user().get(registry).unwrap_or_else(|error| {
+    store().get(registry).unwrap_or_else(|error| {
         output::complain(&format!("WARNING: Error loading credentials of {registry}: {error}"));
         Credentials::Anonymous
     })
@@ -32,13 +35,4 @@ pub(crate) fn auth_config(registry: &str, credentials: Credentials) -> AuthConfi
     };
     auth.serveraddress = server(registry).to_owned();
     auth
-}
-
-/// Where docker's client keeps what it remembers: `$DOCKER_CONFIG` or `~/.docker`.
-pub(crate) fn config_directory() -> PathBuf {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    match variable("DOCKER_CONFIG") {
-        Some(directory) => directory.into(),
-        None => PathBuf::from(variable("HOME").unwrap_or_else(|| "/root".into())).join(".docker"),
-    }
 }

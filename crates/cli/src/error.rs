@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// An error of `run`, `create`, … which name themselves and have Docker's exit codes.
     #[error("ponton: {source}\n\nRun 'ponton {command} --help' for more information")]
     Named { command: &'static str, source: Box<Error>, code: u8 },
+    /// An error, and what to do about it.
+    #[error("{source}\n\nHint: {hint}")]
+    Advised { source: Box<Error>, hint: String },
     /// Everything there is to say was said.
     #[error("exit code {0}")]
     Exit(u8),
@@ -35,6 +38,7 @@ impl Error {
     /// The exit code of the whole program.
     pub(crate) fn code(&self) -> u8 {
         match self {
+            Self::Advised { source, .. } => source.code(),
             Self::Usage { code, .. } | Self::Named { code, .. } | Self::Exit(code) => *code,
             _ => 1,
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::command::Complete;
 use crate::value;
 
 /// Says why a value is not one for its flag.
@@ -29,6 +30,8 @@ pub struct Flag {
     check: Check,
     /// The values that there are, if they are few; for completion.
     pub choices: &'static [&'static str],
+    /// What its value names; for completion.
+    pub(crate) complete: Complete,
     /// What it does, in a few words.
     pub help: &'static str,
     /// Left out of the help.
@@ -54,7 +57,18 @@ impl Flag {
         check: Check,
         help: &'static str,
     ) -> Self {
-        Self { long, short: None, kind, value, default: "", check, choices: &[], help, hidden: false }
+        Self {
+            long,
+            short: None,
+            kind,
+            value,
+            default: "",
+            check,
+            choices: &[],
+            complete: Complete::Nothing,
+            help,
+            hidden: false,
+        }
     }
 
     /// A flag that is on or off.
@@ -117,6 +131,12 @@ impl Flag {
         self
     }
 
+    /// With names of objects as values.
+    pub(crate) const fn complete(mut self, what: Complete) -> Self {
+        self.complete = what;
+        self
+    }
+
     /// Left out of the help.
     pub const fn hidden(mut self) -> Self {
         self.hidden = true;
@@ -150,6 +170,11 @@ impl Flags {
     pub fn is_set(&self, long: &str) -> bool {
         debug_assert!(self.find(long).is_some(), "--{long} is not in the command's table");
         self.given.contains_key(long)
+    }
+
+    /// Whether the command has such a flag.
+    pub fn has(&self, long: &str) -> bool {
+        self.find(long).is_some()
     }
 
     /// A switch.

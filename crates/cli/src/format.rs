@@ -22,10 +22,11 @@ pub(crate) type Row = Vec<(&'static str, Data)>;
 pub(crate) const FORMAT: Flag =
     Flag::text("format", "Print as json, or by a Go template, or 'table TEMPLATE'");
 
-/// `--format`; where it is not given, what `--quiet` stands for.
-pub(crate) fn chosen<'a>(flags: &'a Flags, quiet: &'a str) -> &'a str {
+/// `--format`; where it is not given, what `--quiet` stands for, or else the user's settings.
+pub(crate) fn chosen<'a>(flags: &'a Flags, settled: &'a str, quiet: &'a str) -> &'a str {
     match flags.text("format") {
-        "" if flags.on("quiet") => quiet,
+        "" if flags.has("quiet") && flags.on("quiet") => quiet,
+        "" => settled,
         format => format,
     }
 }
@@ -124,6 +125,16 @@ pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String
             Ok(text)
         }
     }
+}
+
+/// One raw JSON document: indented for `json`, or by a template.
+pub(crate) fn inspect_one(document: &bytes::Bytes, format: &str) -> Result<String, Error> {
+    if format != "json" {
+        return inspect(std::slice::from_ref(document), format);
+    }
+    let data: Data = serde_json::from_slice(document)
+        .map_err(|source| Error::invalid(format!("decode the daemon's answer: {source}")))?;
+    Ok(format!("{}\n", data.to_indented_json()))
 }
 
 /// The error of a template as docker words it for raw JSON.

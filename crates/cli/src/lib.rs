@@ -7,8 +7,10 @@
 //! *Invariant*: nothing here knows how the daemon does its work, and nothing is asked of the daemon that the
 //! command does not need: `run` is create, attach, wait, start.
 
+mod advice;
 mod command;
 mod completion;
+mod config;
 mod context;
 mod credentials;
 mod error;

@@ -166,6 +166,52 @@ pub(crate) fn check_pair(text: &str) -> Result<(), String> {
     if text.contains('=') { Ok(()) } else { Err(format!("{text} must be formatted as key=value")) }
 }
 
+/// The fields between commas, as Go reads a line of CSV: a field in double quotes may have commas.
+pub(crate) fn fields(text: &str) -> Result<Vec<String>, String> {
+    let mut fields = Vec::new();
+    let mut rest = (!text.is_empty()).then_some(text);
+    while let Some(here) = rest {
+        let field;
+        (field, rest) = match here.strip_prefix('"') {
+            Some(quoted) => quoted_field(quoted)?,
+            None => plain_field(here)?,
+        };
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+/// A field, and what is behind its comma if it has one.
+type Field<'a> = (String, Option<&'a str>);
+
+fn plain_field(text: &str) -> Result<Field<'_>, String> {
+    let (field, rest) = match text.split_once(',') {
+        Some((field, rest)) => (field, Some(rest)),
+        None => (text, None),
+    };
+    if field.contains('"') {
+        return Err("parse error on line 1: bare \" in non-quoted field".to_owned());
+    }
+    Ok((field.to_owned(), rest))
+}
+
+/// The same, behind the field's first quote.
+fn quoted_field(mut text: &str) -> Result<Field<'_>, String> {
+    let strange = || "parse error on line 1: extraneous or missing \" in quoted-field".to_owned();
+    let mut field = String::new();
+    loop {
+        let (part, rest) = text.split_once('"').ok_or_else(strange)?;
+        field.push_str(part);
+        match rest.chars().next() {
+            None => return Ok((field, None)),
+            Some(',') => return Ok((field, Some(&rest[1..]))),
+            Some('"') => field.push('"'),
+            Some(_) => return Err(strange()),
+        }
+        text = &rest[1..];
+    }
+}
+
 pub(crate) fn check_stream(text: &str) -> Result<(), String> {
     match text.to_ascii_lowercase().as_str() {
         "stdin" | "stdout" | "stderr" => Ok(()),
@@ -217,6 +263,24 @@ mod tests {
         assert_eq!(parse_nano_cpus("x"), Err("failed to parse x as a rational number".to_owned()));
         assert!(parse_nano_cpus("1.0000000001").is_err());
         assert!(parse_nano_cpus("").is_err());
+    }
+
+    #[test]
+    fn fields_are_read_as_csv() {
+        let fields = |text: &str| fields(text).map(|fields| fields.join("|"));
+        for (text, joined) in [
+            ("", ""),
+            ("a", "a"),
+            ("a=1,b", "a=1|b"),
+            ("a,,b,", "a||b|"),
+            ("\"a=1,2\",c", "a=1,2|c"),
+            ("x,\"say \"\"hi\"\"\"", "x|say \"hi\""),
+        ] {
+            assert_eq!(fields(text).as_deref(), Ok(joined), "{text}");
+        }
+        for text in ["a\"b", "\"a", "\"a\"b,c"] {
+            assert!(fields(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -75,10 +75,18 @@ impl Client {
             .await
     }
 
-    /// Starts a container.
-    pub async fn container_start(&self, id: &str, detach_keys: &str) -> Result<(), Error> {
+    /// Starts a container, as it was in a checkpoint (its name and directory) if there is one.
+    pub async fn container_start(
+        &self,
+        id: &str,
+        detach_keys: &str,
+        checkpoint: Option<(&str, &str)>,
+    ) -> Result<(), Error> {
+        let (checkpoint, directory) = checkpoint.unwrap_or_default();
         self.post(format!("/containers/{}/start", segment(id)))
             .maybe("detachKeys", (!detach_keys.is_empty()).then_some(detach_keys))
+            .maybe("checkpoint", (!checkpoint.is_empty()).then_some(checkpoint))
+            .maybe("checkpoint-dir", (!directory.is_empty()).then_some(directory))
             .done()
             .await
     }
@@ -187,6 +195,11 @@ impl Client {
     /// All about a container, as the daemon wrote it.
     pub async fn container_inspect_raw(&self, id: &str, size: bool) -> Result<Bytes, Error> {
         self.get(format!("/containers/{}/json", segment(id))).flag("size", size).send().await?.bytes().await
+    }
+
+    /// How a container stands with the kernel, as the daemon wrote it.
+    pub async fn container_explain_raw(&self, id: &str) -> Result<Bytes, Error> {
+        self.get(format!("/ponton/containers/{}/explain", segment(id))).send().await?.bytes().await
     }
 
     /// A container's log: frames, or raw bytes if the container has a terminal.

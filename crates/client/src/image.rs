@@ -26,9 +26,14 @@ impl Client {
         self.get(format!("/images/{}/json", segment(name))).fetch().await
     }
 
-    /// All about an image, as the daemon wrote it.
-    pub async fn image_inspect_raw(&self, name: &str) -> Result<Bytes, Error> {
-        self.get(format!("/images/{}/json", segment(name))).send().await?.bytes().await
+    /// All about an image, as the daemon wrote it. `platform` is JSON or empty.
+    pub async fn image_inspect_raw(&self, name: &str, platform: &str) -> Result<Bytes, Error> {
+        self.get(format!("/images/{}/json", segment(name)))
+            .maybe("platform", some(platform))
+            .send()
+            .await?
+            .bytes()
+            .await
     }
 
     /// How an image came to be. `platform` is JSON or empty.
@@ -45,16 +50,19 @@ impl Client {
             .await
     }
 
-    /// Removes a name of an image, and the image with its last name.
+    /// Removes a name of an image, and the image with its last name; only these platforms of it (each as JSON), if
+    /// there are some.
     pub async fn image_remove(
         &self,
         name: &str,
         force: bool,
         no_prune: bool,
+        platforms: &[String],
     ) -> Result<Vec<DeleteResponseItem>, Error> {
         self.delete(format!("/images/{}", segment(name)))
             .flag("force", force)
             .flag("noprune", no_prune)
+            .maybe("platforms", (!platforms.is_empty()).then(|| format!("[{}]", platforms.join(","))))
             .fetch()
             .await
     }

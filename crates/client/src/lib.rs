@@ -8,6 +8,7 @@
 //! Not here: retries, starting a daemon, printing.
 
 mod auth;
+mod checkpoint;
 mod container;
 mod error;
 mod exec;
@@ -27,10 +28,12 @@ pub use host::Host;
 pub use request::{Body, Request, Response};
 pub use stream::JsonStream;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
 
 use crate::host::HttpSocket;
@@ -43,6 +46,7 @@ pub const API_VERSION: &str = "1.53";
 pub struct Client {
     host: Host,
     version: Mutex<Version>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
@@ -59,7 +63,24 @@ impl Client {
     pub fn new(host: Host, version: Option<String>) -> Self {
         let settled = version.is_some();
         let number = version.unwrap_or_else(|| API_VERSION.to_owned());
-        Self { host, version: Mutex::new(Version { number, settled }), idle: Mutex::new(Vec::new()) }
+        Self {
+            host,
+            version: Mutex::new(Version { number, settled }),
+            headers: Vec::new(),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Sends headers with every request. The error says which can't be one.
+    pub fn with_headers(mut self, headers: &BTreeMap<String, String>) -> Result<Self, String> {
+        for (name, value) in headers {
+            let header = (HeaderName::try_from(name), HeaderValue::try_from(value));
+            let (Ok(name), Ok(value)) = header else {
+                return Err(format!("HttpHeaders: {name}: {value:?} is no HTTP header"));
+            };
+            self.headers.push((name, value));
+        }
+        Ok(self)
     }
 
     /// Where the daemon is.

@@ -150,6 +150,9 @@ impl<'a> Request<'a> {
                 .uri(format!("/v{version}{path}{query}"))
                 .header(HOST, "api")
                 .header(hyper::header::USER_AGENT, concat!("Ponton-Client/", env!("CARGO_PKG_VERSION")));
+            for (name, value) in &client.headers {
+                builder = builder.header(name, value);
+            }
             for (name, value) in &headers {
                 builder = builder.header(*name, value);
             }

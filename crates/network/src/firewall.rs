@@ -30,7 +30,7 @@ use std::net::Ipv4Addr;
 use rustix::io::Errno;
 
 use crate::{PortBinding, Subnet};
-use ponton_sys::netlink::{CREATE, Message, Socket};
+use ponton_sys::netlink::{CREATE, DUMP, Message, Socket, attributes};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = 0;
@@ -39,6 +39,7 @@ const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
+const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
@@ -136,6 +137,26 @@ impl Firewall {
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether the kernel leads this port there. Where there is no table, it doesn't.
+    pub(crate) fn leads(&mut self, forward: Forward) -> io::Result<bool> {
+        let map = if forward.binding.host_ip.is_unspecified() { "ports" } else { "addresses" };
+        let message = self.message(GETSETELEM, DUMP).string(2, map);
+        let replies = match self.socket.query(message) {
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => return Ok(false),
+            other => other?,
+        };
+        let (key, data) = key_and_data(forward);
+        let is_it = |element| {
+            value_in(element, 1) == Some(key.as_slice()) && value_in(element, 2) == Some(data.as_slice())
+        };
+        // Behind the four bytes of nfnetlink's header; attribute 3 is the list of elements.
+        Ok(replies.iter().filter_map(|reply| reply.body.get(4..)).any(|body| {
+            attributes(body)
+                .filter(|&(kind, _)| kind == 3)
+                .any(|(_, list)| attributes(list).any(|(_, element)| is_it(element)))
+        }))
     }
 
     /// Removes the whole table.
@@ -269,6 +290,18 @@ impl Firewall {
 }
 
 fn element(message: Message, forward: Forward) -> Message {
+    let (key, data) = key_and_data(forward);
+    message.nest(1, |m| m.attribute(DATA_VALUE, &key)).nest(2, |m| m.attribute(DATA_VALUE, &data))
+}
+
+/// The value in an attribute of an element.
+fn value_in(element: &[u8], kind: u16) -> Option<&[u8]> {
+    let (_, nested) = attributes(element).find(|&(found, _)| found == kind)?;
+    attributes(nested).find(|&(found, _)| found == DATA_VALUE).map(|(_, value)| value)
+}
+
+/// The bytes of an element of a map.
+fn key_and_data(forward: Forward) -> (Vec<u8>, Vec<u8>) {
     let PortBinding { protocol, container_port, host_ip, host_port } = forward.binding;
     // Each field of a concatenation is padded to 4 bytes.
     let port = |port: u16| [port.to_be_bytes()[0], port.to_be_bytes()[1], 0, 0];
@@ -280,7 +313,7 @@ fn element(message: Message, forward: Forward) -> Message {
     key.extend(port(host_port));
     let mut data = forward.address.octets().to_vec();
     data.extend(port(container_port));
-    message.nest(1, |m| m.attribute(DATA_VALUE, &key)).nest(2, |m| m.attribute(DATA_VALUE, &data))
+    (key, data)
 }
 
 /// What a rule is made of. Each tests something, and ends the rule where it does not hold, or acts.
@@ -434,9 +467,12 @@ mod tests {
             let subnet = "172.17.0.0/16".parse().unwrap();
             firewall.reset("ponton0", subnet, &[]).unwrap();
             let (all, one) = (forward([0, 0, 0, 0], 8080), forward([127, 0, 0, 1], 8080));
+            assert!(!firewall.leads(all).unwrap());
             firewall.publish(&[all, one]).unwrap();
+            assert!(firewall.leads(all).unwrap() && firewall.leads(one).unwrap());
             let elsewhere = Forward { address: Ipv4Addr::new(172, 17, 0, 3), ..all };
             assert!(firewall.publish(&[elsewhere]).is_err());
+            assert!(!firewall.leads(elsewhere).unwrap());
             firewall.unpublish(&[all, one]).unwrap();
             firewall.unpublish(&[all, one]).unwrap();
             firewall.publish(&[elsewhere]).unwrap();
@@ -449,6 +485,7 @@ mod tests {
             let mut firewall = Firewall::open().unwrap();
             let subnet = "172.17.0.0/16".parse().unwrap();
             assert!(firewall.publish(&[forward([0, 0, 0, 0], 1)]).is_err());
+            assert!(!firewall.leads(forward([0, 0, 0, 0], 1)).unwrap());
             let many: Vec<_> = (1..=3000).map(|port| forward([0, 0, 0, 0], port)).collect();
             firewall.reset("ponton0", subnet, &many).unwrap();
             assert!(firewall.publish(&[forward([0, 0, 0, 0], 3000)]).is_ok(), "same again");

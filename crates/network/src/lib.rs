@@ -27,6 +27,7 @@ mod link;
 mod model;
 mod port;
 mod sandbox;
+mod show;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,8 @@ pub use model::{
     Endpoint, EndpointRecord, EndpointRequest, MacAddress, NetworkConfig, NetworkInfo, PortBinding,
     PortRequest, Protocol, Subnet,
 };
+
+pub use show::{LinkInfo, NamespaceInfo, published, show, show_own};
 
 use driver::EndpointPlan;
 use error::kernel;

@@ -5,6 +5,7 @@ mod changes;
 mod cp;
 mod create;
 mod exec;
+mod explain;
 mod foreground;
 mod lifecycle;
 pub(crate) mod list;
@@ -24,6 +25,7 @@ pub(crate) use changes::{COMMIT, DIFF, EXPORT, check_target, save};
 pub(crate) use cp::{CP, local};
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
+pub(crate) use explain::EXPLAIN;
 pub(crate) use lifecycle::{KILL, PAUSE, PORT, RENAME, RESTART, RM, STOP, UNPAUSE, WAIT, copy};
 pub(crate) use list::{FILTER, PS, filters};
 pub(crate) use logs::LOGS;
@@ -44,6 +46,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &CREATE,
     &DIFF,
     &EXEC,
+    &EXPLAIN,
     &EXPORT,
     &CONTAINER_INSPECT,
     &KILL,

@@ -22,7 +22,7 @@ use crate::format::{self, Column, FORMAT, List, Row, ellipsis, short_id};
 use crate::output;
 
 pub(crate) use list::IMAGES;
-pub(crate) use pull::{PULL, PUSH, fetch};
+pub(crate) use pull::{PULL, PUSH, fetch, platform_json};
 pub(crate) use transfer::{IMPORT, LOAD, SAVE, chunks};
 
 /// The commands of the noun.
@@ -83,6 +83,7 @@ pub(crate) static RMI: Command =
     .flags(&[&[
         Flag::switch("force", "Remove it though it has more names or a stopped container").short('f'),
         Flag::switch("no-prune", "Keep parents that have no name"),
+        Flag::list("platform", "Only what it has for a platform (os[/arch[/variant]])").named("strings"),
     ]])
     .arguments(Arguments::AtLeast(1), Complete::Images);
 
@@ -92,9 +93,11 @@ async fn remove(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
     let force = call.flags.on("force");
     let mut errors = Vec::new();
+    let platforms = call.flags.all("platform").iter().flat_map(|text| text.split(','));
+    let platforms = platforms.map(platform_json).collect::<Result<Vec<_>, _>>()?;
     let mut only_missing = true;
     for name in &call.arguments {
-        match client.image_remove(name, force, call.flags.on("no-prune")).await {
+        match client.image_remove(name, force, call.flags.on("no-prune"), &platforms).await {
             Ok(items) => output::print(&removed(&items))?,
             Err(error) => {
                 only_missing &= error.is_not_found();
@@ -149,7 +152,7 @@ const TABLE_FOR_PROGRAMS: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Si
 
 async fn history(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
-    let platform = pull::platform_json(flags.text("platform"))?;
+    let platform = platform_json(flags.text("platform"))?;
     let items = call.context.client().await?.image_history(&call.arguments[0], &platform).await?;
     let (human, whole) = (flags.on("human"), flags.on("no-trunc"));
     let now = jiff::Timestamp::now().as_second();
@@ -174,7 +177,7 @@ async fn history(call: Invocation) -> Result<u8, Error> {
             ),
         ]
     });
-    let format = format::chosen(flags, "{{.ID}}");
+    let format = format::chosen(flags, "", "{{.ID}}");
     let default = if human { TABLE } else { TABLE_FOR_PROGRAMS };
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ponton_client::Client;
 
+use super::image::platform_json;
 use super::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
@@ -25,7 +26,7 @@ pub(crate) static INSPECT: Command = Command::new(
     |call| Box::pin(inspect(call)),
 )
 .flags(&[&[FORMAT, SIZE, KIND]])
-.arguments(Arguments::AtLeast(1), Complete::Containers);
+.arguments(Arguments::AtLeast(1), Complete::Objects);
 
 /// `ponton container inspect`.
 pub(crate) static CONTAINER_INSPECT: Command = Command::new(
@@ -44,7 +45,7 @@ pub(crate) static IMAGE_INSPECT: Command = Command::new(
     "Display detailed information on one or more images",
     |call| Box::pin(inspect_kind(call, Kind::Image)),
 )
-.flags(&[&[FORMAT]])
+.flags(&[&[FORMAT, Flag::text("platform", "The image of this platform (os[/arch[/variant]])")]])
 .arguments(Arguments::AtLeast(1), Complete::Images);
 
 /// `ponton network inspect`.
@@ -110,7 +111,7 @@ async fn inspect(call: Invocation) -> Result<u8, Error> {
 /// The first object of that name, whatever it is.
 async fn find(client: &Client, name: &str, size: bool) -> Result<Bytes, Error> {
     for (kind, _) in KINDS {
-        match fetch(client, kind, name, size, false).await {
+        match fetch(client, kind, name, &Details { size, ..Details::default() }).await {
             Err(error) if error.is_not_found() => {}
             other => return other.map_err(Into::into),
         }
@@ -123,24 +124,37 @@ async fn inspect_kind(call: Invocation, kind: Kind) -> Result<u8, Error> {
     let is_container = matches!(kind, Kind::Container);
     let size = is_container && call.flags.on("size");
     let verbose = matches!(kind, Kind::Network) && call.flags.on("verbose");
+    let platform = match kind {
+        Kind::Image if call.flags.has("platform") => platform_json(call.flags.text("platform"))?,
+        _ => String::new(),
+    };
+    let details = Details { size, verbose, platform };
     let mut results = Vec::new();
     for name in &call.arguments {
-        results.push(fetch(client, kind, name, size, verbose).await.map_err(Error::from));
+        results.push(fetch(client, kind, name, &details).await.map_err(Error::from));
     }
     print(&call, results)
+}
+
+/// What of an object is asked for beside it, where its kind has that.
+#[derive(Debug, Default)]
+struct Details {
+    size: bool,
+    verbose: bool,
+    /// As JSON.
+    platform: String,
 }
 
 async fn fetch(
     client: &Client,
     kind: Kind,
     name: &str,
-    size: bool,
-    verbose: bool,
+    details: &Details,
 ) -> Result<Bytes, ponton_client::Error> {
     match kind {
-        Kind::Container => client.container_inspect_raw(name, size).await,
-        Kind::Image => client.image_inspect_raw(name).await,
-        Kind::Network => client.network_inspect_raw(name, verbose).await,
+        Kind::Container => client.container_inspect_raw(name, details.size).await,
+        Kind::Image => client.image_inspect_raw(name, &details.platform).await,
+        Kind::Network => client.network_inspect_raw(name, details.verbose).await,
         Kind::Volume => client.volume_inspect_raw(name).await,
     }
 }

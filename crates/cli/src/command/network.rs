@@ -53,7 +53,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
             ("Scope", network.scope.clone().into()),
         ]
     });
-    let format = format::chosen(flags, "{{.ID}}");
+    let format = format::chosen(flags, &call.context.config.networks_format, "{{.ID}}");
     let default = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)

@@ -111,14 +111,30 @@ fn report(title: &str, lines: &[String]) -> Result<(), Error> {
     output::print(&format!("{title}:\n{}\n\n", lines.join("\n")))
 }
 
+/// `--filter`, and those of the user's settings that don't contradict them.
+fn chosen(call: &Invocation) -> Vec<String> {
+    let mut given = call.flags.all("filter").to_vec();
+    for settled in &call.context.config.prune_filters {
+        let contrary = match settled.split_once('=') {
+            Some(("label", value)) => format!("label!={value}"),
+            Some(("label!", value)) => format!("label={value}"),
+            _ => String::new(),
+        };
+        if !given.contains(&contrary) {
+            given.push(settled.clone());
+        }
+    }
+    given
+}
+
 async fn containers(call: &Invocation) -> Result<u64, Error> {
-    let pruned = call.context.client().await?.container_prune(&filters(call.flags.all("filter"))).await?;
+    let pruned = call.context.client().await?.container_prune(&filters(&chosen(call))).await?;
     report("Deleted Containers", &pruned.containers_deleted.unwrap_or_default())?;
     Ok(pruned.space_reclaimed)
 }
 
 async fn images(call: &Invocation) -> Result<u64, Error> {
-    let mut given = call.flags.all("filter").to_vec();
+    let mut given = chosen(call);
     given.push(format!("dangling={}", !call.flags.on("all")));
     let pruned = call.context.client().await?.image_prune(&filters(&given)).await?;
     let lines: Vec<String> = pruned
@@ -135,7 +151,7 @@ async fn images(call: &Invocation) -> Result<u64, Error> {
 }
 
 async fn volumes(call: &Invocation, all: bool) -> Result<u64, Error> {
-    let mut given = call.flags.all("filter").to_vec();
+    let mut given = chosen(call);
     if all {
         given.push("all=true".to_owned());
     }

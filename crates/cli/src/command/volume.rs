@@ -62,7 +62,7 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     let mut volumes = call.context.client().await?.volume_list(&filters(flags.all("filter"))).await?.volumes;
     volumes.sort_by(|left, right| left.name.cmp(&right.name));
     let rows = volumes.iter().map(row);
-    let format = format::chosen(flags, "{{.Name}}");
+    let format = format::chosen(flags, &call.context.config.volumes_format, "{{.Name}}");
     output::print(
         &List { columns: COLUMNS, default: "{{.Driver}}\t{{.Name}}", format }.render(rows.collect())?,
     )?;

@@ -13,6 +13,7 @@ mod commit;
 mod create;
 mod diff;
 mod exit;
+mod explain;
 mod export;
 mod files;
 mod health;

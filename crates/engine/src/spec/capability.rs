@@ -67,6 +67,12 @@ const DEFAULT: [&str; 14] = [
 
 const EVERY: &str = "ALL";
 
+/// The names of a set that is a mask of bits, as `/proc/PID/status` shows it.
+pub(crate) fn names(mask: u64) -> Vec<String> {
+    let bits = ALL.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0);
+    bits.map(|(_, name)| (*name).to_owned()).collect()
+}
+
 /// All that this kernel has.
 pub(super) fn all(last_capability: u8) -> Vec<String> {
     ALL.iter().take(usize::from(last_capability) + 1).map(|name| (*name).to_owned()).collect()

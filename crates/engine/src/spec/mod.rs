@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use point::Point;
 use security::{SeccompChoice, Security};
 
+pub(crate) use capability::names as capability_names;
 pub use cdi::Registry as Cdi;
 pub use check::{check, limits as check_limits};
 pub use device::HostDevices;

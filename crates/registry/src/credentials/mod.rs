@@ -16,7 +16,7 @@ mod helper;
 
 use std::env;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use file::{Entry, File};
@@ -66,9 +66,15 @@ impl CredentialStore {
     /// Those of the user whose environment this process has: `$DOCKER_CONFIG` or `~/.docker`, and the
     /// `auth.json` files of podman and skopeo for what isn't there.
     pub fn of_user() -> Self {
-        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = env::home_dir().unwrap_or_default();
-        let config = set("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")).join("config.json");
+        Self::of_user_in(&variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker")))
+    }
+
+    /// The same, with docker's `config.json` in another directory.
+    pub fn of_user_in(directory: &Path) -> Self {
+        let set = variable;
+        let home = env::home_dir().unwrap_or_default();
+        let config = directory.join("config.json");
         let user = set("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let further = [set("XDG_RUNTIME_DIR"), Some(user)].into_iter().flatten();
         let further = further.map(|at| at.join("containers/auth.json"));
@@ -156,6 +162,10 @@ impl CredentialStore {
         }
         Ok(File::read(&self.config)?.entry(registry)?.and_then(|entry| entry.username))
     }
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The server's name under which docker keeps the credentials of a registry.

@@ -37,6 +37,7 @@ routes! {
     GET "/containers/{name}/export" => export,
     POST "/ponton/containers/plan" => plan_create,
     GET "/ponton/containers/{name}/plan" => plan,
+    GET "/ponton/containers/{name}/explain" => explain,
 }
 
 async fn list(call: Call) -> Result<Response<Body>> {
@@ -72,6 +73,10 @@ async fn plan_create(mut call: Call) -> Result<Response<Body>> {
 
 async fn plan(call: Call) -> Result<Response<Body>> {
     Ok(answer::text(call.engine.plan(call.name()).await?))
+}
+
+async fn explain(call: Call) -> Result<Response<Body>> {
+    Ok(answer::ok(&call.engine.explain(call.name()).await?))
 }
 
 async fn prune(call: Call) -> Result<Response<Body>> {

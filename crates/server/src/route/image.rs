@@ -81,6 +81,11 @@ async fn tag(call: Call) -> Result<Response<Body>> {
 
 async fn remove(call: Call) -> Result<Response<Body>> {
     let query = call.query()?;
+    if query.optional("platforms").is_some() {
+        return Err(Error::not_implemented(
+            "platforms: removing one platform of an image is not implemented",
+        ));
+    }
     let removed =
         call.engine.image_remove(call.name(), query.boolean("force"), query.boolean("noprune")).await?;
     Ok(answer::ok(&removed))

@@ -28,7 +28,8 @@ async fn attach(call: Invocation) -> Result<u8, Error> {
     if container.state.restarting {
         return Err(Error::invalid("You cannot attach to a restarting container, wait until it is running"));
     }
-    let (keys, proxies_signals) = (call.flags.text("detach-keys"), call.flags.on("sig-proxy"));
+    let (keys, proxies_signals) =
+        (call.context.detach_keys(call.flags.text("detach-keys")), call.flags.on("sig-proxy"));
     let wants_stdin = !call.flags.on("no-stdin");
     Foreground::of(client, &container, wants_stdin, keys, proxies_signals)?.stay(Begin::Running).await
 }

@@ -8,6 +8,7 @@ use ponton_oci::reference::Reference;
 use super::request;
 use crate::command::image::fetch;
 use crate::command::{Arguments, Command, Complete, Invocation};
+use crate::config::Config;
 use crate::error::Error;
 use crate::flag::Flags;
 use crate::progress::Target;
@@ -23,8 +24,9 @@ pub(crate) static CREATE: Command =
     .strict();
 
 async fn create(call: Invocation) -> Result<u8, Error> {
-    let request = resolve(&call.flags, &call.arguments)?;
+    let mut request = resolve(&call.flags, &call.arguments)?;
     let client = call.context.client().await?;
+    add_proxies(&mut request, &call.context.config, client);
     if call.flags.on("plan") {
         return print_plan(client, &call.flags, &request).await;
     }
@@ -49,6 +51,20 @@ pub(super) fn resolve(flags: &Flags, arguments: &[String]) -> Result<CreateReque
         check_image(image)?;
     }
     request::resolve(flags, arguments, console)
+}
+
+/// Tells the container the proxies of the user's settings, unless its own variables say something else.
+pub(super) fn add_proxies(request: &mut CreateRequest, config: &Config, client: &Client) {
+    let env = request.config.env.get_or_insert_default();
+    for variable in config.proxy_variables(&client.host().to_string()) {
+        let name = variable.split('=').next().unwrap_or_default();
+        if !env.iter().any(|given| given.split('=').next() == Some(name)) {
+            env.push(variable);
+        }
+    }
+    if env.is_empty() {
+        request.config.env = None;
+    }
 }
 
 fn reference(image: &str) -> Result<Reference, Error> {

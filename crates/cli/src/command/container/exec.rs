@@ -37,7 +37,7 @@ async fn exec(call: Invocation) -> Result<u8, Error> {
     let stdin = flags.on("interactive") && !detach;
     let env = environment(flags.all("env"), flags.all("env-file"))?;
     terminal::check_input(stdin, tty)?;
-    let keys = flags.text("detach-keys");
+    let keys = call.context.detach_keys(flags.text("detach-keys"));
     let detach_keys = DetachKeys::parse(keys)?;
     let console_size =
         terminal::size().filter(|_| tty && !detach).map(|(rows, columns)| [rows.into(), columns.into()]);

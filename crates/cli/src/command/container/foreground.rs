@@ -31,11 +31,12 @@ pub(super) struct Foreground<'a> {
 
 /// What is done once the caller is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begin {
+pub(super) enum Begin<'a> {
     /// Nothing: the container runs.
     Running,
-    /// It is started, and removed by the daemon when it ends if `remove`.
-    Start { remove: bool },
+    /// It is started, from a checkpoint (its name and directory) if there is one, and removed by the daemon when
+    /// it ends if `remove`.
+    Start { remove: bool, checkpoint: Option<(&'a str, &'a str)> },
 }
 
 impl<'a> Foreground<'a> {
@@ -55,13 +56,13 @@ impl<'a> Foreground<'a> {
     }
 
     /// Stays until the container ends or the user leaves; the exit code.
-    pub(super) async fn stay(self, begin: Begin) -> Result<u8, Error> {
+    pub(super) async fn stay(self, begin: Begin<'_>) -> Result<u8, Error> {
         let signals = ProxiedSignals::catch(self.proxies_signals && !self.tty)?;
         let (client, id) = (self.client, self.id);
         signals.during(client, id, self.flow(begin)).await
     }
 
-    async fn flow(self, begin: Begin) -> Result<u8, Error> {
+    async fn flow(self, begin: Begin<'_>) -> Result<u8, Error> {
         let Self { client, id, tty, attach, keys, .. } = self;
         let options = AttachOptions {
             stream: true,
@@ -73,8 +74,8 @@ impl<'a> Foreground<'a> {
         };
         let condition = match begin {
             Begin::Running => "not-running",
-            Begin::Start { remove: false } => "next-exit",
-            Begin::Start { remove: true } => "removed",
+            Begin::Start { remove: false, .. } => "next-exit",
+            Begin::Start { remove: true, .. } => "removed",
         };
         // Both before the start, so that no output and no exit is missed.
         let (connection, waiting) =
@@ -82,8 +83,8 @@ impl<'a> Foreground<'a> {
         let output = attach.stdout || attach.stderr;
         let streams =
             Streams { connection, tty, stdin: attach.stdin, output, detach_keys: DetachKeys::parse(keys)? };
-        if let Begin::Start { remove } = begin
-            && let Err(error) = client.container_start(id, keys).await
+        if let Begin::Start { remove, checkpoint } = begin
+            && let Err(error) = client.container_start(id, keys, checkpoint).await
         {
             if remove {
                 // The daemon removes what could not be started; the name is free again after this.

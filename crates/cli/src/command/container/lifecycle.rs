@@ -86,7 +86,7 @@ pub(crate) static UNPAUSE: Command = Command::new(
         }))
     },
 )
-.arguments(Arguments::AtLeast(1), Complete::RunningContainers);
+.arguments(Arguments::AtLeast(1), Complete::PausedContainers);
 
 /// `ponton wait`.
 pub(crate) static WAIT: Command = Command::new(

@@ -8,7 +8,7 @@ use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::data::Data;
-use crate::format::{Column, FORMAT, List, Row, ellipsis, label_map, labels, short_id};
+use crate::format::{self, Column, FORMAT, List, Row, ellipsis, label_map, labels, short_id};
 use crate::{output, value};
 
 /// `ponton ps`.
@@ -55,7 +55,7 @@ const TABLE_WITH_SIZE: &str =
 async fn list(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let limit = if flags.on("latest") { 1 } else { flags.int("last") };
-    let format = flags.text("format");
+    let format = format::chosen(flags, &call.context.config.ps_format, "");
     let size = flags.on("size") || format.contains(".Size");
     let client = call.context.client().await?;
     let all = flags.on("all") || limit > 0;

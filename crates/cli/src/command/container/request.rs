@@ -2,6 +2,7 @@
 
 mod environment;
 mod flags;
+mod gpu;
 mod mount;
 mod network;
 mod port;
@@ -29,6 +30,7 @@ pub(crate) fn resolve(
     arguments: &[String],
     console: [u32; 2],
 ) -> Result<CreateRequest, Error> {
+    refuse_others(flags)?;
     let config = config(flags, arguments)?;
     let mut host_config = host_config(flags)?;
     host_config.console_size = console;
@@ -43,10 +45,26 @@ pub(crate) fn resolve(
     Ok(CreateRequest { config, host_config, networking_config })
 }
 
+/// Flags of Windows, and one that isn't built.
+fn refuse_others(flags: &Flags) -> Result<(), Error> {
+    const WINDOWS: [&str; 4] = ["cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"];
+    if let Some(name) = WINDOWS.into_iter().find(|name| flags.is_set(name)) {
+        return Err(Error::invalid(format!(
+            "\"--{name}\" requires the Docker daemon to run on windows, but the Docker daemon is running on linux"
+        )));
+    }
+    if flags.on("use-api-socket") {
+        return Err(Error::invalid(
+            "--use-api-socket is not implemented: give the socket with -v /run/ponton/ponton.sock:/var/run/docker.sock",
+        ));
+    }
+    Ok(())
+}
+
 fn config(flags: &Flags, arguments: &[String]) -> Result<Config, Error> {
     let (image, command) =
         arguments.split_first().map_or((String::new(), &[][..]), |(image, rest)| (image.clone(), rest));
-    let attach = Attach::from_flags(flags);
+    let attach = Attach::from_flags(flags, flags.has("detach") && flags.on("detach"));
     let entrypoint = flags.given("entrypoint").map(|text| vec![text.to_owned()]);
     let stdin = flags.on("interactive");
     Ok(Config {
@@ -83,13 +101,13 @@ pub(crate) struct Attach {
 
 impl Attach {
     /// `--attach`, or by default output and error, and input with `-i`; none with `-d`.
-    pub(crate) fn from_flags(flags: &Flags) -> Self {
+    pub(crate) fn from_flags(flags: &Flags, detached: bool) -> Self {
         let named = flags.all("attach");
         let has = |name: &str| named.iter().any(|stream| stream.eq_ignore_ascii_case(name));
         if !named.is_empty() {
             return Self { stdin: has("stdin"), stdout: has("stdout"), stderr: has("stderr") };
         }
-        let attached = !flags.on("detach");
+        let attached = !detached;
         Self { stdin: attached && flags.on("interactive"), stdout: attached, stderr: attached }
     }
 }
@@ -139,6 +157,7 @@ fn host_config(flags: &Flags) -> Result<HostConfig, Error> {
         blkio_device_read_iops: Some(throttle_devices(flags.all("device-read-iops"))?),
         blkio_device_write_iops: Some(throttle_devices(flags.all("device-write-iops"))?),
         devices: Some(flags.all("device").iter().map(|text| device(text)).collect::<Result<_, _>>()?),
+        device_requests: gpu::requests(flags.all("gpus"))?,
         device_cgroup_rules: list(flags.all("device-cgroup-rule").to_vec()),
         memory_swappiness: Some(flags.int("memory-swappiness")),
         oom_kill_disable: Some(flags.on("oom-kill-disable")),
@@ -362,11 +381,12 @@ fn member(name: impl Into<String>) -> (String, Empty) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flag;
+    use crate::flag::{self, Flag};
 
     fn request(line: &str) -> Result<serde_json::Value, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let parsed = flag::parse(&[CREATE], &words, false)?;
+        const DETACH: &[Flag] = &[Flag::switch("detach", "").short('d')];
+        let parsed = flag::parse(&[CREATE, DETACH], &words, false)?;
         let request = resolve(&parsed.flags, &parsed.arguments, [0, 0]).map_err(|error| error.to_string())?;
         Ok(serde_json::to_value(request).unwrap())
     }

@@ -9,7 +9,7 @@ use super::list::filters;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, FORMAT, List, Row, short_id};
+use crate::format::{self, Column, FORMAT, List, Row, short_id};
 use crate::output;
 
 /// `ponton stats`.
@@ -44,7 +44,8 @@ const TABLE: &str =
 async fn stats(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
     let once = call.flags.on("no-stream");
-    let clear = std::io::stdout().is_terminal() && call.flags.text("format").is_empty();
+    let format = format::chosen(&call.flags, &call.context.config.stats_format, "");
+    let screen = std::io::stdout().is_terminal() && !once && format != "json";
     loop {
         let names = names(&call, client).await?;
         // The daemon takes a second for each sample; all are taken at the same time.
@@ -59,12 +60,8 @@ async fn stats(call: Invocation) -> Result<u8, Error> {
             .iter()
             .map(|(name, stats)| row(name, stats.as_ref(), call.flags.on("no-trunc")))
             .collect();
-        let text =
-            List { columns: COLUMNS, default: TABLE, format: call.flags.text("format") }.render(rows)?;
-        if clear && !once {
-            output::print("\x1b[H\x1b[J")?;
-        }
-        output::print(&text)?;
+        let text = List { columns: COLUMNS, default: TABLE, format }.render(rows)?;
+        output::print(&if screen { on_screen(&text) } else { text })?;
         if once {
             return Ok(0);
         }
@@ -72,6 +69,12 @@ async fn stats(call: Invocation) -> Result<u8, Error> {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
     }
+}
+
+/// The text in place of what is on the terminal: each line wipes what was right of it, the last what is below.
+/// Nothing is cleared first, so that nothing flickers.
+fn on_screen(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
 async fn names(call: &Invocation, client: &Client) -> Result<Vec<String>, Error> {

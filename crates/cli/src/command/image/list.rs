@@ -6,7 +6,7 @@ use crate::command::container::{FILTER, copy, filters};
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::format::{Column, FORMAT, List, Row, go_time, short_id};
+use crate::format::{self, Column, FORMAT, List, Row, go_time, short_id};
 use crate::output;
 
 /// `ponton images`.
@@ -54,15 +54,16 @@ async fn list(call: Invocation) -> Result<u8, Error> {
     }
     let images = call.context.client().await?.image_list(flags.on("all"), false, &filters(&given)).await?;
     let whole = flags.on("no-trunc");
-    let digests = flags.on("digests") || flags.text("format").contains(".Digest");
-    let now = jiff::Timestamp::now().as_second();
     let quiet = flags.on("quiet") && matches!(flags.text("format"), "" | "table");
+    let format =
+        if quiet { "{{.ID}}" } else { format::chosen(flags, &call.context.config.images_format, "") };
+    let digests = flags.on("digests") || format.contains(".Digest");
+    let now = jiff::Timestamp::now().as_second();
     let rows = images.iter().flat_map(|image| {
         let names = names(image, digests);
         let count = if quiet { 1 } else { names.len() };
         names.into_iter().take(count).map(|name| row(image, name, whole, now)).collect::<Vec<_>>()
     });
-    let format = if quiet { "{{.ID}}" } else { flags.text("format") };
     let default = if flags.on("digests") { TABLE_WITH_DIGESTS } else { TABLE };
     output::print(&List { columns: COLUMNS, default, format }.render(rows.collect())?)?;
     Ok(0)

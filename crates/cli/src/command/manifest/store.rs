@@ -16,7 +16,7 @@ use ponton_oci::reference::Reference;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::credentials::config_directory;
+use crate::config;
 use crate::error::Error;
 
 /// One manifest of a list.
@@ -58,7 +58,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn of_user() -> Self {
-        Self { directory: config_directory().join("manifests") }
+        Self { directory: config::directory().join("manifests") }
     }
 
     fn path(&self, list: &Reference) -> PathBuf {

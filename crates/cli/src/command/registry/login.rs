@@ -6,7 +6,8 @@ use ponton_registry::Credentials;
 use ponton_registry::credentials::{CredentialStore, server};
 
 use crate::command::{Arguments, Command, Complete, Invocation};
-use crate::credentials::{auth_config, config_directory};
+use crate::config;
+use crate::credentials::{auth_config, store};
 use crate::error::Error;
 use crate::flag::{Flag, Flags};
 use crate::{note, output, terminal};
@@ -38,7 +39,7 @@ pub(crate) static LOGOUT: Command = Command::new(
 
 async fn login(call: Invocation) -> Result<u8, Error> {
     let (username, password) = (call.flags.text("username").trim(), password(&call.flags)?);
-    let store = CredentialStore::of_user();
+    let store = store();
     let registry = match call.arguments.first().map(String::as_str) {
         None | Some("" | "docker.io") => DOCKER_HUB,
         Some(given) => hostname(given),
@@ -171,7 +172,7 @@ fn keep(
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
              Configure a credential helper to remove this warning. See\n\
              https://docs.docker.com/go/credential-store/\n",
-            config_directory().join("config.json").display()
+            config::file().display()
         ));
     }
     Ok(())
@@ -183,7 +184,7 @@ fn logout(call: &Invocation) -> Result<u8, Error> {
         Some(given) => hostname(given),
     };
     output::print_line(&format!("Removing login credentials for {}", server(registry)))?;
-    if let Err(error) = CredentialStore::of_user().erase(registry) {
+    if let Err(error) = store().erase(registry) {
         output::complain(&format!("WARNING: could not erase credentials:\n{registry}: {error}"));
     }
     Ok(0)

@@ -1,8 +1,11 @@
 //! The tables of flags of `run`, `create` and `update`.
 
-use super::mount;
+use super::{gpu, mount};
+use crate::command::Complete;
 use crate::flag::Flag;
 use crate::value;
+
+const RESTART: &[&str] = &["no", "always", "unless-stopped", "on-failure", "on-unhealthy"];
 
 /// Limits that `update` can change too.
 pub(crate) static RESOURCES: &[Flag] = &[
@@ -25,7 +28,8 @@ pub(crate) static RESOURCES: &[Flag] = &[
     Flag::text(
         "restart",
         "When to start again: no, always, unless-stopped, on-failure[:times], on-unhealthy[:times]",
-    ),
+    )
+    .one_of(RESTART),
 ];
 
 /// All of `create`; `run` has a few more.
@@ -43,6 +47,8 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::text("cgroup-parent", "Control group to be under"),
     Flag::text("cgroupns", "Namespace of control groups (host or private)"),
     Flag::text("cidfile", "File to write the container's id to"),
+    Flag::int("cpu-count", "Number of CPUs (Windows only)").hidden(),
+    Flag::int("cpu-percent", "Share of CPU time (Windows only)").hidden(),
     Flag::int("cpu-period", "Period of the CPU limit in microseconds"),
     Flag::int("cpu-quota", "CPU time a period in microseconds"),
     Flag::int("cpu-rt-period", "Period of real-time scheduling in microseconds"),
@@ -51,7 +57,6 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::text("cpus", "Number of CPUs, e.g. 1.5").named("decimal").check(value::check_cpus),
     Flag::text("cpuset-cpus", "CPUs to run on, e.g. 0-2,4"),
     Flag::text("cpuset-mems", "Memory nodes to use, e.g. 0-1"),
-    Flag::switch("detach", "Leave the container in the background").short('d').hidden(),
     Flag::list("device", "Give a device of the host (host[:container[:rwm]])"),
     Flag::list("device-cgroup-rule", "Allow devices by a rule"),
     Flag::list("device-read-bps", "Limit of bytes read a second from a device (path:rate)"),
@@ -67,6 +72,9 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::list("env", "Set a variable (KEY=VALUE, or KEY for yours)").short('e').check(value::check_env),
     Flag::list("env-file", "Set the variables of a file"),
     Flag::list("expose", "Expose a port or a range of ports"),
+    Flag::list("gpus", "Give GPUs (all, a number, or device=…,driver=…,count=…,capabilities=…)")
+        .named("gpu-request")
+        .check(gpu::check),
     Flag::list("group-add", "Add a supplementary group"),
     Flag::text("health-cmd", "Command that tests the container's health"),
     Flag::duration("health-interval", "Time between two tests").default("0s"),
@@ -77,6 +85,10 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::text("hostname", "Name of the container's host").short('h'),
     Flag::switch("init", "Run a small init as process 1 that forwards signals and reaps zombies"),
     Flag::switch("interactive", "Keep stdin open").short('i'),
+    Flag::bytes("io-maxbandwidth", "Limit of bytes a second of the system drive (Windows only)").hidden(),
+    Flag::int("io-maxiops", "Limit of operations a second of the system drive (Windows only)")
+        .named("uint")
+        .hidden(),
     Flag::text("ip", "IPv4 address"),
     Flag::text("ip6", "IPv6 address"),
     Flag::text("ipc", "IPC namespace: private, shareable, host, none, container:NAME"),
@@ -84,7 +96,7 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::bytes("kernel-memory", "Limit of kernel memory").hidden(),
     Flag::list("label", "Set a label (KEY=VALUE)").short('l').check(value::check_label),
     Flag::list("label-file", "Set the labels of a file"),
-    Flag::list("link", "Link to another container"),
+    Flag::list("link", "Link to another container").complete(Complete::Containers),
     Flag::list("link-local-ip", "Link-local address").check(value::check_address),
     Flag::text("log-driver", "Where the output is logged"),
     Flag::list("log-opt", "Option of the log driver"),
@@ -97,7 +109,7 @@ pub(crate) static CREATE: &[Flag] = &[
         .named("mount")
         .check(mount::check),
     Flag::text("name", "Name of the container"),
-    Flag::list("network", "Network to connect to").named("network"),
+    Flag::list("network", "Network to connect to").named("network").complete(Complete::Networks),
     Flag::list("network-alias", "Another name in the network"),
     Flag::switch("no-healthcheck", "Do not test the container's health"),
     Flag::switch("oom-kill-disable", "Do not kill when memory runs out"),
@@ -118,7 +130,8 @@ pub(crate) static CREATE: &[Flag] = &[
         "restart",
         "When to start again: no, always, unless-stopped, on-failure[:times], on-unhealthy[:times]",
     )
-    .default("no"),
+    .default("no")
+    .one_of(RESTART),
     Flag::switch("rm", "Remove the container and its anonymous volumes when it ends"),
     Flag::text("runtime", "Runtime of the container"),
     Flag::list("security-opt", "Security option"),
@@ -132,11 +145,14 @@ pub(crate) static CREATE: &[Flag] = &[
     Flag::list("ulimit", "Set a resource limit (name=soft[:hard])")
         .named("ulimit")
         .check(value::check_ulimit),
+    Flag::switch("use-api-socket", "Give the engine's socket to the container").hidden(),
     Flag::text("user", "User or uid, and group or gid (user[:group])").short('u'),
     Flag::text("userns", "User namespace"),
     Flag::text("uts", "UTS namespace"),
-    Flag::list("volume", "Mount a directory or a volume (source:target[:options])").short('v'),
+    Flag::list("volume", "Mount a directory or a volume (source:target[:options])")
+        .short('v')
+        .complete(Complete::Volumes),
     Flag::text("volume-driver", "Driver of volumes"),
-    Flag::list("volumes-from", "Mount the volumes of a container"),
+    Flag::list("volumes-from", "Mount the volumes of a container").complete(Complete::Containers),
     Flag::text("workdir", "Working directory").short('w'),
 ];

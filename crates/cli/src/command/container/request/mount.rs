@@ -71,7 +71,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
 /// `type=bind,source=/a,target=/b,readonly`.
 fn parse(text: &str) -> Result<Mount, String> {
     let mut mount = Mount { r#type: "volume".to_owned(), ..Mount::default() };
-    for field in text.split(',') {
+    for field in value::fields(text)? {
+        let field = field.as_str();
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.trim().to_ascii_lowercase(), value),
             None => (field.trim().to_ascii_lowercase(), "true"),
