@@ -1,6 +1,7 @@
-//! Checks of the house, and benchmarks: `cargo run -p ponton-xtask -- tidy | docker-commands | bench DIRECTORY-OF-BINARIES`.
+//! Checks of the house, and benchmarks: `cargo run -p ponton-xtask -- tidy | api | docker-commands | bench DIRECTORY-OF-BINARIES`.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod api;
 mod bench;
 mod docker_commands;
 mod tidy;
@@ -11,10 +12,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["tidy"] => tidy::run(),
+        ["api"] => api::run(),
         ["docker-commands"] => docker_commands::run(),
         ["bench", binaries, only @ ..] => bench::run(binaries, only),
         _ => {
-            eprintln!("usage: xtask tidy | docker-commands | bench DIRECTORY-OF-BINARIES [BENCHMARK...]");
+            eprintln!(
+                "usage: xtask tidy | api | docker-commands | bench DIRECTORY-OF-BINARIES [BENCHMARK...]"
+            );
             ExitCode::from(2)
         }
     }

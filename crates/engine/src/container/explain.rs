@@ -53,9 +53,10 @@ impl Engine {
             explanation.pid = pid;
             look(&mut explanation, &seen.settings, &group, &others)?;
             let tmpfs = seen.settings.host_config.tmpfs.iter().flatten().map(|(path, _)| path.as_str());
+            let points = seen.settings.mounts_shown();
             let asked = mount::Asked {
                 image: &seen.settings.config.image,
-                points: &seen.settings.mounts,
+                points: &points,
                 tmpfs: tmpfs.collect(),
                 directory: &directory,
             };
