@@ -32,11 +32,37 @@ const PAGE: &str = "docs/api.md";
 pub(crate) fn run() -> ExitCode {
     let root = Path::new(".");
     let (page, complaints) = page(root);
+    for (line, tests) in superfluous(root) {
+        println!("api: status.txt: {line}: {} sends it", tests.join(", "));
+    }
     for complaint in &complaints {
         eprintln!("api: {complaint}");
     }
     fs::write(root.join(PAGE), page).expect(PAGE);
     if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The lines "not tested" of what tests send, and these tests.
+fn superfluous(root: &Path) -> Vec<(String, Vec<String>)> {
+    let endpoints = definition::read(&root.join("docs/api/engine-1.53.txt"));
+    let tests = Tests::read(root);
+    let statuses = Statuses::read(&root.join("docs/api/status.txt"), &endpoints, &tests, &mut Vec::new());
+    let mut found = Vec::new();
+    for endpoint in &endpoints {
+        let calling = tests.calling(endpoint);
+        if statuses.of(endpoint, None) == Some(Status::Untested) && !calling.is_empty() {
+            found.push((endpoint.name(), calling));
+        }
+        for field in &endpoint.fields {
+            if statuses.of(endpoint, Some(field)) == Some(Status::Untested)
+                && let Some(Status::Shown { done, refused }) = tests.status(endpoint, field)
+            {
+                let name = format!("{} {} {}", endpoint.name(), field.place, field.name);
+                found.push((name, [done, refused].concat()));
+            }
+        }
+    }
+    found
 }
 
 /// The page as it should be, and what is wrong.
@@ -62,7 +88,7 @@ fn page(root: &Path) -> (String, Vec<String>) {
         );
         endpoints.iter().for_each(|text| writer.text.push_str(text));
     }
-    let counts: Vec<String> = writer.counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let counts: Vec<String> = writer.counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let head = HEAD.replace("ENDPOINTS", &endpoints.len().to_string()).replace("COUNTS", &counts.join(", "));
     (head + &writer.text, complaints)
 }
@@ -109,21 +135,29 @@ fn found(endpoint: &Endpoint, routes: &[route::Route], tests: &Tests, statuses: 
         None => statuses.of(endpoint, None),
         Some(route) => match &route.unbuilt {
             Some(text) => Some(Status::Unbuilt(text.clone())),
-            None => Status::done(tests.calling(endpoint)).or_else(|| statuses.of(endpoint, None)),
+            None => chosen(Status::done(tests.calling(endpoint)), statuses.of(endpoint, None)),
         },
     };
     let field = |field: &Field| match &own {
         Some(Status::Unbuilt(text)) => Some(Status::Unbuilt(text.clone())),
-        _ => tests.status(endpoint, field).or_else(|| statuses.of(endpoint, Some(field))),
+        _ => chosen(tests.status(endpoint, field), statuses.of(endpoint, Some(field))),
     };
     let fields = endpoint.fields.iter().map(field).collect();
     Found { own, fields }
 }
 
+/// What the tests show counts more than what the file says, unless that is "not tested".
+fn chosen(shown: Option<Status>, said: Option<Status>) -> Option<Status> {
+    match (shown, said) {
+        (_, Some(Status::Untested)) => Some(Status::Untested),
+        (shown, said) => shown.or(said),
+    }
+}
+
 struct Writer<'a> {
     before: &'a str,
     text: String,
-    counts: BTreeMap<&'static str, usize>,
+    counts: BTreeMap<String, usize>,
 }
 
 impl Writer<'_> {
@@ -135,7 +169,7 @@ impl Writer<'_> {
             complaints.push(format!("{name}: no test calls it, and it does not say 501"));
         }
         if let Some(Status::Unbuilt(_)) = &found.own {
-            *self.counts.entry("501").or_default() += endpoint.fields.len();
+            *self.counts.entry("501".to_owned()).or_default() += endpoint.fields.len();
             if !endpoint.fields.is_empty() {
                 let _ = writeln!(text, "| &emsp;all of its {} fields | | 501 |", endpoint.fields.len());
             }
@@ -154,10 +188,9 @@ impl Writer<'_> {
     fn line(&mut self, name: &str, kind: &str, status: Option<&Status>) -> String {
         let head = format!("| {name} | {kind} | ");
         let before = self.before.lines().find_map(|line| line.strip_prefix(&head)).unwrap_or_default();
-        let (kind, text) = status.map_or(("without status", "**no status**".to_owned()), |status| {
-            (status.kind(), status.text(before))
-        });
-        *self.counts.entry(kind).or_default() += 1;
+        let text = status.map_or("**no status**".to_owned(), |status| status.text(before));
+        let kind = text.split(':').next().unwrap_or_default();
+        *self.counts.entry(kind.to_owned()).or_default() += 1;
         format!("{head}{text} |\n")
     }
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A TEST is `crate/file::function`, without `.rs`. Its program must have the text behind `as`, or else the field's name.
-//! What is done and has no test of its own is listed as not tested: a new field isn't, by itself.
+//! What is done and has no test of its own is listed as not tested: a new field isn't, by itself. Such a line counts
+//! until it is taken out, so that a new test changes nothing by itself; the program tells which lines can go.
 
 use std::fs;
 use std::path::Path;
@@ -22,10 +23,8 @@ use super::tests_of::Tests;
 /// What becomes of a request or a field of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Status {
-    /// It is carried out, as these tests show.
-    Done(Vec<String>),
-    /// It is refused, as these tests show.
-    Refused(Vec<String>),
+    /// Tests show it carried out, or refused; some fields are both, by their value.
+    Shown { done: Vec<String>, refused: Vec<String> },
     /// It means nothing, and why.
     WithoutEffect(String),
     /// 501, with this text; of an endpoint without a route, what it would be.
@@ -37,28 +36,27 @@ pub(super) enum Status {
 impl Status {
     /// Done, if a test shows it.
     pub(super) fn done(tests: Vec<String>) -> Option<Self> {
-        (!tests.is_empty()).then_some(Self::Done(tests))
+        Self::shown(tests, Vec::new())
     }
 
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Done(_) => "done",
-            Self::Refused(_) => "refused",
-            Self::WithoutEffect(_) => "without effect",
-            Self::Unbuilt(_) => "501",
-            Self::Untested => "not tested",
-        }
+    /// Done or refused, if a test shows it.
+    pub(super) fn shown(done: Vec<String>, refused: Vec<String>) -> Option<Self> {
+        (!done.is_empty() || !refused.is_empty()).then_some(Self::Shown { done, refused })
     }
 
-    /// As the page says it; `before` is what it said.
+    /// As the page says it; `before` is what it said, which is kept as long as it is true.
     pub(super) fn text(&self, before: &str) -> String {
         match self {
-            Self::Done(tests) | Self::Refused(tests) => {
-                let mut tests = tests.clone();
-                tests.sort();
-                let kept = tests.iter().find(|test| before.contains(&format!("`{test}`")));
-                let test = kept.or(tests.first()).cloned().unwrap_or_default();
-                format!("{}: `{test}`", self.kind())
+            Self::Shown { done, refused } => {
+                let lines = |kind: &str, tests: &[String]| -> Vec<String> {
+                    let mut lines: Vec<String> =
+                        tests.iter().map(|test| format!("{kind}: `{test}`")).collect();
+                    lines.sort();
+                    lines
+                };
+                let all = [lines("done", done), lines("refused", refused)].concat();
+                let kept = all.iter().find(|line| before == format!("{line} |"));
+                kept.or(all.first()).cloned().unwrap_or_default()
             }
             Self::WithoutEffect(reason) => format!("without effect: {reason}"),
             Self::Unbuilt(what) => format!("501: {what}"),
@@ -136,8 +134,8 @@ fn parse(line: &str) -> Option<Line> {
     let (right, shown_by) = right.split_once(" as ").unwrap_or((right, ""));
     let tests = |text: &str| text.split(' ').map(str::to_owned).collect();
     let status = match right.split_once(' ')? {
-        ("done", rest) => Status::Done(tests(rest)),
-        ("refused", rest) => Status::Refused(tests(rest)),
+        ("done", rest) => Status::Shown { done: tests(rest), refused: Vec::new() },
+        ("refused", rest) => Status::Shown { done: Vec::new(), refused: tests(rest) },
         ("without", rest) => Status::WithoutEffect(rest.strip_prefix("effect, ")?.to_owned()),
         ("not", "tested") => Status::Untested,
         ("not", rest) => Status::Unbuilt(rest.strip_prefix("built, ")?.to_owned()),
@@ -158,8 +156,8 @@ fn check(line: &Line, text: &str, endpoints: &[Endpoint], tests: &Tests, complai
     if covered.is_empty() {
         complaints.push(format!("status.txt: there is no such thing: {text}"));
     }
-    let (Status::Done(named) | Status::Refused(named)) = &line.status else { return };
-    for test in named {
+    let Status::Shown { done, refused } = &line.status else { return };
+    for test in done.iter().chain(refused) {
         if !tests.has(test) {
             complaints.push(format!("status.txt: there is no test {test}: {text}"));
             continue;

@@ -383,9 +383,11 @@ mod tests {
     use super::*;
     use crate::flag::{self, Flag};
 
+    /// What `run` has beside [`CREATE`].
+    const DETACH: &[Flag] = &[Flag::switch("detach", "").short('d')];
+
     fn request(line: &str) -> Result<serde_json::Value, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        const DETACH: &[Flag] = &[Flag::switch("detach", "").short('d')];
         let parsed = flag::parse(&[CREATE, DETACH], &words, false)?;
         let request = resolve(&parsed.flags, &parsed.arguments, [0, 0]).map_err(|error| error.to_string())?;
         Ok(serde_json::to_value(request).unwrap())
