@@ -4,6 +4,7 @@
 //! measurement, so that what else the machine does falls on both alike. Each line is printed when it is known.
 //! No test depends on these figures.
 
+mod files;
 mod layered;
 mod logs;
 mod registry;
@@ -69,8 +70,14 @@ impl Table {
 
 type Benchmark = fn(&Engine, &Engine, &mut Table);
 
-const BENCHMARKS: &[(&str, Benchmark)] =
-    &[("run", run_true), ("exec", exec_true), ("many", many), ("images", images), ("logs", logs::run)];
+const BENCHMARKS: &[(&str, Benchmark)] = &[
+    ("run", run_true),
+    ("exec", exec_true),
+    ("many", many),
+    ("images", images),
+    ("logs", logs::run),
+    ("files", files::run),
+];
 
 pub(crate) fn run(binaries: &str, only: &[&str]) -> ExitCode {
     let binaries = std::fs::canonicalize(binaries).expect("the directory of the binaries");

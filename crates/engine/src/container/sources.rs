@@ -10,7 +10,6 @@ use ponton_sys::path::Root;
 use rustix::fs::{FileType, OFlags};
 
 use super::mounts::volumes;
-use super::root::mount_snapshot;
 use super::{Settings, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
@@ -73,7 +72,12 @@ impl Engine {
                 id_maps: None,
             });
         }
-        let root = Root::from_fd(mount_snapshot(&mounts)?);
+        // A part of an overlay that is attached nowhere cannot be bound.
+        let [mount] = &mounts[..] else { return Err(unbuilt(point)) };
+        if mount.r#type == "overlay" {
+            return Err(unbuilt(point));
+        }
+        let root = Root::open(&mount.source)?;
         Ok(Source { path: found.hold(open_below(&root, point)?), ..Source::default() })
     }
 
@@ -102,6 +106,13 @@ impl Engine {
             .map_err(|error| Error::invalid(format!("idmap: {}", chain(&error))))?;
         Ok((user.uid, user.gid))
     }
+}
+
+fn unbuilt(point: &Point) -> Error {
+    let name = &point.shown.name;
+    Error::not_implemented(format!(
+        "ImageOptions.Subpath of {name}, an image of several layers, is not implemented"
+    ))
 }
 
 /// The part of a volume or an image that a mount point means. What is in there is a container's.

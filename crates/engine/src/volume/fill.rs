@@ -70,7 +70,9 @@ fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>> {
     if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
         return Err(Error::invalid(format!("cannot mount volume over existing file, file exists {path}")));
     }
-    Ok(Some(found))
+    // Until here it was a place only, which cannot be read.
+    let directory = rustix::fs::openat(&found, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    directory.map(Some).map_err(failed("open the image's", Path::new(path)))
 }
 
 /// Finishes or clears what a kill left in a volume's directory.

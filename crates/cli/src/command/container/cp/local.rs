@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -283,14 +283,15 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(false);
     archive.set_overwrite(true);
-    let root = fs::canonicalize(&plan.root)?;
+    let mut tree = Tree { root: fs::canonicalize(&plan.root)?, known: PathBuf::new() };
+    let mut writer = FileWriter { umask: umask(), buffer: vec![0; CHUNK_BYTES] };
     let mut bytes = 0;
     // Directories get their modes and times last, so that one without write permission can be filled.
     let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let Some(place) = plan.place(&entry.path()?)? else { continue };
-        let path = inside(&root, &place)?;
+        let path = tree.inside(&place)?;
         bytes += entry.size();
         match entry.header().entry_type() {
             EntryType::Directory => {
@@ -311,7 +312,7 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
                 let target =
                     entry.link_name()?.ok_or_else(|| io::Error::other("a hard link without a target"))?;
                 let Some(target) = plan.place(&target)? else { continue };
-                let target = inside(&root, &target)?;
+                let target = tree.inside(&target)?;
                 remove_file(&path)?;
                 fs::hard_link(target, path)?;
             }
@@ -321,6 +322,7 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
                     place.display()
                 )));
             }
+            EntryType::Regular => writer.write(&mut entry, &path)?,
             _ => {
                 remove_file(&path)?;
                 entry.unpack(&path)?;
@@ -333,17 +335,85 @@ fn unpack_blocking(reader: impl Read, plan: &Unpack) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The path of an entry, if all directories above it are real ones below the root.
-fn inside(root: &Path, place: &Path) -> io::Result<PathBuf> {
-    let mut path = root.to_owned();
-    let mut components = place.components().peekable();
-    while let Some(component) = components.next() {
-        path.push(component);
-        if components.peek().is_some() && !fs::symlink_metadata(&path)?.is_dir() {
-            return Err(io::Error::other(format!("{} is not a directory", path.display())));
+/// Writes files in few system calls: most are small and new.
+struct FileWriter {
+    /// What the kernel takes from the mode of a new file.
+    umask: u32,
+    buffer: Vec<u8>,
+}
+
+impl FileWriter {
+    fn write<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, path: &Path) -> io::Result<()> {
+        let mode = entry.header().mode()? & 0o7777;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(mode & 0o777);
+        let mut file = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_file(path)?;
+                options.open(path)?
+            }
+            opened => opened?,
+        };
+        loop {
+            let count = fill(entry, &mut self.buffer)?;
+            file.write_all(&self.buffer[..count])?;
+            if count < self.buffer.len() {
+                break;
+            }
+        }
+        if mode & (self.umask | 0o7000) != 0 {
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        }
+        let mtime = std::time::UNIX_EPOCH + std::time::Duration::from_secs(entry.header().mtime()?);
+        file.set_times(fs::FileTimes::new().set_accessed(mtime).set_modified(mtime))
+    }
+}
+
+/// Reads until the buffer is full or there is no more.
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match reader.read(&mut buffer[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(path)
+    Ok(count)
+}
+
+/// This process's umask; where it cannot be told, all that it could be.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+/// The destination.
+struct Tree {
+    root: PathBuf,
+    /// The last directory that was found to be a real one below the root, with all above it. The archive
+    /// cannot take a directory away, so it stays one.
+    known: PathBuf,
+}
+
+impl Tree {
+    /// The path of an entry, if all directories above it are real ones below the root.
+    fn inside(&mut self, place: &Path) -> io::Result<PathBuf> {
+        let parent = place.parent().unwrap_or(Path::new(""));
+        if parent != self.known {
+            let mut path = self.root.clone();
+            for component in parent.components() {
+                path.push(component);
+                if !fs::symlink_metadata(&path)?.is_dir() {
+                    return Err(io::Error::other(format!("{} is not a directory", path.display())));
+                }
+            }
+            parent.clone_into(&mut self.known);
+        }
+        Ok(self.root.join(place))
+    }
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
