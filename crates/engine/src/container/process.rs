@@ -60,6 +60,9 @@ impl Task {
     }
 
     pub(super) async fn freeze(&self, freeze: bool) -> Result<()> {
+        if freeze && self.is_killed {
+            return Err(Error::not_running(self.id()));
+        }
         let cgroup = self.control_group()?;
         let done = blocking(move || {
             let done = if freeze { cgroup.freeze() } else { cgroup.thaw() };

@@ -73,6 +73,7 @@ impl Task {
                 self.engine.counts.start.since(begun);
                 let at = super::exit::time(launched.started_at_ns);
                 self.run = Some(launched.run);
+                self.is_killed = false;
                 self.apply(Event::Started { pid: launched.pid, at }).await
             }
             Err(LaunchError { exit_code, error }) => {

@@ -62,6 +62,8 @@ pub(crate) struct Task {
     pub(crate) unsaved: Option<Run>,
     /// An end leaves the container in place, whatever its settings say.
     pub(crate) keep: bool,
+    /// SIGKILL is on its way: frozen by cgroup v1 now, the process would never take it.
+    pub(crate) is_killed: bool,
     /// Somebody stops it: its health is tested no more.
     pub(crate) stopping: bool,
     /// How its health is tested.
@@ -105,6 +107,7 @@ impl Task {
             saved: true,
             unsaved: None,
             keep: false,
+            is_killed: false,
             stopping: false,
             check,
             wake: None,
