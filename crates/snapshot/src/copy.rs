@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 /// What may be a subvolume in the directory of a layer or a snapshot.
 pub(crate) const SUBVOLUMES: [&str; 3] = ["root", "full", "full.new"];
+/// How a directory is opened that may have been exchanged for a link.
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// How deep trees are walked: more levels than `PATH_MAX` has room for are an attack.
 const MAX_DEPTH: usize = 2048;
 
@@ -65,7 +67,7 @@ fn failed(operation: &'static str, path: &Path, error: ponton_sys::Error) -> Err
 }
 
 fn copy(layers: &Merged, target: &Path) -> Result<()> {
-    let open = || rustix::fs::open(target, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = || rustix::fs::open(target, DIRECTORY, Mode::empty());
     let copied = open().and_then(|root| {
         let mut copier = Copier { root: target, links: HashMap::new() };
         copier.children(layers, &root, &mut PathBuf::new(), 0)?;
@@ -86,7 +88,7 @@ pub fn copy_tree(source: OwnedFd, target: &Path) -> Result<()> {
 
 /// Gives a directory another's owner, mode, attributes and times.
 pub fn copy_metadata(source: BorrowedFd<'_>, target: &Path) -> Result<(), Errno> {
-    let target = rustix::fs::open(target, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let target = rustix::fs::open(target, DIRECTORY, Mode::empty())?;
     set_metadata(source, b".", &rustix::fs::fstat(source)?, &target, b".")
 }
 

@@ -3,6 +3,9 @@
 //! The copy is made beside the volume, and its names are moved into it only when it is whole. A daemon that
 //! dies before leaves an empty volume, which the next container fills; one that dies while names are moved
 //! leaves the rest of them, which [`recover`] moves.
+//!
+//! In a volume that is a file system of its own both stand where containers see them: it is filled only while
+//! no other container has it, and what was left there is a container's word: no link is followed.
 
 use std::fs;
 use std::io;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use ponton_image::Image;
 use ponton_snapshot::{copy_metadata, copy_tree};
 use ponton_sys::path::Root;
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Temporary;
@@ -30,6 +33,9 @@ impl Engine {
             let using = Temporary(vec![self.use_volume(name, &settings.id)?]);
             let hold = self.volumes.hold(name);
             let _turn = hold.turn_to_fill(name)?;
+            if hold.is_shared() {
+                continue;
+            }
             let place = Place::of(&self.volume_directory(name), hold.is_mounted());
             place.recover()?;
             if !place.names().map_err(failed("read volume", &place.data))?.is_empty() {
@@ -166,45 +172,57 @@ impl Place {
 
     fn recover(&self) -> Result<()> {
         match fs::remove_dir_all(&self.filling) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &self.filling)(error));
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                fs::remove_file(&self.filling).map_err(failed("remove", &self.filling))?;
             }
-            _ => {}
+            removed => removed.map_err(failed("remove", &self.filling))?,
         }
-        if self.replacing.exists() {
+        if directory(&self.replacing).is_ok() {
             self.clear().map_err(failed("empty volume", &self.data))?;
             fs::rename(&self.replacing, &self.filled).map_err(failed("rename", &self.replacing))?;
         }
-        if !self.filled.exists() {
-            return Ok(());
-        }
-        let filled = open(&self.filled)?;
-        let entries = fs::read_dir(&self.filled).map_err(failed("read", &self.filled))?;
+        let filled = match directory(&self.filled) {
+            Err(Errno::NOENT) => return Ok(()),
+            // Nobody here made it.
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return fs::remove_file(&self.filled).map_err(failed("remove", &self.filled));
+            }
+            opened => opened.map_err(failed("open", &self.filled))?,
+        };
+        let data = open(&self.data)?;
+        let entries = Dir::read_from(&filled).map_err(failed("read", &self.filled))?;
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.filled))?;
-            let target = self.data.join(entry.file_name());
-            match rustix::fs::renameat_with(CWD, entry.path(), CWD, &target, RenameFlags::NOREPLACE) {
-                // Somebody else made it: it stays.
-                Ok(()) | Err(Errno::EXIST) => {}
-                // A file system that cannot keep what is there, as NFS: nobody has anything there yet.
-                Err(Errno::INVAL) => {
-                    fs::rename(entry.path(), &target).map_err(failed("rename to", &target))?;
-                }
-                Err(errno) => return Err(failed("rename to", &target)(errno)),
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
             }
+            let moved = match rustix::fs::renameat_with(&filled, name, &data, name, RenameFlags::NOREPLACE) {
+                // Somebody else made it: it stays.
+                Err(Errno::EXIST) => Ok(()),
+                // A file system that cannot keep what is there, as NFS: nobody has anything there yet.
+                Err(Errno::INVAL) => rustix::fs::renameat(&filled, name, &data, name),
+                moved => moved,
+            };
+            moved.map_err(failed("move files to", &self.data))?;
         }
         copy_metadata(filled.as_fd(), &self.data).map_err(failed("set owner and mode of", &self.data))?;
         fs::remove_dir_all(&self.filled).map_err(failed("remove", &self.filled))
     }
 }
 
-pub(super) fn open(directory: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open", directory))
+/// Opens a directory, and no link to one.
+fn directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(super) fn open(path: &Path) -> Result<OwnedFd> {
+    directory(path).map_err(failed("open directory", path))
 }
 
 fn is_empty_directory(directory: &OwnedFd) -> Result<bool, Errno> {
-    for entry in rustix::fs::Dir::read_from(directory)? {
+    for entry in Dir::read_from(directory)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
             return Ok(false);
         }
@@ -309,5 +327,23 @@ mod tests {
         recover(&lab.volume).unwrap();
         is_whole(&lab.volume);
         assert!(!lab.volume.join("_data/d/old").exists());
+    }
+
+    #[test]
+    fn what_a_container_planted_is_not_taken_for_a_copy() {
+        let lab = lab();
+        let secret = lab.volume.join("secret");
+        fs::create_dir(&secret).unwrap();
+        fs::write(secret.join("key"), "key").unwrap();
+        let place = Place::of(&lab.volume, true);
+        std::os::unix::fs::symlink(&secret, &place.filled).unwrap();
+        place.recover().unwrap();
+        assert!(secret.join("key").exists() && !place.data.join("key").exists());
+        assert!(fs::symlink_metadata(&place.filled).is_err());
+        std::os::unix::fs::symlink(&secret, &place.filling).unwrap();
+        place.recover().unwrap();
+        std::os::unix::fs::symlink(&secret, &place.replacing).unwrap();
+        place.recover().unwrap();
+        assert!(secret.join("key").exists());
     }
 }

@@ -82,6 +82,11 @@ impl Hold {
         (!was).then(|| Restoring { slot: &self.slot })
     }
 
+    /// Whether it is mounted for several.
+    pub(super) fn is_shared(&self) -> bool {
+        lock(&self.slot.users).len() > 1
+    }
+
     /// Whether it is mounted for somebody.
     pub(super) fn is_mounted(&self) -> bool {
         !lock(&self.slot.users).is_empty()
