@@ -234,7 +234,7 @@ fn parse(path: &Path) -> Result<File, String> {
 fn as_json(yaml: &Yaml) -> serde_json::Value {
     use serde_json::Value;
     match yaml {
-        Yaml::Real(text) => text.parse().map(Value::Number).unwrap_or(Value::Null),
+        Yaml::Real(text) => text.parse().map_or(Value::Null, Value::Number),
         Yaml::Integer(number) => Value::from(*number),
         Yaml::String(text) => Value::from(text.as_str()),
         Yaml::Boolean(value) => Value::from(*value),

@@ -267,10 +267,8 @@ fn last_error(path: &Path) -> Option<String> {
     let mut text = String::new();
     fs::File::open(path).ok()?.take(LOG_MAX).read_to_string(&mut text).ok()?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines
-        .filter(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic" | ""))
-        .last()
-        .map(|line| line.msg)
+    let mut errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic" | ""));
+    errors.next_back().map(|line| line.msg)
 }
 
 /// Fills in whom the user's name means in the container, and `HOME`.

@@ -1,7 +1,7 @@
 //! Starts processes: their standard streams, then the runtime's open and apply.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ponton_oci::runtime::Process;
 use ponton_sys::pty;
@@ -75,11 +75,10 @@ pub(super) fn process(
 pub(super) fn foreign_container(
     foreign: ForeignStart,
     plan: &Plan,
-    netns: Option<OwnedFd>,
+    netns: Option<BorrowedFd<'_>>,
     stdio: &Stdio,
 ) -> Result<Launched, Failure> {
     let process = plan.process().cloned().unwrap_or_default();
-    let netns = netns.as_ref().map(AsFd::as_fd);
     by_runtime(stdio, |streams| foreign.start(&plan.id, &process, netns, streams))
 }
 

@@ -135,7 +135,10 @@ impl Server {
         let state = (later != Later::default()).then(|| plan.state(ContainerStatus::Running, None));
         let runtime = foreign.as_ref().map(|foreign| foreign.runtime.clone());
         let Launched { started, streams, root } = match foreign {
-            Some(foreign) => launch::foreign_container(foreign, &plan, fds.netns.take(), &stdio)?,
+            Some(foreign) => {
+                let netns = fds.netns.as_ref().map(AsFd::as_fd);
+                launch::foreign_container(foreign, &plan, netns, &stdio)?
+            }
             None => launch::container(plan, fds.netns.take(), &stdio, &self.host)?,
         };
         let mut process = new_process(&id, None, started.pid, stdio, streams);
