@@ -155,17 +155,22 @@ impl Demultiplexer {
     /// Writes the frames that are whole with `bytes`.
     pub(crate) async fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.pending.extend_from_slice(bytes);
+        // There is a frame for each line of a log: what follows each other on one stream is written at once.
+        let (mut text, mut is_stderr) = (BytesMut::new(), false);
         while let Some((kind, frame)) = self.next()? {
-            match kind {
-                StreamKind::Stderr => write(&mut tokio::io::stderr(), &frame).await?,
-                StreamKind::Stdin | StreamKind::Stdout => write(&mut tokio::io::stdout(), &frame).await?,
-                StreamKind::SystemError => {
-                    let text = String::from_utf8_lossy(&frame);
-                    return Err(Error::invalid(format!("error from daemon in stream: {text}")));
-                }
+            if kind == StreamKind::SystemError {
+                print(&text, is_stderr).await?;
+                let text = String::from_utf8_lossy(&frame);
+                return Err(Error::invalid(format!("error from daemon in stream: {text}")));
             }
+            if is_stderr != (kind == StreamKind::Stderr) {
+                print(&text, is_stderr).await?;
+                text.clear();
+                is_stderr = !is_stderr;
+            }
+            text.extend_from_slice(&frame);
         }
-        Ok(())
+        print(&text, is_stderr).await
     }
 
     fn next(&mut self) -> Result<Option<(StreamKind, BytesMut)>, Error> {
@@ -180,6 +185,14 @@ impl Demultiplexer {
         }
         self.pending.advance(FrameHeader::LENGTH);
         Ok(Some((header.kind, self.pending.split_to(length))))
+    }
+}
+
+async fn print(text: &[u8], is_stderr: bool) -> Result<(), Error> {
+    match is_stderr {
+        _ if text.is_empty() => Ok(()),
+        true => write(&mut tokio::io::stderr(), text).await,
+        false => write(&mut tokio::io::stdout(), text).await,
     }
 }
 
