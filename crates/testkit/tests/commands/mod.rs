@@ -229,6 +229,22 @@ pub(crate) const COMMANDS: &[Compared] = &[
     // the rest
     code("$D version"),
     code("$D info"),
+    // health
+    all(
+        "$D run -d --name fit --health-cmd 'echo checked; test -e /ok' --health-interval 1s --health-retries 1 busybox sleep 1000 >/dev/null; for word in unhealthy healthy; do until [ $($D inspect -f '{{.State.Health.Status}}' fit) = $word ]; do sleep 0.1; done; $D ps --filter name=fit --filter health=$word --format '{{.Names}}'; $D exec fit touch /ok; done; $D inspect -f '{{json (index .State.Health.Log 0).Output}} {{(index .State.Health.Log 0).ExitCode}}' fit",
+    ),
+    all(
+        "$D pause fit; $D inspect -f '{{.State.Health.Status}}' fit; $D unpause fit; $D stop -t 0 fit; $D inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' fit; $D rm fit",
+    ),
+    all(
+        "$D events --since 0 --until $(date +%s) --filter container=fit --filter event=health_status --format '{{.Action}}' | sort -u",
+    ),
+    output("$D run --rm --health-cmd true --health-interval 1us busybox true"),
+    output("$D ps --filter health=odd"),
+    // events
+    all(
+        "$D run -d --name life busybox sleep 1000 >/dev/null; $D exec life true; $D top life >/dev/null; $D cp life:/etc/passwd - >/dev/null; $D pause life; $D unpause life; $D update --cpu-shares 512 life; $D restart -t 0 life; $D rm -f life; sleep 1; $D events --since 0 --until $(date +%s) --filter container=life --format '{{.Action}}'",
+    ),
     code("$D events --since 1 --until 2"),
     all(
         "$D events --since 0 --until $(date +%s) --filter container=policy --format '{{.Action}}' | sed -n 1,4p",
