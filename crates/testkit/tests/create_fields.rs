@@ -42,9 +42,9 @@ fn row(field: &'static str, body: Value, look: Look, expected: Expected) -> Row 
 }
 
 /// A row for a field of `HostConfig`.
-fn host(field: &'static str, value: Value, look: Look, expected: Expected) -> Row {
+fn host(field: &'static str, value: impl Into<Value>, look: Look, expected: Expected) -> Row {
     let name = field.rsplit('.').next().expect("a name");
-    row(field, json!({"HostConfig": {name: value}}), look, expected)
+    row(field, json!({"HostConfig": {name: value.into()}}), look, expected)
 }
 
 fn config_rows() -> Vec<Row> {

@@ -86,7 +86,9 @@ fn page(root: &Path) -> (String, Vec<String>) {
             "\n## {}\n\n| request | type | status |\n| --- | --- | --- |",
             SECTIONS[section].0
         );
-        endpoints.iter().for_each(|text| writer.text.push_str(text));
+        for text in endpoints {
+            writer.text.push_str(&text);
+        }
     }
     let counts: Vec<String> = writer.counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let head = HEAD.replace("ENDPOINTS", &endpoints.len().to_string()).replace("COUNTS", &counts.join(", "));

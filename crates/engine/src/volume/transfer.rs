@@ -65,7 +65,7 @@ impl Engine {
                 return Err(Error::conflict(format!("restore {volume}: it is being restored already")));
             };
             let _turn = hold.turn();
-            let place = engine.place_of(&volume)?;
+            let place = engine.place_of(&volume);
             place.check_writable(&volume, force)?;
             place.begin()?;
             unpack(reader, &place).inspect_err(|_| place.give_up())?;
@@ -109,8 +109,8 @@ impl Engine {
             let _until_the_end = (using, frozen);
             let hold = engine.volumes.hold(&target);
             engine.make_volume(&asked, false)?;
-            let copied = engine.place_of(&target).and_then(|place| {
-                let _turn = hold.turn_to_fill(&target)?;
+            let copied = hold.turn_to_fill(&target).and_then(|_turn| {
+                let place = engine.place_of(&target);
                 place.fill(open(&source)?)
             });
             drop(hold);
@@ -125,9 +125,9 @@ impl Engine {
         self.volume_inspect(to).await
     }
 
-    fn place_of(&self, name: &str) -> Result<Place> {
+    fn place_of(&self, name: &str) -> Place {
         let is_mounted = local::is_mount_point(&self.volume_data(name));
-        Ok(Place::of(&self.volume_directory(name), is_mounted))
+        Place::of(&self.volume_directory(name), is_mounted)
     }
 }
 

@@ -46,7 +46,7 @@ fn bytes(text: &str) -> Vec<u8> {
     let mut parts = text.split("\\x");
     let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        out.push(u8::from_str_radix(&part[..2], 16).expect("two digits"));
+        out.push(u8::from_str_radix(&part[..2], 16).unwrap_or_else(|_| panic!("no byte: \\x{part}")));
         out.extend_from_slice(&part.as_bytes()[2..]);
     }
     out

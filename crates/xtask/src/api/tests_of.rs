@@ -22,7 +22,7 @@ const METHOD: usize = 160;
 /// All tests.
 pub(super) struct Tests {
     /// `crate/tests/file::function`, and the text of its program.
-    tests: BTreeMap<String, usize>,
+    known: BTreeMap<String, usize>,
     programs: Vec<String>,
     calls: Vec<Call>,
     rows: Vec<Row>,
@@ -51,7 +51,7 @@ struct Row {
 impl Tests {
     pub(super) fn read(root: &Path) -> Self {
         let mut all =
-            Self { tests: BTreeMap::new(), programs: Vec::new(), calls: Vec::new(), rows: Vec::new() };
+            Self { known: BTreeMap::new(), programs: Vec::new(), calls: Vec::new(), rows: Vec::new() };
         let mut crates: Vec<PathBuf> =
             fs::read_dir(root.join("crates")).expect("crates").flatten().map(|entry| entry.path()).collect();
         crates.sort();
@@ -74,7 +74,7 @@ impl Tests {
         self.programs.push(program.texts.concat());
         let id = |item: &Item| format!("{crate_name}/{}::{}", program.name, item.name);
         for item in items.iter().filter(|item| item.is_test) {
-            self.tests.insert(id(item), number);
+            self.known.insert(id(item), number);
         }
         // A file's own tests speak to no daemon.
         if !program.name.starts_with("tests/") {
@@ -97,17 +97,17 @@ impl Tests {
     }
 
     pub(super) fn has(&self, test: &str) -> bool {
-        self.tests.contains_key(test)
+        self.known.contains_key(test)
     }
 
     /// Whether the program of a test has this word.
     pub(super) fn mentions(&self, test: &str, word: &str) -> bool {
-        self.tests.get(test).is_some_and(|program| has_word(&self.programs[*program], word))
+        self.known.get(test).is_some_and(|program| has_word(&self.programs[*program], word))
     }
 
     /// Whether the program of a test has this text.
     pub(super) fn contain(&self, test: &str, text: &str) -> bool {
-        self.tests.get(test).is_some_and(|program| self.programs[*program].contains(text))
+        self.known.get(test).is_some_and(|program| self.programs[*program].contains(text))
     }
 
     fn calls_of<'a>(&'a self, endpoint: &'a Endpoint) -> impl Iterator<Item = &'a Call> {
@@ -129,7 +129,7 @@ impl Tests {
             return Some(status);
         }
         let sends = |call: &&Call| match field.place.as_str() {
-            "query" => call.query.iter().any(|name| *name == field.name),
+            "query" => call.query.contains(&field.name),
             "body" if field.name == "." => false,
             _ => call.after.contains(&format!("\"{}\":", field.last())),
         };
