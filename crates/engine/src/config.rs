@@ -68,7 +68,7 @@ impl EngineConfig {
             defaults: Defaults::default(),
             experimental: false,
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
-            log: LogConfig { r#type: crate::log::DEFAULT.into(), ..LogConfig::default() },
+            log: LogConfig::default(),
             budget: None,
         }
     }

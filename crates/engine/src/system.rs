@@ -75,7 +75,7 @@ impl Engine {
             oom_kill_disable: !self.is_cgroup_2()?,
             n_fd: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
             system_time: Timestamp::now().to_string(),
-            logging_driver: self.config().log.r#type.clone(),
+            logging_driver: crate::log::driver_name(&self.config().log).to_owned(),
             cgroup_driver: "cgroupfs".into(),
             cgroup_version: if self.is_cgroup_2()? { "2" } else { "1" }.into(),
             n_events_listener: self.events.listeners() as i64,

@@ -83,7 +83,12 @@ impl Api {
         let head =
             format!("{method} {path} HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
+        match stream.write_all(body) {
+            // It has answered, and reads no more.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            written => written?,
+        }
         Ok(stream)
     }
 

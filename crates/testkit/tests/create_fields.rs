@@ -404,7 +404,7 @@ fn other_rows() -> Vec<Row> {
             Same,
         ),
         host("HostConfig.RestartPolicy", json!({"Name": "nosuch"}), Refused, Same),
-        host("HostConfig.KernelMemory", json!(64 << 20), Inspect("/HostConfig/KernelMemory"), Ours("null")), // deprecated
+        host("HostConfig.KernelMemory", json!(64 << 20), Inspect("/HostConfig/KernelMemory"), Ours("0")), // no kernel has it
         host(
             "HostConfig.Init",
             json!(true),

@@ -42,7 +42,6 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("HostnamePath", "the data root"),
     ("HostsPath", "the data root"),
     ("LogPath", "the data root"),
-    ("HostConfig.LogConfig.Type", "ours is local unless something else is asked for"),
     ("AppArmorProfile", "dockerd 20.10 says docker-default where AppArmor is on"),
     ("GraphDriver.Data", "paths of the snapshotter"),
     ("GraphDriver.Data.*", "paths of the snapshotter"),
@@ -439,7 +438,9 @@ fn calls_of_containers_and_volumes() {
         let headers = format!("{}Connection: close\r\n", call.headers);
         let mut stream = api.open(&call.method, &call.path, &headers, &call.body).expect("a connection");
         let mut all = Vec::new();
-        stream.read_to_end(&mut all).expect("an answer");
+        let read = stream.read_to_end(&mut all);
+        // A connection that is closed with unread bytes breaks after the answer.
+        assert!(read.is_ok() || !all.is_empty(), "{} {}: {read:?}", call.method, call.path);
         if call.method == "HEAD" {
             // Its length is that of a body that doesn't come.
             let end = all.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");

@@ -54,6 +54,7 @@ impl Engine {
             exec_ids: container.execs.running(),
             host_config: HostConfig {
                 links: self.shown_links(&view.name, settings),
+                log_config: crate::log::seen(&settings.host_config.log_config),
                 ..settings.host_config.clone()
             },
             graph_driver: GraphDriver { data: None, name: settings.driver.clone() },

@@ -19,8 +19,8 @@ use tokio::io::unix::AsyncFd;
 use crate::error::{Error, Result};
 use crate::request::{LogsRequest, Pending, Stream};
 pub(crate) use format::Format;
-pub(crate) use options::{DEFAULT, fill};
 pub use options::{DRIVERS, check};
+pub(crate) use options::{driver_name, fill, seen};
 use reader::Reader;
 pub(crate) use target::{kept, local, open, shown};
 

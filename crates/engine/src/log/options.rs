@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub const DRIVERS: [&str; 6] = ["fluentd", "gelf", "journald", "json-file", "local", "syslog"];
 
 /// The driver of those who ask for none.
-pub(crate) const DEFAULT: &str = "local";
+const DEFAULT: &str = "local";
 
 /// Options of every driver.
 const COMMON: [&str; 6] =
@@ -90,6 +90,24 @@ pub(crate) fn fill(config: &mut LogConfig, default: &LogConfig) {
     }
 }
 
+/// The driver that a configuration means: where it names none, the default.
+pub(crate) fn driver_name(config: &LogConfig) -> &str {
+    match config.r#type.as_str() {
+        "" => DEFAULT,
+        named => named,
+    }
+}
+
+/// A container's configuration as `inspect` shows it. Where nobody named a driver it is Docker's default:
+/// clients take other names to mean that the output cannot be read (docker-py does, and answers nothing).
+pub(crate) fn seen(config: &LogConfig) -> LogConfig {
+    let mut seen = config.clone();
+    if seen.r#type.is_empty() {
+        seen.r#type = "json-file".into();
+    }
+    seen
+}
+
 /// Checks a logging driver and its options, as those of a container.
 pub fn check(config: &LogConfig) -> Result<()> {
     if let Kind::Syslog { peer, .. } = driver(config)?.kind {
@@ -100,7 +118,7 @@ pub fn check(config: &LogConfig) -> Result<()> {
 
 /// Reads a driver and its options.
 pub(super) fn driver(config: &LogConfig) -> Result<Driver> {
-    let options = Options { driver: &config.r#type, given: &config.config };
+    let options = Options { driver: driver_name(config), given: &config.config };
     if options.driver == "none" {
         let delivery = Delivery::blocking();
         return Ok(Driver { kind: Kind::Local, kept: None, delivery });

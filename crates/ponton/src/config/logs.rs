@@ -31,7 +31,10 @@ pub(crate) fn join(flags: &Flags, file: File) -> Result<LogConfig, Error> {
         Some(options) => options,
         None => flags.all("log-opt").iter().map(|option| split(option)).collect::<Result<_, _>>()?,
     };
-    let driver = file.log_driver.unwrap_or_else(|| flags.text("log-driver").to_owned());
+    // That nobody named one is told apart from the default's name.
+    let named =
+        || if flags.is_set("log-driver") { flags.text("log-driver").to_owned() } else { String::new() };
+    let driver = file.log_driver.unwrap_or_else(named);
     let checked = |config: &LogConfig, key| {
         ponton_engine::check_log_config(config).map_err(|error| Error::Log(key, error))
     };

@@ -332,7 +332,8 @@ mod tests {
         assert_eq!((log.r#type.as_str(), log.config["max-size"].as_str()), ("json-file", "10m"));
         let log = read("--log-driver syslog --log-opt tag=a=b --log-opt mode=blocking", "{}").unwrap().log;
         assert_eq!((log.r#type.as_str(), log.config["tag"].as_str(), log.config.len()), ("syslog", "a=b", 2));
-        assert_eq!(read("", "{}").unwrap().log.r#type, "local");
+        assert_eq!(read("", "{}").unwrap().log.r#type, "");
+        assert_eq!(read("--log-driver local", "{}").unwrap().log.r#type, "local");
     }
 
     #[test]
