@@ -101,7 +101,7 @@ fn another_runtimes_containers_are_managed_as_our_own() {
     assert_eq!(state(&daemon)["Status"], "paused");
     daemon.ponton(&["unpause", "box"]).ok();
     daemon.ponton(&["update", "-m", "80m", "--memory-swap", "80m", "box"]).ok();
-    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null";
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
     assert_eq!(daemon.ponton(&["exec", "box", "sh", "-c", limit]).ok(), (80 << 20).to_string());
     let stats = daemon.api().get("/containers/box/stats?stream=0&one-shot=1").expect(200).json();
     assert!(stats["memory_stats"]["usage"].as_u64().is_some_and(|usage| usage > 0), "{stats}");

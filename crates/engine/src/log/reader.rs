@@ -136,8 +136,9 @@ impl Reader {
 
     /// At the end of a file goes on with the next one, if there is one.
     fn next_file(&mut self) -> io::Result<bool> {
-        let Some(file) = self.files.front() else { return Ok(false) };
-        if self.files.len() == 1 {
+        let only_one = self.files.len() == 1;
+        let Some(file) = self.files.front_mut() else { return Ok(false) };
+        if only_one {
             match source::newer(&self.path, file)? {
                 Some(newer) => {
                     self.files.push_back(newer);

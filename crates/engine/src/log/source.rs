@@ -9,11 +9,13 @@ use std::path::Path;
 use ponton_runtime::shim::log::gzip::{CHUNK, Index};
 use ponton_runtime::shim::log::{compressed, numbered};
 
+/// How much of a file's beginning, with its first time, tells it from others.
+const HEAD: usize = 256;
+
 /// An open file of a log. It stays readable when it gets another name, or none.
 pub(super) struct Source {
     file: File,
-    /// The inode number that it has, or had before it was compressed. No file that was begun later has
-    /// the same as long as this one is open.
+    /// The inode number that it has, or had before it was compressed: a later file may have that again.
     inode: u64,
     packed: Option<Packed>,
 }
@@ -43,6 +45,18 @@ impl Source {
         let inode = index.inode;
         let packed = Packed { index, chunk: Vec::new(), number: usize::MAX };
         Ok(Some(Self { file, inode, packed: Some(packed) }))
+    }
+
+    /// Whether it is the same file, seen under another name or before it was compressed.
+    fn is_same(&mut self, other: &mut Self) -> io::Result<bool> {
+        if self.inode != other.inode {
+            return Ok(false);
+        }
+        let (mut one, mut two) = ([0; HEAD], [0; HEAD]);
+        let length = self.read_at(&mut one, 0)?.min(other.read_at(&mut two, 0)?);
+        // What was compressed is not empty: one that is has its number from it.
+        let is_told = length > 0 || (self.packed.is_none() && other.packed.is_none());
+        Ok(is_told && one[..length] == two[..length])
     }
 
     /// How much log there is in it, in bytes.
@@ -93,37 +107,40 @@ impl Source {
 /// All files of a log, the oldest first.
 pub(super) fn all(path: &Path) -> io::Result<VecDeque<Source>> {
     let mut files: VecDeque<Source> = VecDeque::new();
-    walk(path, |source| {
+    walk(path, |mut source| {
         // What was renamed between two looks is seen twice.
-        if files.iter().all(|known| known.inode != source.inode) {
-            files.push_front(source);
+        for known in &mut files {
+            if known.is_same(&mut source)? {
+                return Ok(true);
+            }
         }
-        true
+        files.push_front(source);
+        Ok(true)
     })?;
     Ok(files)
 }
 
 /// The file that was begun after this one; none while this one is current.
-pub(super) fn newer(path: &Path, than: &Source) -> io::Result<Option<Source>> {
+pub(super) fn newer(path: &Path, than: &mut Source) -> io::Result<Option<Source>> {
     let mut newer = None;
-    walk(path, |source| {
-        let is_older = source.inode == than.inode;
+    walk(path, |mut source| {
+        let is_older = source.is_same(than)?;
         if !is_older {
             newer = Some(source);
         }
-        !is_older
+        Ok(!is_older)
     })?;
     Ok(newer)
 }
 
 /// Shows the files from the current one to older ones, as long as the answer is true. While they are
 /// renamed one may be missing between others.
-fn walk(path: &Path, mut show: impl FnMut(Source) -> bool) -> io::Result<()> {
+fn walk(path: &Path, mut show: impl FnMut(Source) -> io::Result<bool>) -> io::Result<()> {
     let mut missing = 0;
     for number in 0.. {
         match Source::open(path, number)? {
             Some(source) => {
-                if !show(source) {
+                if !show(source)? {
                     return Ok(());
                 }
                 missing = 0;

@@ -244,7 +244,7 @@ impl Foreign {
 fn kind_of(said: &str) -> FailureKind {
     let is_of_program =
         said.contains("exec: ") || said.contains("exec failed") || said.contains("executable");
-    if said.contains("executable file not found")
+    if is_of_program && said.contains("not found in $PATH")
         || is_of_program && said.contains("no such file or directory")
     {
         FailureKind::CommandNotFound
