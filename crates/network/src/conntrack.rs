@@ -49,8 +49,18 @@ impl Tuple {
     }
 }
 
-/// Whether a connection is to one of these ports, and leads to its container or to no container.
-fn concerns(original: Tuple, reply: Tuple, forwards: &[Forward]) -> bool {
+/// Which connections to a port find their way anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// Those to no container: the port has just been published. What leads to its container already is no
+    /// older than that, and may wait for an answer.
+    Untranslated,
+    /// Those to its container, which is gone.
+    Translated,
+}
+
+/// Whether a connection is to one of these ports, and stale.
+fn concerns(original: Tuple, reply: Tuple, forwards: &[Forward], stale: Stale) -> bool {
     let untranslated = reply.source == original.destination && reply.destination == original.source;
     original.protocol == Protocol::Udp.number()
         && forwards.iter().any(|forward| {
@@ -58,16 +68,19 @@ fn concerns(original: Tuple, reply: Tuple, forwards: &[Forward]) -> bool {
             binding.protocol == Protocol::Udp
                 && binding.host_port == original.destination_port
                 && (binding.host_ip.is_unspecified() || binding.host_ip == original.destination)
-                && (reply.source == forward.address || untranslated)
+                && match stale {
+                    Stale::Untranslated => untranslated,
+                    Stale::Translated => reply.source == forward.address,
+                }
         })
 }
 
 /// Makes the kernel forget the UDP connections that these ports concern, so that their next packet
 /// goes by the rules of that moment. Lists all connections of the host: not for where time counts.
-pub(crate) fn forget(forwards: &[Forward]) -> io::Result<()> {
+pub(crate) fn forget(forwards: &[Forward], stale: Stale) -> io::Result<()> {
     let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
     let listed = socket.query(Message::new(SUBSYSTEM | GET, DUMP, &HEADER))?;
-    for message in listed.iter().filter_map(|reply| deletion(reply, forwards)) {
+    for message in listed.iter().filter_map(|reply| deletion(reply, forwards, stale)) {
         match socket.request(vec![message]) {
             // It ended by itself meanwhile.
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
@@ -77,12 +90,12 @@ pub(crate) fn forget(forwards: &[Forward]) -> io::Result<()> {
     Ok(())
 }
 
-fn deletion(listed: &Reply, forwards: &[Forward]) -> Option<Message> {
+fn deletion(listed: &Reply, forwards: &[Forward], stale: Stale) -> Option<Message> {
     let body = listed.body.get(HEADER.len()..)?;
     let find = |wanted: u16| attributes(body).find(|&(kind, _)| kind == wanted).map(|(_, v)| v);
     let original = find(TUPLE_ORIGINAL)?;
     let reply = Tuple::parse(find(TUPLE_REPLY)?)?;
-    concerns(Tuple::parse(original)?, reply, forwards).then_some(())?;
+    concerns(Tuple::parse(original)?, reply, forwards, stale).then_some(())?;
     let message =
         Message::new(SUBSYSTEM | DELETE, 0, &HEADER).nest(TUPLE_ORIGINAL, |message| message.raw(original));
     Some(find(ID).map_or(message.clone(), |id| message.attribute(ID, id)))

@@ -95,8 +95,8 @@ impl Maker {
                     self.shared.stock(&plan, made);
                 }
                 Task::Bury(dead) => drop(dead),
-                Task::Forget(forwards) => {
-                    if let Err(error) = conntrack::forget(&forwards) {
+                Task::Forget(forwards, stale) => {
+                    if let Err(error) = conntrack::forget(&forwards, stale) {
                         tracing::warn!(%error, "old UDP connections may miss a published port");
                     }
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::addresses::Addresses;
+use crate::conntrack::Stale;
 use crate::driver::{self, EndpointPlan, InterfacePlan, NetworkPlan};
 use crate::error::kernel;
 use crate::firewall::{Firewall, Forward};
@@ -33,7 +34,7 @@ pub(crate) enum Task {
     /// Somebody waits for the host to be as it was, if no endpoint needs anything of it.
     Leave(mpsc::Sender<Result<(), Error>>),
     /// UDP connections to these ports must find their way anew.
-    Forget(Vec<Forward>),
+    Forget(Vec<Forward>, Stale),
     /// These namespaces are to go. The kernel removes a namespace in about a millisecond, under its
     /// lock for links, and many together in hardly more.
     Bury(Vec<OwnedFd>),
@@ -370,7 +371,7 @@ impl Shared {
             self.forget(record);
             PortError::Firewall(error)
         })?;
-        self.forget_connections(forwards);
+        self.forget_connections(forwards, Stale::Untranslated);
         Ok(())
     }
 
@@ -385,7 +386,7 @@ impl Shared {
         let forwards = forwards(&known);
         let unpublished = firewall.unpublish(&forwards);
         self.forget(&known);
-        self.forget_connections(forwards);
+        self.forget_connections(forwards, Stale::Translated);
         unpublished.map_err(kernel("take ports away from nftables table", "ip ponton")).map(|()| true)
     }
 
@@ -403,9 +404,9 @@ impl Shared {
     }
 
     /// Has the thread do it, where there is UDP.
-    fn forget_connections(&self, forwards: Vec<Forward>) {
+    fn forget_connections(&self, forwards: Vec<Forward>, stale: Stale) {
         if forwards.iter().any(|forward| forward.binding.protocol == Protocol::Udp) {
-            lock(&self.state).urgent.push_back(Task::Forget(forwards));
+            lock(&self.state).urgent.push_back(Task::Forget(forwards, stale));
             self.wake.notify_one();
         }
     }

@@ -11,7 +11,7 @@ use ponton_api::container::CreateRequest;
 use ponton_engine::request::{
     ByteSource, ImportRequest, ListOptions, LogsRequest, RemoveOptions, WaitCondition,
 };
-use ponton_engine::{Engine, EngineConfig};
+use ponton_engine::{Engine, EngineConfig, ErrorKind};
 
 /// Longer than anything here takes; only a hang reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -122,7 +122,16 @@ impl Lab {
 async fn open(directory: &Path) -> Arc<Engine> {
     let mut config = EngineConfig::new(directory.join("data"), directory.join("exec"), runtime());
     config.bridge = "pontest0".into();
-    Engine::open(config).await.unwrap()
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match Engine::open(config.clone()).await {
+            // A process that another test is just starting has a copy of the old lock until it executes.
+            Err(error) if error.kind == ErrorKind::Unavailable && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// The runtime's program, built beside this test.
