@@ -118,8 +118,13 @@ async fn sample_all(engine: Weak<Engine>) {
         }
         let sampled = blocking(move || {
             let (now, mut text) = (HostNow::read(), Vec::new());
-            for series in watched {
-                series.take(&engine, &now, &mut text);
+            let taken: Vec<_> = watched
+                .into_iter()
+                .filter_map(|series| Some((series.take(&engine, &now, &mut text)?, series)))
+                .collect();
+            // Told when all are taken: threads that send them wake up once, not for each.
+            for (stats, series) in taken {
+                series.tell(stats);
             }
             Ok(())
         });
@@ -138,13 +143,16 @@ impl Series {
     async fn sample(self: Arc<Self>, engine: &Arc<Engine>) -> Result<()> {
         let engine = Arc::clone(engine);
         blocking(move || {
-            self.take(&engine, &HostNow::read(), &mut Vec::new());
+            if let Some(stats) = self.take(&engine, &HostNow::read(), &mut Vec::new()) {
+                self.tell(stats);
+            }
             Ok(())
         })
         .await
     }
 
-    fn take(&self, engine: &Engine, now: &HostNow, text: &mut Vec<u8>) {
+    /// What is new.
+    fn take(&self, engine: &Engine, now: &HostNow, text: &mut Vec<u8>) -> Option<Stats> {
         let view = self.container.view();
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.latest.borrow().clone();
@@ -155,7 +163,7 @@ impl Series {
                 None
             });
         }
-        let stats = match &*files {
+        match &*files {
             Some(files) => {
                 let mut stats = files.read(&self.container, &view, now, text);
                 if let Some(before) = before.filter(|_| was_running) {
@@ -169,10 +177,12 @@ impl Series {
                 Some(usage::empty(&self.container, &view))
             }
             None => None,
-        };
-        if let Some(stats) = stats {
-            self.latest.send_replace(Some(Arc::new(stats)));
         }
+    }
+
+    /// Tells it those who listen.
+    fn tell(&self, stats: Stats) {
+        self.latest.send_replace(Some(Arc::new(stats)));
     }
 }
 
