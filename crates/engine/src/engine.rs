@@ -1,7 +1,6 @@
 //! The engine itself: what it is made of, how it is opened, and how things are found in it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -43,7 +42,7 @@ pub struct Engine {
     support: OnceLock<Support>,
     registry: Mutex<Registry>,
     /// Held during an unmount: the file systems of many containers are written back in turn.
-    unmounting: tokio::sync::Mutex<()>,
+    pub(crate) unmounting: tokio::sync::Mutex<()>,
     routing: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -265,14 +264,6 @@ impl Engine {
     /// Removes a directory: it is gone at once, its space comes back soon.
     pub(crate) fn discard(&self, path: &Path) {
         self.trash.discard(path);
-    }
-
-    /// Lets the mount of an ended container's root go. The kernel writes the whole file system below
-    /// it back, which may take long.
-    pub(crate) async fn unmount(&self, root: OwnedFd) {
-        let _turn = self.unmounting.lock().await;
-        // Closing cannot fail.
-        let _ = tokio::task::spawn_blocking(move || drop(root)).await;
     }
 
     /// Bytes that a container's own file system holds; 0 when that cannot be told.

@@ -11,6 +11,7 @@ use ponton_sys::pidfd;
 
 use super::Task;
 use super::task::Run;
+use super::unmount::Leaving;
 use crate::error::chain;
 use crate::lifecycle::Event;
 use crate::shim::Shim;
@@ -75,6 +76,7 @@ impl Task {
     /// Has the shim drop its record, now that the database has it, and lets the root go. The next
     /// start waits for both.
     pub(crate) fn forget(&mut self, shim: Arc<Shim>, root: Option<OwnedFd>) {
+        self.leaving = root.map(|root| Leaving::begin(&self.engine, root));
         let (engine, id, cgroup) = (Arc::clone(&self.engine), self.id().to_owned(), self.view.cgroup.clone());
         let request = Request::Forget { container: id.clone(), exec: None };
         self.forgetting = Some(tokio::spawn(async move {
@@ -84,9 +86,6 @@ impl Task {
                 Err(error) => tracing::warn!(%error, shim = shim.number(), "forget container"),
             }
             shim.give_place();
-            if let Some(root) = root {
-                engine.unmount(root).await;
-            }
         }));
     }
 

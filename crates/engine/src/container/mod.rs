@@ -34,6 +34,7 @@ mod stats;
 mod stop;
 mod task;
 mod top;
+mod unmount;
 mod update;
 mod usage;
 mod wait;

@@ -67,6 +67,9 @@ impl Task {
             // What is left of the last run; a panic in there was logged.
             let _ = forgetting.await;
         }
+        if let Some(leaving) = self.leaving.take() {
+            leaving.finish().await;
+        }
         let begun = std::time::Instant::now();
         match Box::pin(self.run_process()).await {
             Ok(launched) => {

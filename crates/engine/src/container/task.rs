@@ -12,6 +12,7 @@ use ponton_runtime::shim::protocol::{AttachSpec, FdRole};
 use tokio::sync::{mpsc, watch};
 
 use super::health::Probe;
+use super::unmount::Leaving;
 use super::{Container, Job, Saved, Settings, View};
 use crate::engine::Engine;
 use crate::error::{Error, Result, chain};
@@ -56,6 +57,8 @@ pub(crate) struct Task {
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
     /// The last shim is dropping its record of the last run.
     pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
+    /// The root of the last run, which cannot be mounted twice.
+    pub(crate) leaving: Option<Leaving>,
     /// The database has what is shown.
     pub(crate) saved: bool,
     /// The run whose end the database could not take yet; its shim keeps the record of it.
@@ -104,6 +107,7 @@ impl Task {
             volumes_released: false,
             attaches: Vec::new(),
             forgetting: None,
+            leaving: None,
             saved: true,
             unsaved: None,
             keep: false,
