@@ -142,7 +142,7 @@ def query(template, names):
     chosen = {}
     for name in names:
         values = NAMES.get(template) if name == "name" else QUERY.get(name)
-        always = name in ("path", "name", "repo")
+        always = name in ("path", "name", "repo", "h", "w")
         if values and (always or dice.random() < 0.4):
             chosen[name] = values() if callable(values) else dice.choice(values)
     return {name: value for name, value in chosen.items() if value != ""}

@@ -9,7 +9,6 @@ every request must be answered within a minute, but for streams, whose clients v
 if that is not so.
 """
 import collections
-import copy
 import json
 import multiprocessing
 import re
@@ -37,6 +36,8 @@ STREAMS = ("/events", "/stats", "/logs", "/attach", "/attach/ws", "/wait", "/sta
 # To draw one from the definition is dear, to change it is not.
 VARIANTS = 10
 ARCHIVES = ("/containers/{id}/archive", "/images/create", "/images/load")
+WEBSOCKET = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+             "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
 KINDS = ["text/plain", "", "application/x-tar", "\xff", "application/json; charset=utf-16"]
 VERSIONS = ["", "/v1.24", "/v1.30", "/v1.41", "/v1.44", "/v1.53"]
 # Refused, or carried out, by random value. The rest of the host is not for play.
@@ -54,7 +55,8 @@ def exchange(path_of_socket, method, path, headers, body, patience, is_cut):
     connection.settimeout(patience)
     connection.connect(path_of_socket)
     with connection:
-        lines = [f"{method} {path} HTTP/1.1", "Host: d", "Connection: close", f"Content-Length: {len(body)}"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: d", f"Content-Length: {len(body)}",
+                 f"Connection: {'Upgrade' if headers.get('Connection') == 'Upgrade' else 'close'}"]
         lines += [f"{name}: {value}" for name, value in headers.items()
                   if name.lower() not in ("content-length", "host", "connection", "transfer-encoding")]
         request = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
@@ -118,10 +120,16 @@ class Client:
             command = ["sh", "-c", "echo said; exit 3"] if kept == "ended" else ["sleep", "1000"]
             body = {"Image": IMAGE, "Cmd": command, "Tty": kept == "terminal", "OpenStdin": True,
                     "StopSignal": "SIGKILL", "HostConfig": {"Binds": ["data:/data"]}}
-            if self.ask("POST", f"/containers/create?name={name}", body)[0] == 201 and kept != "new":
+            is_new = self.ask("POST", f"/containers/create?name={name}", body)[0] == 201
+            if kept in ("running", "terminal") and not is_new:
+                self.ask("POST", f"/containers/{name}/unpause")
+            if kept != "new" and (is_new or kept != "ended"):
                 self.ask("POST", f"/containers/{name}/start")
-                if kept == "paused":
-                    self.ask("POST", f"/containers/{name}/pause")
+            if kept == "paused":
+                self.ask("POST", f"/containers/{name}/pause")
+        status, made = self.ask("POST", f"/containers/running{self.number}/exec", fitting.execution())
+        if status == 201:
+            self.execs.append(made["Id"])
         _, listed = self.ask("GET", "/containers/json?all=1")
         mine = [one["Id"] for one in listed if one["Id"] in self.made]
         is_kept = re.compile("/(running|paused|ended|new|terminal)[01]$")
@@ -187,7 +195,7 @@ class Client:
         drawn = case.path_parameters, case.query, case.body
         media_type = case.media_type
         for number in range(VARIANTS):
-            case.path_parameters, case.query, case.body = copy.deepcopy(drawn)
+            case.path_parameters, case.query, case.body = map(copied, drawn)
             case.media_type = media_type
             self.send_one(template, case, number != 0 and dice.random() < 0.9)
 
@@ -196,6 +204,8 @@ class Client:
         prepared = requests.Request(**case.as_transport_kwargs(base_url="http://d")).prepare()
         body, headers = prepared.body or b"", dict(prepared.headers)
         body = body.encode() if isinstance(body, str) else bytes(body) if isinstance(body, (bytes, bytearray)) else b""
+        if fits and template.endswith("/ws"):
+            headers.update(WEBSOCKET)
         if fits and template in ARCHIVES and prepared.method in ("PUT", "POST"):
             body = self.image if template == "/images/load" else fitting.archive()
             headers["Content-Type"] = "application/x-tar"
@@ -260,6 +270,13 @@ class Client:
     def fail(self, template, method, path, body, what):
         known = "".join("#" if c in "0123456789abcdef" else c for c in what)[:120]
         self.failures.setdefault((template, method, known), f"{method} {path}\n  {body[:1500]!r}\n  {what}")
+
+
+def copied(value):
+    """A copy whose members can be exchanged; what they are is left as it is."""
+    if isinstance(value, dict):
+        return {name: copied(member) for name, member in value.items()}
+    return [copied(member) for member in value] if isinstance(value, list) else value
 
 
 def keep_some(body):
