@@ -160,6 +160,21 @@ async fn pause_freezes_and_refuses() {
     lab.close().await;
 }
 
+/// Frozen by cgroup v1 before it has died, it never would.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_by_force_is_not_frozen() {
+    let lab = Lab::new().await;
+    for number in 0..20 {
+        let name = format!("dying{number}");
+        lab.create(&name, request(&["sleep", "1000"])).await;
+        lab.engine.start(&name, None).await.unwrap();
+        let both = async { tokio::join!(lab.remove(&name), lab.engine.pause(&name)) };
+        let ((), paused) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+        assert!(paused.is_err(), "{number}");
+    }
+    lab.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn auto_remove_leaves_nothing() {
     let lab = Lab::new().await;

@@ -22,7 +22,6 @@ use model::{Operation, World};
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-#[ignore = "it still finds operations that are not explained; run it with --ignored"]
 fn operations_at_once_end_in_a_legal_state() {
     let seconds = number("PONTON_SECONDS", 20);
     let seed = number("PONTON_SEED", 0x5EED);
@@ -116,7 +115,9 @@ impl<'a> ContainersLife<'a> {
             asked
                 .iter()
                 .copied()
-                .zip(clients.into_iter().map(|client| client.join().expect("client")))
+                .zip(clients.into_iter().map(|client| {
+                    client.join().unwrap_or_else(|_| panic!("{asked:?} after\n{}", self.rounds.join("\n")))
+                }))
                 .collect()
         });
         for _ in asked.iter().filter(|operation| **operation == Operation::Wait) {

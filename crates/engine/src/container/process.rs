@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ponton_cgroup::Cgroup;
 use ponton_runtime::shim::protocol::{Request, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 use super::Task;
 use crate::engine::{Engine, blocking};
@@ -50,8 +51,9 @@ pub(crate) async fn resize(
 
 impl Task {
     /// Sends a signal to the first process. One that has just ended needs none.
-    pub(super) fn signal(&self, signal: i32) -> Result<()> {
+    pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
         let Some(run) = &self.run else { return Err(Error::not_running(self.id())) };
+        self.is_killed |= signal == Signal::KILL.as_raw();
         match ponton_sys::pidfd::send_signal(run.pidfd.as_fd(), signal) {
             Ok(()) => Ok(()),
             Err(error) if error.errno() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
@@ -79,8 +81,10 @@ impl Task {
         let Some(Ok(pidfd)) = self.run.as_ref().map(|run| run.pidfd.try_clone()) else {
             return Error::not_running(self.id());
         };
+        let pid = self.view.life.pid();
         let has_ended = blocking(move || {
-            Ok(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDING)).is_ok_and(|ready| ready > 0))
+            let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDING));
+            Ok(ready.is_ok_and(|ready| ready > 0) || pid.is_some_and(is_exiting))
         });
         if has_ended.await.unwrap_or(false) { Error::not_running(self.id()) } else { error }
     }
@@ -89,5 +93,35 @@ impl Task {
     pub(crate) fn control_group(&self) -> Result<Cgroup> {
         let Some(path) = &self.view.cgroup else { return Err(Error::not_running(self.id())) };
         self.engine.control_group(path)
+    }
+}
+
+/// Whether a process is being taken apart, or is gone. Where there is much to do it takes a while from there until
+/// the kernel says that it has ended.
+fn is_exiting(pid: i32) -> bool {
+    /// Of linux/sched.h; proc_pid_stat(5) has the flags in field 9, the sixth behind the state.
+    const PF_EXITING: u64 = 0x4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let flags = behind_name.split(' ').nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_is_told_from_what_runs() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!is_exiting(pid));
+        child.kill().unwrap();
+        let pidfd = ponton_sys::pidfd::open(child.id()).unwrap();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        // It is not waited for: the kernel has no more of it than its name and how it ended.
+        assert!(is_exiting(pid));
+        child.wait().unwrap();
+        assert!(is_exiting(pid));
     }
 }

@@ -192,7 +192,6 @@ impl Task {
     /// Sends a signal to the first process, thawed so that it hears it.
     async fn deliver(&mut self, signal: i32, more: &[(&str, &str)]) -> Result<()> {
         self.signal(signal)?;
-        self.is_killed |= signal == Signal::KILL.as_raw();
         let number = signal.to_string();
         let attributes: Vec<_> = [("signal", number.as_str())].iter().chain(more).copied().collect();
         self.emit("kill", &attributes);
