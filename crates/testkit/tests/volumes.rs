@@ -58,7 +58,7 @@ const SCRIPTS: &[&str] = &[
     "docker create --name cp -v data:/d -v $T:/ro:ro busybox true >/dev/null; echo in > $T/file; docker cp $T/file cp:/d/; docker cp cp:/d/file - | tar -xOf -; docker cp $T/file cp:/ro/x 2>&1 | grep -o 'read-only'; docker cp $T/file cp:/d/nosuch/ 2>&1 | grep -c .; docker rm cp; docker volume rm data",
     "docker run -d --name cp busybox sleep 1000 >/dev/null; docker exec cp sh -c 'mkdir -p /a/b; echo 1 > /a/f; ln -s f /a/l; ln -s /a /link; chown 7:8 /a/f'; rm -rf $T/o; docker cp cp:/a $T/o; ls $T/o; readlink $T/o/l; docker cp cp:/a/. $T/o/b; ls $T/o/b; docker cp cp:/link $T/o/; readlink $T/o/link; docker cp -L cp:/link $T/o/followed; ls $T/o/followed; docker cp -a cp:/a/f $T/o/kept; stat -c '%u %g' $T/o/kept",
     "docker cp $T/o cp:/new; docker exec cp ls /new; docker cp $T/o cp:/new; docker exec cp ls /new/o; docker cp $T/o/. cp:/a; docker exec cp ls /a; docker cp $T/o/f cp:/a/renamed; docker exec cp cat /a/renamed; docker cp $T/o/f cp:/a/b/; docker exec cp ls /a/b",
-    "docker cp $T/o cp:/a/f 2>&1 | grep -c .; docker cp cp:/nosuch $T/o 2>&1 | grep -o 'Could not find the file'; docker cp cp:/a $T/o/f 2>&1 | grep -c .; tar -C $T -cf - o | docker cp - cp:/tmp && docker exec cp ls /tmp/o; docker cp cp:/a/f/ $T/o 2>&1 | grep -c .",
+    "docker cp $T/o cp:/a/f 2>&1 | grep 'cannot copy'; docker cp cp:/nosuch $T/o 2>&1 | grep -o 'Could not find the file'; docker cp cp:/a $T/o/f 2>&1 | grep -c .; tar -C $T -cf - o | docker cp - cp:/tmp && docker exec cp ls /tmp/o; docker cp cp:/a/f/ $T/o 2>&1 | grep -c .",
     "docker cp -a $T/o/kept cp:/a/; docker exec cp stat -c '%u %g' /a/kept; docker cp $T/o/kept cp:/a/; docker exec cp stat -c '%u %g' /a/kept; docker rm -f cp",
 ];
 

@@ -10,6 +10,7 @@ use ponton_api::container::{Config, CreateRequest, CreateResponse, HostConfig};
 use ponton_image::Image;
 use ponton_network::PortRequest;
 use ponton_oci::image_config::ImageConfig;
+use ponton_oci::reference::{ParseError, Reference};
 use ponton_store::ContainerRecord;
 
 use super::{Saved, Settings, Task, files};
@@ -71,7 +72,7 @@ impl Engine {
         }
         let image = {
             let (engine, name) = (Arc::clone(self), config.image.clone());
-            blocking(move || Ok(engine.images.get(&name)?)).await?
+            blocking(move || engine.images.get(&name).map_err(|error| no_image(&name, error))).await?
         };
         check_platform(platform, &image.config)?;
         self.image_used(&image.id);
@@ -285,9 +286,6 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
 
 /// The ports that a container publishes.
 pub(super) fn port_requests(settings: &Settings) -> Result<Vec<PortRequest>> {
-    if !matches!(settings.network(), "bridge") {
-        return Ok(Vec::new());
-    }
     let mut requests = Vec::new();
     for (port, bindings) in settings.host_config.port_bindings.iter().flatten() {
         let (container_port, protocol) = parse_port(port)?;
@@ -299,6 +297,10 @@ pub(super) fn port_requests(settings: &Settings) -> Result<Vec<PortRequest>> {
             let (host_port, host_port_end) = parse_range(&binding.host_port)?;
             requests.push(PortRequest { protocol, container_port, host_ip, host_port, host_port_end });
         }
+    }
+    // What is not used must be right all the same.
+    if !matches!(settings.network(), "bridge") {
+        return Ok(Vec::new());
     }
     if settings.host_config.publish_all_ports {
         let published: BTreeMap<_, _> =
@@ -325,6 +327,17 @@ fn parse_port(text: &str) -> Result<(u16, ponton_network::Protocol)> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
     Ok((port, protocol.parse()?))
+}
+
+/// What is no name is no name of an image either.
+fn no_image(name: &str, error: ponton_image::Error) -> Error {
+    match (error, Reference::parse(name)) {
+        (
+            ponton_image::Error::NotFound(_),
+            Err(error @ (ParseError::Format(_) | ParseError::Uppercase(_))),
+        ) => Error::invalid(error.to_string()),
+        (error, _) => error.into(),
+    }
 }
 
 /// `8080`, `8000-8010`, or nothing for any port.

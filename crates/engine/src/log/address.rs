@@ -9,7 +9,7 @@ use std::time::Duration;
 use ponton_runtime::shim::protocol::LogAddress;
 use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 /// How long a service may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,13 +175,6 @@ async fn resolve(protocol: &str, name: &str) -> Result<SocketAddr> {
 
 fn dial_unix(kind: &str, path: &Path, error: &io::Error) -> Error {
     Error::internal(format!("dial {kind} {}: connect: {}", path.display(), words(error)))
-}
-
-/// An error of the kernel in Go's words: lower case, without its number.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
 }
 
 /// Adds a port to a host that has none.

@@ -18,7 +18,7 @@ use ponton_sys::path::Root;
 use rustix::fs::{Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::Temporary;
+use super::{Temporary, local};
 use crate::container::{Settings, mount_snapshot};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -30,6 +30,13 @@ impl Engine {
         let mut root = None;
         for point in points {
             let name = &point.shown.name;
+            // What the image has nothing for needs no mount: one that fails is told at the start.
+            if local::is_mounted_volume(&self.volume_options(name)?) {
+                let Some(root) = self.image_root_once(&mut root, image)? else { return Ok(()) };
+                if find(root, &point.shown.destination)?.is_none() {
+                    continue;
+                }
+            }
             let using = Temporary(vec![self.use_volume(name, &settings.id)?]);
             let hold = self.volumes.hold(name);
             let _turn = hold.turn_to_fill(name)?;
@@ -41,19 +48,21 @@ impl Engine {
             if !place.names().map_err(failed("read volume", &place.data))?.is_empty() {
                 continue;
             }
-            let root = match &root {
-                Some(root) => root,
-                None => match self.image_root(image)? {
-                    Some(opened) => root.insert(opened),
-                    None => return Ok(()),
-                },
-            };
+            let Some(root) = self.image_root_once(&mut root, image)? else { return Ok(()) };
             if let Some(source) = find(root, &point.shown.destination)? {
                 place.fill(source)?;
             }
             drop(using);
         }
         Ok(())
+    }
+
+    /// The root of an image, which is opened the first time.
+    fn image_root_once<'a>(&self, root: &'a mut Option<Root>, image: &Image) -> Result<Option<&'a Root>> {
+        if root.is_none() {
+            *root = self.image_root(image)?;
+        }
+        Ok(root.as_ref())
     }
 
     /// The root of an image, mounted for as long as it is open; `None` if it has no layers.

@@ -81,7 +81,7 @@ pub(crate) fn mount(options: &StringMap, target: &Path) -> Result<()> {
         if let Some(password) = words.data.iter().find_map(|word| word.strip_prefix("password=")) {
             shown = shown.replace(&format!("password={password}"), "password=********");
         }
-        let (target, why) = (target.display(), std::io::Error::from(errno));
+        let (target, why) = (target.display(), crate::error::words(&errno.into()));
         Error::internal(format!(
             "error while mounting volume '{target}': failed to mount local volume: mount {device}:{target}, \
              flags: {:#x}, data: {shown}: {why}",
