@@ -345,7 +345,7 @@ fn check_arguments(path: &str, command: &Command, count: usize) -> Result<(), Er
     let (reason, verb) = match command.arguments {
         Arguments::None if count > 0 => ("accepts no arguments".to_owned(), "Run"),
         Arguments::Exactly(wanted) if count != wanted => {
-            (format!("requires {wanted} {}", plural(wanted)), "See")
+            (format!("requires {wanted} {}", plural(wanted)), "Run")
         }
         Arguments::AtLeast(least) if count < least => {
             (format!("requires at least {least} {}", plural(least)), "See")

@@ -20,6 +20,7 @@ mod note;
 mod output;
 mod progress;
 mod terminal;
+mod time;
 mod value;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Values of flags, read as docker reads them: booleans, sizes, durations, decimals, limits, times.
+//! Values of flags, read as docker reads them: booleans, sizes, durations, decimals, limits.
 
 use ponton_api::container::{InvalidUlimit, Ulimit};
 use ponton_api::unit;
@@ -93,40 +93,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
 
 pub(crate) fn check_duration(text: &str) -> Result<(), String> {
     parse_duration(text).map(drop)
-}
-
-/// A time for `--since` and `--until`: seconds since 1970, a date, a date with a time, or a duration
-/// before `now`; given back as `seconds.nanoseconds`.
-pub(crate) fn parse_time(text: &str, now: jiff::Timestamp) -> Result<String, String> {
-    if let Ok(ago) = parse_duration(text)
-        && !text.is_empty()
-        && text != "0"
-    {
-        let then = now
-            .checked_sub(jiff::SignedDuration::from_nanos(ago))
-            .map_err(|_| format!("invalid duration {text:?}"))?;
-        return Ok(seconds(then));
-    }
-    if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_digit() || letter == '.') {
-        return Ok(text.to_owned());
-    }
-    if let Ok(instant) = text.parse::<jiff::Timestamp>() {
-        return Ok(seconds(instant));
-    }
-    let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| {
-        text.parse::<jiff::civil::Date>().map(|date| date.to_datetime(jiff::civil::Time::midnight()))
-    });
-    civil
-        .ok()
-        .and_then(|civil| civil.to_zoned(jiff::tz::TimeZone::system()).ok())
-        .map(|zoned| seconds(zoned.timestamp()))
-        .ok_or_else(|| {
-            format!("parsing time {text:?} as \"2006-01-02T15:04\": cannot parse {text:?} as \"2006\"")
-        })
-}
-
-fn seconds(instant: jiff::Timestamp) -> String {
-    format!("{}.{:09}", instant.as_second(), instant.subsec_nanosecond())
 }
 
 /// `name=soft[:hard]`.
@@ -281,15 +247,6 @@ mod tests {
         for text in ["a\"b", "\"a", "\"a\"b,c"] {
             assert!(fields(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn times() {
-        let now: jiff::Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
-        assert_eq!(parse_time("10s", now).unwrap(), "1767225600.000000000");
-        assert_eq!(parse_time("2026-01-01T00:00:00.5Z", now).unwrap(), "1767225600.500000000");
-        assert_eq!(parse_time("1767225600", now).unwrap(), "1767225600");
-        assert!(parse_time("yesterday", now).is_err());
     }
 
     #[test]

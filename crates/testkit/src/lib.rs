@@ -16,6 +16,7 @@ pub mod image;
 pub mod leak;
 pub mod namespace;
 pub mod peer;
+pub mod placeholder;
 pub mod random;
 pub mod registry;
 pub mod tar;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::Command;
 
+use ponton_testkit::placeholder::{normalised, placeholders};
 use ponton_testkit::{Answer, Api, Daemon, Peer, Ran, daemon};
 use serde_json::{Value, json};
 
@@ -183,47 +184,6 @@ fn difference(compare: Compare, theirs: &Ran, mine: &Ran) -> Option<String> {
             theirs.code, theirs.stdout, theirs.stderr, mine.code, mine.stdout, mine.stderr
         )
     })
-}
-
-/// Ids, times and the program's own name become placeholders.
-fn normalised(ran: &Ran) -> Ran {
-    Ran { code: ran.code, stdout: placeholders(&ran.stdout), stderr: placeholders(&ran.stderr) }
-}
-
-fn placeholders(text: &str) -> String {
-    let mut out = String::new();
-    let mut word = String::new();
-    for c in text.chars().chain(['\0']) {
-        if c.is_ascii_alphanumeric() || "-:.".contains(c) {
-            word.push(c);
-            continue;
-        }
-        out.push_str(&placeholder(&word));
-        word.clear();
-        if c != '\0' {
-            out.push(c);
-        }
-    }
-    let out = out.replace("docker: ", "PROGRAM: ").replace("ponton: ", "PROGRAM: ");
-    out.replace("'docker ", "'PROGRAM ")
-        .replace("'ponton ", "'PROGRAM ")
-        .replace("\"docker ", "\"PROGRAM ")
-        .replace("\"ponton ", "\"PROGRAM ")
-}
-
-fn placeholder(word: &str) -> String {
-    let core = word.trim_end_matches(['.', ':']);
-    let rest = &word[core.len()..];
-    let hex = core.strip_prefix("sha256:").unwrap_or(core);
-    let is_id = (hex.len() == 64 || hex.len() == 12) && hex.chars().all(|c| c.is_ascii_hexdigit());
-    let is_time = core.len() >= 20 && core.ends_with('Z') && core.as_bytes().get(10) == Some(&b'T');
-    if is_id {
-        format!("ID{}{rest}", hex.len())
-    } else if is_time {
-        format!("TIME{rest}")
-    } else {
-        word.to_owned()
-    }
 }
 
 /// One API call: method, path, body.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::flag::Flag;
 use crate::format::data::Data;
 use crate::format::template::Template;
-use crate::{output, value};
+use crate::{output, time};
 
 pub(crate) use info::INFO;
 pub(crate) use version::VERSION;
@@ -37,9 +37,9 @@ pub(crate) static EVENTS: Command =
 async fn events(call: Invocation) -> Result<u8, Error> {
     let flags = &call.flags;
     let now = jiff::Timestamp::now();
-    let time = |name: &str| match flags.text(name) {
+    let read = |name: &str| match flags.text(name) {
         "" => Ok(String::new()),
-        text => value::parse_time(text, now).map_err(Error::Invalid),
+        text => time::parse(text, now).map_err(Error::Invalid),
     };
     let template = match flags.text("format") {
         "" | "json" => None,
@@ -47,7 +47,7 @@ async fn events(call: Invocation) -> Result<u8, Error> {
     };
     let client = call.context.client().await?;
     let mut stream =
-        client.system_events(&time("since")?, &time("until")?, &filters(flags.all("filter"))).await?;
+        client.system_events(&read("since")?, &read("until")?, &filters(flags.all("filter"))).await?;
     while let Some(message) = stream.next().await? {
         let line = match &template {
             Some(template) => template.execute(&data(&message)?)?,

@@ -1,12 +1,13 @@
 //! The part of Go's `text/template` that users of `--format` write.
 //!
-//! Actions: fields, variables, pipelines, `if`, `with`, `range`, comments, trimming; functions: those of Go
-//! but `call`, `html`, `js` and `urlquery`, and docker's `json`, `join`, `split`, `lower`, `upper`, `title`,
-//! `pad`, `truncate`, `println`. Not: `define`, `template`, `block`, `break`, `continue`.
+//! Actions: all of Go's; functions: those of Go but `call`, and docker's `json`, `join`, `split`, `lower`, `upper`,
+//! `title`, `pad`, `truncate`.
 
 mod execute;
 mod function;
 mod parse;
+
+use std::collections::BTreeMap;
 
 use crate::error::Error;
 
@@ -16,15 +17,39 @@ use super::data::Data;
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
     nodes: Vec<Node>,
+    defined: Defined,
 }
+
+/// Templates by name, of `define` and `block`.
+type Defined = BTreeMap<String, Vec<Node>>;
 
 #[derive(Debug, Clone)]
 enum Node {
     Text(String),
     Action(Pipeline),
-    If { condition: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
-    With { value: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
-    Range { over: Pipeline, body: Vec<Node>, otherwise: Vec<Node> },
+    If {
+        condition: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        value: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        over: Pipeline,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Break,
+    Continue,
+    /// A template by name, with the data that it gets.
+    Call {
+        name: String,
+        data: Option<Pipeline>,
+        at: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -60,13 +85,13 @@ impl Template {
     /// Parses.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         parse::parse(text)
-            .map(|nodes| Self { nodes })
+            .map(|(nodes, defined)| Self { nodes, defined })
             .map_err(|reason| Error::invalid(format!("failed to parse template: template: :{reason}")))
     }
 
     /// Executes on `data`.
     pub(crate) fn execute(&self, data: &Data) -> Result<String, Error> {
-        execute::execute(&self.nodes, data)
+        execute::execute(&self.nodes, &self.defined, data)
             .map_err(|reason| Error::invalid(format!("failed to execute template: template: {reason}")))
     }
 
@@ -141,6 +166,18 @@ mod tests {
             ("{{`raw`}}{{\"a\\tb\"}}", "rawa\tb"),
             ("{{.Labels}}", "map[a:1 b.c:2]"),
             ("{{range .Mounts}}{{$.Names}}{{end}}", "webweb"),
+            ("{{define \"x\"}}[{{.}}{{$}}]{{end}}{{template \"x\" .Names}}", "[webweb]"),
+            ("{{template \"x\"}}{{define \"x\"}}{{.}}{{end}}", "<no value>"),
+            ("{{block \"x\" .Size}}({{.}}){{end}}{{template \"x\" 4}}", "(3)(4)"),
+            ("{{define \"x\"}} {{end}}{{define \"x\"}}b{{end}}{{template \"x\"}}", "b"),
+            ("{{range .Env}}{{if eq . \"X=1\"}}{{continue}}{{end}}{{.}}{{else}}none{{end}}", "Y=2"),
+            ("{{range .Env}}{{with .}}{{.}}{{break}}{{end}}{{end}}", "X=1"),
+            ("{{html \"<a b=\\\"c\\\">&'\" 1 2}}", "&lt;a b=&#34;c&#34;&gt;&amp;&#39;1 2"),
+            (
+                "{{js \"it's <b> & = \\\"\\\\\\n\u{e9}\"}}",
+                r#"it\'s \u003Cb\u003E \u0026 \u003D \"\\\u000A\u{e9}"#,
+            ),
+            ("{{urlquery \"a b&c=d/\u{e9}~\"}}{{.Names | js | urlquery}}", "a+b%26c%3Dd%2F%C3%A9~web"),
         ] {
             assert_eq!(run(template), expected, "{template}");
         }
@@ -153,6 +190,40 @@ mod tests {
             ("{{nosuch .ID}}", "failed to parse template: template: :1: function \"nosuch\" not defined"),
             ("{{if .A}}", "failed to parse template: template: :1: unexpected EOF"),
             ("{{end}}", "failed to parse template: template: :1: unexpected {{end}}"),
+            ("{{break}}", "failed to parse template: template: :1: {{break}} outside {{range}}"),
+            ("{{define \"x\"}}", "failed to parse template: template: :1: unexpected EOF"),
+            (
+                "{{define x}}{{end}}",
+                "failed to parse template: template: :1: unexpected \"x\" in define clause",
+            ),
+            (
+                "{{define \"x\"}}a{{end}}{{define \"x\"}}b{{end}}",
+                "failed to parse template: template: :1: template: multiple definition of template \"x\"",
+            ),
+            (
+                "{{block \"x\"}}{{end}}",
+                "failed to parse template: template: :1: missing value for block clause",
+            ),
+            (
+                "{{if true}}{{define \"x\"}}{{end}}{{end}}",
+                "failed to parse template: template: :1: unexpected <define> in command",
+            ),
+            (
+                "{{$v := 1}}{{define \"x\"}}{{$v}}{{end}}",
+                "failed to parse template: template: :1: undefined variable \"$v\"",
+            ),
+            (
+                "{{template \"nosuch\"}}",
+                "failed to execute template: template: :1:11: executing \"\" at <{{template \"nosuch\"}}>: template \"nosuch\" not defined",
+            ),
+            (
+                "{{define \"a\"}}{{.Nosuch}}{{end}}{{template \"a\" .}}",
+                "failed to execute template: template: :1:16: executing \"a\" at <.Nosuch>: can't evaluate field Nosuch",
+            ),
+            (
+                "{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}",
+                "failed to execute template: template: :1:25: executing \"a\" at <{{template \"a\"}}>: exceeded maximum template depth (200)",
+            ),
             ("{{$x}}", "failed to parse template: template: :1: undefined variable \"$x\""),
             (
                 "{{.Nosuch}}",

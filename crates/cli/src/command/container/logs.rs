@@ -5,7 +5,7 @@ use super::streams::Demultiplexer;
 use crate::command::{Arguments, Command, Complete, Invocation};
 use crate::error::Error;
 use crate::flag::Flag;
-use crate::{output, value};
+use crate::{output, time};
 
 /// `ponton logs`.
 pub(crate) static LOGS: Command =
@@ -23,11 +23,13 @@ static FLAGS: &[Flag] = &[
 ];
 
 async fn logs(call: Invocation) -> Result<u8, Error> {
+    let client = call.context.client().await?;
+    let container = client.container_inspect(&call.arguments[0]).await?;
     let flags = &call.flags;
     let now = jiff::Timestamp::now();
-    let time = |name: &str| match flags.text(name) {
+    let read = |name: &str| match flags.text(name) {
         "" => Ok(String::new()),
-        text => value::parse_time(text, now)
+        text => time::parse(text, now)
             .map_err(|reason| Error::invalid(format!("invalid value for \"{name}\": {reason}"))),
     };
     let options = LogsOptions {
@@ -36,12 +38,10 @@ async fn logs(call: Invocation) -> Result<u8, Error> {
         follow: flags.on("follow"),
         timestamps: flags.on("timestamps"),
         details: flags.on("details"),
-        since: time("since")?,
-        until: time("until")?,
+        since: read("since")?,
+        until: read("until")?,
         tail: flags.text("tail").to_owned(),
     };
-    let client = call.context.client().await?;
-    let container = client.container_inspect(&call.arguments[0]).await?;
     let mut stream = client.container_logs(&container.id, &options).await?.stream();
     let mut demultiplexer = Demultiplexer::default();
     while let Some(chunk) = stream.next().await {

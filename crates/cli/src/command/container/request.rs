@@ -116,10 +116,7 @@ fn host_config(flags: &Flags) -> Result<HostConfig, Error> {
     let (security_opt, masked_paths, readonly_paths) = security_options(flags.all("security-opt"))?;
     Ok(HostConfig {
         container_id_file: flags.text("cidfile").to_owned(),
-        log_config: LogConfig {
-            r#type: flags.text("log-driver").to_owned(),
-            config: pairs(flags.all("log-opt")),
-        },
+        log_config: log_config(flags)?,
         auto_remove: flags.on("rm"),
         volume_driver: flags.text("volume-driver").to_owned(),
         volumes_from: list(flags.all("volumes-from").to_vec()),
@@ -199,6 +196,14 @@ fn pairs(items: &[String]) -> StringMap {
         .map(|item| item.split_once('=').unwrap_or((item, "")))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
+}
+
+fn log_config(flags: &Flags) -> Result<LogConfig, Error> {
+    let (driver, options) = (flags.text("log-driver"), flags.all("log-opt"));
+    if driver == "none" && !options.is_empty() {
+        return Err(Error::invalid("invalid logging opts for driver none"));
+    }
+    Ok(LogConfig { r#type: driver.to_owned(), config: pairs(options) })
 }
 
 /// `host=ip` and `host:[ip]` become `host:ip`.

@@ -1,27 +1,52 @@
 //! Nodes to text.
 
-use super::{Base, Node, Operand, Pipeline, function};
+use super::{Base, Defined, Node, Operand, Pipeline, function};
 use crate::format::data::Data;
 
 /// Why it failed, after the template's name: `:1:2: executing "" at <.Foo>: …`.
 type Reason = String;
 
-pub(super) fn execute(nodes: &[Node], data: &Data) -> Result<String, Reason> {
-    let mut state = State { variables: vec![("$".to_owned(), data.clone())], out: String::new() };
+/// How deep templates may call each other.
+const DEEPEST: usize = 200;
+
+pub(super) fn execute(nodes: &[Node], defined: &Defined, data: &Data) -> Result<String, Reason> {
+    let mut state = State {
+        defined,
+        name: "",
+        depth: 0,
+        variables: vec![("$".to_owned(), data.clone())],
+        out: String::new(),
+    };
     state.list(nodes, data)?;
     Ok(state.out)
 }
 
-struct State {
+struct State<'a> {
+    defined: &'a Defined,
+    /// Of the template that is executed; empty for the whole.
+    name: &'a str,
+    depth: usize,
     variables: Vec<(String, Data)>,
     out: String,
 }
 
-impl State {
-    fn list(&mut self, nodes: &[Node], dot: &Data) -> Result<(), Reason> {
+/// Where execution goes on after a node: with the next one, or in the `range` around it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Break,
+    Continue,
+}
+
+impl<'a> State<'a> {
+    fn list(&mut self, nodes: &'a [Node], dot: &Data) -> Result<Flow, Reason> {
         for node in nodes {
-            match node {
-                Node::Text(text) => self.out.push_str(text),
+            let depth = self.variables.len();
+            let flow = match node {
+                Node::Text(text) => {
+                    self.out.push_str(text);
+                    continue;
+                }
                 Node::Action(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
@@ -29,38 +54,45 @@ impl State {
                     } else {
                         self.declare(pipeline, &[value]);
                     }
+                    continue;
                 }
                 Node::If { condition, then, otherwise } => {
-                    let depth = self.variables.len();
                     let value = self.pipeline(condition, dot)?;
                     self.declare(condition, std::slice::from_ref(&value));
-                    self.list(if value.is_true() { then } else { otherwise }, dot)?;
-                    self.variables.truncate(depth);
+                    self.list(if value.is_true() { then } else { otherwise }, dot)?
                 }
                 Node::With { value, then, otherwise } => {
-                    let depth = self.variables.len();
                     let found = self.pipeline(value, dot)?;
                     self.declare(value, std::slice::from_ref(&found));
-                    if found.is_true() {
-                        self.list(then, &found)?;
-                    } else {
-                        self.list(otherwise, dot)?;
+                    match found.is_true() {
+                        true => self.list(then, &found)?,
+                        false => self.list(otherwise, dot)?,
                     }
-                    self.variables.truncate(depth);
                 }
                 Node::Range { over, body, otherwise } => self.range(over, body, otherwise, dot)?,
+                Node::Break => Flow::Break,
+                Node::Continue => Flow::Continue,
+                Node::Call { name, data, at } => {
+                    let data = data.as_ref().map(|data| self.pipeline(data, dot)).transpose()?;
+                    self.call(name, data, *at)?;
+                    continue;
+                }
+            };
+            self.variables.truncate(depth);
+            if flow != Flow::On {
+                return Ok(flow);
             }
         }
-        Ok(())
+        Ok(Flow::On)
     }
 
     fn range(
         &mut self,
         over: &Pipeline,
-        body: &[Node],
-        otherwise: &[Node],
+        body: &'a [Node],
+        otherwise: &'a [Node],
         dot: &Data,
-    ) -> Result<(), Reason> {
+    ) -> Result<Flow, Reason> {
         let items: Vec<(Data, Data)> = match self.pipeline(over, dot)? {
             Data::Array(items) => {
                 items.into_iter().enumerate().map(|(index, item)| (Data::Int(index as i64), item)).collect()
@@ -71,7 +103,7 @@ impl State {
                 .collect(),
             Data::Int(count) => (0..count).map(|index| (Data::Int(index), Data::Int(index))).collect(),
             Data::Null | Data::Missing => Vec::new(),
-            other => return Err(format!(":1: executing \"\": range can't iterate over {other}")),
+            other => return Err(format!(":1: executing {:?}: range can't iterate over {other}", self.name)),
         };
         if items.is_empty() {
             return self.list(otherwise, dot);
@@ -82,9 +114,33 @@ impl State {
                 2 => self.declare(over, &[key, item.clone()]),
                 _ => self.declare(over, std::slice::from_ref(&item)),
             }
-            self.list(body, &item)?;
+            let flow = self.list(body, &item)?;
             self.variables.truncate(depth);
+            if flow == Flow::Break {
+                break;
+            }
         }
+        Ok(Flow::On)
+    }
+
+    /// Executes a template with variables of its own.
+    fn call(&mut self, name: &'a str, data: Option<Data>, at: usize) -> Result<(), Reason> {
+        let failed = |state: &Self, reason: &str| {
+            format!(":1:{at}: executing {:?} at <{{{{template {name:?}}}}}>: {reason}", state.name)
+        };
+        let Some(nodes) = self.defined.get(name) else {
+            return Err(failed(self, &format!("template {name:?} not defined")));
+        };
+        if self.depth == DEEPEST {
+            return Err(failed(self, &format!("exceeded maximum template depth ({DEEPEST})")));
+        }
+        let data = data.unwrap_or(Data::Missing);
+        let caller = std::mem::replace(&mut self.name, name);
+        let variables = std::mem::replace(&mut self.variables, vec![("$".to_owned(), data.clone())]);
+        self.depth += 1;
+        self.list(nodes, &data)?;
+        self.depth -= 1;
+        (self.name, self.variables) = (caller, variables);
         Ok(())
     }
 
@@ -114,10 +170,10 @@ impl State {
                 && let Ok(Data::Map(labels)) = self.operand(first, dot)
             {
                 let arguments = [Data::Map(labels), self.operand(name, dot)?];
-                return function::call("index", &arguments).map_err(|reason| at(first, &reason));
+                return function::call("index", &arguments).map_err(|reason| self.at(first, &reason));
             }
             if !rest.is_empty() || piped.is_some() {
-                return Err(at(first, &format!("can't give argument to non-function {}", first.text)));
+                return Err(self.at(first, &format!("can't give argument to non-function {}", first.text)));
             }
             return self.operand(first, dot);
         };
@@ -125,7 +181,7 @@ impl State {
             rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
         arguments.extend(piped);
         function::call(name, &arguments)
-            .map_err(|reason| at(first, &format!("error calling {name}: {reason}")))
+            .map_err(|reason| self.at(first, &format!("error calling {name}: {reason}")))
     }
 
     fn operand(&self, operand: &Operand, dot: &Data) -> Result<Data, Reason> {
@@ -138,11 +194,11 @@ impl State {
             Base::Literal(value) => value.clone(),
             Base::Group(pipeline) => self.pipeline(pipeline, dot)?,
             Base::Function(name) => function::call(name, &[])
-                .map_err(|reason| at(operand, &format!("error calling {name}: {reason}")))?,
+                .map_err(|reason| self.at(operand, &format!("error calling {name}: {reason}")))?,
         };
         operand.fields.iter().try_fold(base, |value, field| {
             value.member(field).ok_or_else(|| {
-                at(
+                self.at(
                     operand,
                     &match value {
                         Data::Null | Data::Missing => format!("nil data; no entry for key {field:?}"),
@@ -152,8 +208,8 @@ impl State {
             })
         })
     }
-}
 
-fn at(operand: &Operand, reason: &str) -> Reason {
-    format!(":1:{}: executing \"\" at <{}>: {reason}", operand.at, operand.text)
+    fn at(&self, operand: &Operand, reason: &str) -> Reason {
+        format!(":1:{}: executing {:?} at <{}>: {reason}", operand.at, self.name, operand.text)
+    }
 }

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use crate::format::data::Data;
 
 pub(super) const NAMES: &[&str] = &[
-    "and", "eq", "ge", "gt", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not", "or", "pad",
-    "print", "printf", "println", "slice", "split", "title", "truncate", "upper",
+    "and", "eq", "ge", "gt", "html", "index", "join", "js", "json", "le", "len", "lower", "lt", "ne", "not",
+    "or", "pad", "print", "printf", "println", "slice", "split", "title", "truncate", "upper", "urlquery",
 ];
 
 pub(super) fn call(name: &str, arguments: &[Data]) -> Result<Data, String> {
@@ -57,6 +57,9 @@ pub(super) fn call(name: &str, arguments: &[Data]) -> Result<Data, String> {
             let parts: Vec<String> = arguments.iter().map(Data::to_string).collect();
             Ok(Data::String(format!("{}\n", parts.join(" "))))
         }
+        ("html", _) => Ok(Data::String(html(&print(arguments)))),
+        ("js", _) => Ok(Data::String(js(&print(arguments)))),
+        ("urlquery", _) => Ok(Data::String(urlquery(&print(arguments)))),
         ("printf", [Data::String(format), values @ ..]) => Ok(Data::String(printf(format, values))),
         _ => Err(format!("wrong arguments for {name}")),
     }
@@ -141,6 +144,52 @@ fn print(arguments: &[Data]) -> String {
             out.push(' ');
         }
         out.push_str(&value.to_string());
+    }
+    out
+}
+
+fn html(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\0' => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Escaped for a string of JavaScript.
+fn js(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        match letter {
+            '\\' | '\'' | '"' => out.extend(['\\', letter]),
+            '<' | '>' | '&' | '=' => out.push_str(&format!("\\u{:04X}", u32::from(letter))),
+            letter if letter.is_control() && letter != '\x7f' => {
+                out.push_str(&format!("\\u{:04X}", u32::from(letter)));
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Escaped for a query of a URL.
+fn urlquery(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            byte if byte.is_ascii_alphanumeric() => out.push(byte.into()),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
     }
     out
 }

@@ -1,16 +1,23 @@
 //! Text to nodes.
 
-use super::{Base, Node, Operand, Pipeline, function};
+use super::{Base, Defined, Node, Operand, Pipeline, function};
 use crate::format::data::Data;
 
 /// Why it is no template, after the name: `1: unclosed action`.
 type Reason = String;
 
-pub(super) fn parse(text: &str) -> Result<Vec<Node>, Reason> {
-    let mut parser = Parser { pieces: pieces(text)?, next: 0, variables: vec!["$".to_owned()] };
+pub(super) fn parse(text: &str) -> Result<(Vec<Node>, Defined), Reason> {
+    let mut parser = Parser {
+        pieces: pieces(text)?,
+        next: 0,
+        variables: vec!["$".to_owned()],
+        depth: 0,
+        ranges: 0,
+        defined: Defined::new(),
+    };
     let (nodes, end) = parser.list()?;
     match end {
-        None => Ok(nodes),
+        None => Ok((nodes, parser.defined)),
         Some(end) => Err(format!("{}: unexpected {{{{{end}}}}}", 1)),
     }
 }
@@ -196,6 +203,10 @@ struct Parser {
     next: usize,
     /// Those that are declared where we are.
     variables: Vec<String>,
+    /// How many actions with an `end` are around us, and how many of them are a `range` of this template.
+    depth: usize,
+    ranges: usize,
+    defined: Defined,
 }
 
 impl Parser {
@@ -229,19 +240,82 @@ impl Parser {
                     return Ok((nodes, Some("else".to_owned())));
                 }
                 "if" | "with" | "range" => nodes.push(self.block(keyword, &tokens[1..])?),
-                "define" | "template" | "block" | "break" | "continue" => {
-                    return Err(format!("1: {{{{{keyword}}}}} is not implemented"));
+                "define" if self.depth == 0 => self.define(&tokens)?,
+                "define" => return Err("1: unexpected <define> in command".to_owned()),
+                "template" | "block" => nodes.push(self.template(keyword, &tokens)?),
+                "break" | "continue" if self.ranges == 0 => {
+                    return Err(format!("1: {{{{{keyword}}}}} outside {{{{range}}}}"));
                 }
+                "break" => nodes.push(Node::Break),
+                "continue" => nodes.push(Node::Continue),
                 _ => nodes.push(Node::Action(self.pipeline(&tokens)?)),
             }
         }
         Ok((nodes, None))
     }
 
+    /// `{{define "name"}}`, and what it defines.
+    fn define(&mut self, tokens: &[Token]) -> Result<(), Reason> {
+        let name = name(tokens, "define")?;
+        if let Some(token) = tokens.get(2) {
+            return Err(format!("1: unexpected {} in define clause", shown(Some(token))));
+        }
+        self.body(name)
+    }
+
+    /// `{{template "name" pipeline}}`; `{{block …}}` defines that template, too.
+    fn template(&mut self, keyword: &str, tokens: &[Token]) -> Result<Node, Reason> {
+        let name = name(tokens, keyword)?;
+        let data = match &tokens[2..] {
+            [] if keyword == "block" => return Err("1: missing value for block clause".to_owned()),
+            [] => None,
+            data => Some(self.pipeline(data)?),
+        };
+        if keyword == "block" {
+            self.body(name.clone())?;
+        }
+        let at = match tokens.first() {
+            Some(Token::Word(word, at)) => at + word.len() + 1,
+            _ => 0,
+        };
+        Ok(Node::Call { name, data, at })
+    }
+
+    /// What stands up to `end`, as the template `name`. One of blanks alone defines nothing where there is another.
+    fn body(&mut self, name: String) -> Result<(), Reason> {
+        let variables = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
+        let ranges = std::mem::take(&mut self.ranges);
+        self.depth += 1;
+        let (nodes, end) = self.list()?;
+        self.depth -= 1;
+        (self.variables, self.ranges) = (variables, ranges);
+        match end.as_deref() {
+            Some("end") => {}
+            Some(other) => return Err(format!("1: unexpected {{{{{other}}}}} in define clause")),
+            None => return Err("1: unexpected EOF".to_owned()),
+        }
+        let is_empty = |nodes: &[Node]| {
+            nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()))
+        };
+        match self.defined.get(&name) {
+            Some(other) if is_empty(&nodes) && !is_empty(other) => {}
+            Some(other) if !is_empty(other) => {
+                return Err(format!("1: template: multiple definition of template {name:?}"));
+            }
+            _ => {
+                self.defined.insert(name, nodes);
+            }
+        }
+        Ok(())
+    }
+
     fn block(&mut self, keyword: &str, tokens: &[Token]) -> Result<Node, Reason> {
         let declared = self.variables.len();
         let pipeline = self.pipeline(tokens)?;
+        let range = usize::from(keyword == "range");
+        (self.depth, self.ranges) = (self.depth + 1, self.ranges + range);
         let (then, end) = self.list()?;
+        self.ranges -= range;
         let otherwise = match end.as_deref() {
             None => return Err("1: unexpected EOF".to_owned()),
             Some("end") => Vec::new(),
@@ -265,6 +339,7 @@ impl Parser {
                 (_, None) => return Err("1: unexpected EOF".to_owned()),
             },
         };
+        self.depth -= 1;
         self.variables.truncate(declared);
         Ok(match keyword {
             "if" => Node::If { condition: pipeline, then, otherwise },
@@ -383,5 +458,23 @@ impl Parser {
             return Ok(operand(Base::Function(word.to_owned()), Vec::new()));
         }
         Err(format!("1: function {word:?} not defined"))
+    }
+}
+
+/// The name after `define`, `template` or `block`.
+fn name(tokens: &[Token], keyword: &str) -> Result<String, Reason> {
+    match tokens.get(1) {
+        Some(Token::Literal(Data::String(name))) => Ok(name.clone()),
+        token => Err(format!("1: unexpected {} in {keyword} clause", shown(token))),
+    }
+}
+
+/// A token in an error.
+fn shown(token: Option<&Token>) -> String {
+    match token {
+        Some(Token::Word(word, _)) => format!("{word:?}"),
+        Some(Token::Literal(value)) => format!("{:?}", value.to_string()),
+        Some(_) => "token".to_owned(),
+        None => "\"}}\"".to_owned(),
     }
 }
