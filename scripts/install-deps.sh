@@ -53,6 +53,8 @@ for set in "$@"; do
 		need openssl openssl
 		need umoci umoci
 		need docker-registry docker-registry
+		need zsh zsh
+		need fish fish
 		need python3 python3
 		/usr/bin/python3 -c 'import docker' 2>/dev/null || packages+=(python3-docker)
 		;;

@@ -1,9 +1,9 @@
-//! Completion, by the shells themselves: bash, and zsh and fish where they are installed.
+//! Completion, by the shells themselves: bash, zsh and fish, those that are installed.
 #![allow(clippy::expect_used, reason = "a test program")]
 
 use std::process::Command;
 
-use ponton_testkit::{Daemon, daemon};
+use ponton_testkit::{Daemon, Terminal, daemon};
 
 /// A shell's script, with what it is to complete in `$1`; prints the candidates, one a line.
 const BASH: &str = r#"
@@ -33,8 +33,7 @@ fn complete(daemon: &Daemon, shell: &str, line: &str) -> Vec<String> {
         "zsh" => daemon.client("zsh", &["-f", "-c", ZSH, "zsh", line]),
         _ => daemon.client("fish", &["--no-config", "-c", FISH, line]),
     };
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{}:{path}", daemon::binaries().display()));
+    find_ponton(&mut command);
     let shown = daemon::run(&mut command, b"");
     let mut lines: Vec<String> =
         shown.stdout.lines().filter(|line| !line.is_empty()).map(|line| line.trim_end().to_owned()).collect();
@@ -42,8 +41,18 @@ fn complete(daemon: &Daemon, shell: &str, line: &str) -> Vec<String> {
     lines
 }
 
+fn find_ponton(command: &mut Command) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", daemon::binaries().display()));
+}
+
+/// Whether there is a shell to test with; if not, says so.
 fn is_installed(shell: &str) -> bool {
-    Command::new(shell).arg("--version").output().is_ok_and(|output| output.status.success())
+    let found = Command::new(shell).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        println!("not tested: {shell} is not installed (scripts/install-deps.sh test)");
+    }
+    found
 }
 
 #[test]
@@ -84,6 +93,39 @@ fn shells_complete_commands_flags_and_names() {
     assert_eq!(complete(&daemon, "bash", "ponton rmi host:5000/own:"), ["v1"]);
     assert_eq!(complete(&daemon, "bash", "ponton run --pull=n"), ["never"]);
     println!("completed by {}", shells.join(", "));
+}
+
+/// The test above calls zsh's function itself; this one presses the tabulator where zsh's own completion is loaded.
+#[test]
+fn zsh_completes_what_is_typed() {
+    if !is_installed("zsh") {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ponton(&["run", "-d", "--name", "runs-1", "busybox", "sleep", "1000"]).ok();
+    let mut command = daemon.client("zsh", &["-f", "-i"]);
+    find_ponton(&mut command);
+    command.env("TERM", "dumb");
+    let mut terminal = Terminal::spawn(&command);
+    // ^X shows the line that was typed, and takes it away.
+    for line in [
+        "shown() { print -r -- \"<$BUFFER>\"; BUFFER=; }; zle -N shown; bindkey '^X' shown",
+        "autoload -Uz compinit; compinit -D -u; source <(ponton completion zsh); print loa''ded",
+    ] {
+        terminal.send(&format!("{line}\n"));
+    }
+    terminal.expect("loaded");
+    for (typed, completed) in [
+        ("ponton ren", "<ponton rename >"),
+        ("ponton run --cap-d", "<ponton run --cap-drop >"),
+        ("ponton stop r", "<ponton stop runs-1 >"),
+        ("ponton run --restart un", "<ponton run --restart unless-stopped >"),
+    ] {
+        terminal.send(&format!("{typed}\t\x18"));
+        terminal.expect(completed);
+    }
+    terminal.send("exit\n");
+    assert_eq!(terminal.end(), 0);
 }
 
 #[test]

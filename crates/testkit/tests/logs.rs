@@ -1,10 +1,11 @@
 //! Logs on dockerd and on Ponton: what the commands show, and what the API answers, must be equal.
 #![allow(clippy::expect_used, reason = "a test program")]
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 use ponton_testkit::placeholder::{normalised, placeholders};
-use ponton_testkit::{Answer, Api, Daemon, Peer, Ran, daemon};
+use ponton_testkit::{Answer, Api, Daemon, Peer, Ran, daemon, wait};
 use serde_json::json;
 
 mod log_rows;
@@ -109,16 +110,17 @@ const QUERIES: &[&str] = &[
     "",
 ];
 
-/// Containers with a log of each kind; the answer to a query of one without a terminal may hold its frames in any order,
-/// since the two streams are.
+/// Containers with a log of each kind.
 fn prepare(api: &Api) {
-    let script = "echo out; echo err >&2; echo out2; printf part";
     for (name, driver, tty) in [
         ("json", "json-file", false),
         ("local", "local", false),
+        ("both", "local", false),
         ("tty", "json-file", true),
         ("none", "none", false),
     ] {
+        let errors = if name == "both" || tty { "echo err >&2;" } else { "" };
+        let script = format!("echo out; {errors} echo out2; printf part");
         let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "Tty": tty,
             "Labels": {"a": "1"}, "HostConfig": {"LogConfig": {"Type": driver}}});
         api.post(&format!("/v1.41/containers/create?name={name}"), &body).expect(201);
@@ -157,8 +159,9 @@ fn answers_are_framed_and_refused_as_dockers_are() {
     prepare(&theirs);
     prepare(&mine);
     let (mut failures, mut count) = (Vec::new(), 0);
-    for name in ["json", "local", "tty", "none", "nosuch"] {
-        for query in QUERIES {
+    for name in ["json", "local", "both", "tty", "none", "nosuch"] {
+        // Which of two streams comes last is nobody's to say.
+        for query in QUERIES.iter().filter(|query| name != "both" || !query.contains("tail")) {
             let path = format!("/v1.41/containers/{name}/logs?{query}");
             let [theirs, mine] = [&theirs, &mine].map(|api| seen(&api.get(&path), name != "tty"));
             count += 1;
@@ -197,5 +200,74 @@ fn a_type_tells_of_frames_since_1_42() {
         let answer = ponton.api().get(&format!("/v{version}/containers/{name}/logs?stdout=1")).expect(200);
         let expected = format!("application/vnd.docker.{kind}-stream");
         assert_eq!(seen(&answer, name != "tty").1, expected, "{version} {name}");
+    }
+}
+
+/// What the next daemon is asked about the logs that the one before had kept.
+const AFTERWARDS: &[&str] = &[
+    "$D logs lines",
+    "$D logs --tail 3 lines",
+    "$D logs -f --tail 1 rotated",
+    "$D logs --tail 150 rotated | md5sum",
+    "$D logs --since 1h rotated | tail -n 1",
+    "$D logs unended; $D start -a unended; $D logs unended",
+    "$D logs none",
+];
+
+#[test]
+fn the_next_daemon_shows_the_same() {
+    let (mut peer, mut ponton) = (peer(), Daemon::start());
+    let prepare = "run --name lines busybox sh -c 'seq 5; echo err >&2'
+        run --name rotated --log-opt max-size=10k --log-opt max-file=3 busybox seq 10000 19999
+        run --name unended busybox printf part
+        $D run --name none --log-driver none busybox echo x";
+    for driver in DRIVERS {
+        let script = |script: &str| format!("D=docker; L={driver}\n{PRELUDE}\n{script}");
+        let run = |command: &mut Command| normalised(&daemon::run(command, b""));
+        let theirs = |peer: &Peer, text: &str| run(&mut peer.client("sh", &["-c", &script(text)]));
+        let mine = |ponton: &Daemon, text: &str| run(&mut ponton.client("sh", &["-c", &script(text)]));
+        theirs(&peer, prepare).ok();
+        mine(&ponton, prepare).ok();
+        let whole = "$D logs -t rotated; $D logs -t lines";
+        let exactly = |ponton: &Daemon| daemon::run(&mut ponton.client("sh", &["-c", &script(whole)]), b"");
+        let before = exactly(&ponton);
+        peer.stop();
+        peer.time_to_first_answer();
+        ponton.kill_and_restart();
+        assert_eq!(exactly(&ponton), before, "{driver}");
+        for text in AFTERWARDS {
+            assert_eq!(mine(&ponton, text), theirs(&peer, text), "{driver}: {text}");
+        }
+        let remove = "$D rm -f $($D ps -aq) >/dev/null";
+        assert_eq!(mine(&ponton, remove), theirs(&peer, remove));
+    }
+}
+
+#[test]
+fn a_follower_ends_with_the_daemon_and_the_next_one_misses_nothing() {
+    let mut ponton = Daemon::start();
+    let script = "echo 0; until [ -e /go ]; do usleep 5000; done; seq 200";
+    for driver in DRIVERS {
+        let container =
+            ["run", "-d", "--name", driver, "--log-driver", driver, "busybox", "sh", "-c", script];
+        ponton.ponton(&container).ok();
+        let mut follower = ponton.client("ponton", &["logs", "-f", driver]);
+        let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a follower");
+        let mut output = follower.stdout.take().expect("its output");
+        let mut first = [0; 2];
+        output.read_exact(&mut first).expect("a line");
+        assert_eq!(&first, b"0\n");
+        ponton.stop();
+        wait::until("the follower's end", || follower.try_wait().expect("wait"));
+        ponton.spawn();
+        let mut next = ponton.client("ponton", &["logs", "-f", driver]);
+        let next = next.stdout(Stdio::piped()).spawn().expect("the next follower");
+        ponton.ponton(&["exec", driver, "touch", "/go"]).ok();
+        let seen = next.wait_with_output().expect("its end");
+        let expected: String = (0..=200).map(|number| format!("{number}\n")).collect();
+        assert_eq!(
+            (seen.status.code(), String::from_utf8_lossy(&seen.stdout).into_owned()),
+            (Some(0), expected)
+        );
     }
 }
