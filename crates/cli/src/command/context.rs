@@ -166,8 +166,12 @@ fn inspect(call: &Invocation) -> Result<u8, Error> {
             Err(error) => errors.push(error.to_string()),
         }
     }
-    let text = format::inspect(&documents, call.flags.text("format"))?;
-    output::print(&text.replace('<', "\\u003c").replace('>', "\\u003e"))?;
+    let format = call.flags.text("format");
+    let mut text = format::inspect(&documents, format)?;
+    if matches!(format, "" | "json") {
+        text = text.replace('<', "\\u003c").replace('>', "\\u003e");
+    }
+    output::print(&text)?;
     if errors.is_empty() { Ok(0) } else { Err(Error::invalid(errors.join("\n"))) }
 }
 

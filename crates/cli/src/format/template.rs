@@ -175,8 +175,9 @@ mod tests {
             ("{{html \"<a b=\\\"c\\\">&'\" 1 2}}", "&lt;a b=&#34;c&#34;&gt;&amp;&#39;1 2"),
             (
                 "{{js \"it's <b> & = \\\"\\\\\\n\u{e9}\"}}",
-                r#"it\'s \u003Cb\u003E \u0026 \u003D \"\\\u000A\u{e9}"#,
+                r#"it\'s \u003Cb\u003E \u0026 \u003D \"\\\u000Aé"#,
             ),
+            ("{{html nil}}", "&lt;no value&gt;"),
             ("{{urlquery \"a b&c=d/\u{e9}~\"}}{{.Names | js | urlquery}}", "a+b%26c%3Dd%2F%C3%A9~web"),
         ] {
             assert_eq!(run(template), expected, "{template}");

@@ -57,9 +57,9 @@ pub(super) fn call(name: &str, arguments: &[Data]) -> Result<Data, String> {
             let parts: Vec<String> = arguments.iter().map(Data::to_string).collect();
             Ok(Data::String(format!("{}\n", parts.join(" "))))
         }
-        ("html", _) => Ok(Data::String(html(&print(arguments)))),
-        ("js", _) => Ok(Data::String(js(&print(arguments)))),
-        ("urlquery", _) => Ok(Data::String(urlquery(&print(arguments)))),
+        ("html", _) => Ok(Data::String(html(&value(arguments)))),
+        ("js", _) => Ok(Data::String(js(&value(arguments)))),
+        ("urlquery", _) => Ok(Data::String(urlquery(&value(arguments)))),
         ("printf", [Data::String(format), values @ ..]) => Ok(Data::String(printf(format, values))),
         _ => Err(format!("wrong arguments for {name}")),
     }
@@ -146,6 +146,14 @@ fn print(arguments: &[Data]) -> String {
         out.push_str(&value.to_string());
     }
     out
+}
+
+/// The text that is escaped: `nil` is no value here.
+fn value(arguments: &[Data]) -> String {
+    match arguments {
+        [Data::Null] => Data::Missing.to_string(),
+        _ => print(arguments),
+    }
 }
 
 fn html(text: &str) -> String {
