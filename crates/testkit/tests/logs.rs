@@ -39,16 +39,17 @@ fn run_all(program: &str, driver: &str, shell: impl Fn(&[&str]) -> Command) -> V
 fn commands_show_what_dockers_do() {
     let peer = peer();
     let ours = daemon::binaries().join("ponton").to_string_lossy().into_owned();
-    // Each client has a daemon of its own: the scripts share names.
+    // Each client has a daemon of its own: the scripts share names. What a client does, no driver changes.
     let clients = ["docker", &ours].map(|program| (program, Daemon::start()));
     let (mut failures, mut count) = (Vec::new(), 0);
-    for driver in DRIVERS {
+    for (driver, clients) in DRIVERS.iter().zip([&clients[..], &clients[1..]]) {
         let (theirs, mine) = std::thread::scope(|scope| {
-            let mine = clients.each_ref().map(|(program, ponton)| {
-                scope.spawn(|| run_all(program, driver, |args| ponton.client("sh", args)))
-            });
+            let start = |(program, ponton): &'_ (&'_ str, Daemon)| {
+                run_all(program, driver, |args| ponton.client("sh", args))
+            };
+            let mine: Vec<_> = clients.iter().map(|client| scope.spawn(move || start(client))).collect();
             let theirs = run_all("docker", driver, |args| peer.client("sh", args));
-            (theirs, mine.map(|thread| thread.join().expect("no panic")))
+            (theirs, mine.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>())
         });
         for ((program, _), mine) in clients.iter().zip(mine) {
             for ((row, theirs), mine) in rows(driver).zip(&theirs).zip(mine) {
@@ -175,10 +176,10 @@ fn answers_are_framed_and_refused_as_dockers_are() {
 }
 
 /// 20.10 tells no type of a log's content, which is of one type until 1.42; and takes a time that is none for a fault of
-/// its own.
+/// its own, after it has looked for the container.
 fn is_answered_alike(mut theirs: Seen, mine: &Seen) -> bool {
-    if theirs.0 == 500 {
-        return mine.0 == 400 && mine.2[0].contains("is not a Unix timestamp");
+    if mine.2[0].contains("is not a Unix timestamp") {
+        return mine.0 == 400 && theirs.0 >= 400;
     }
     if theirs.0 == 200 && theirs.1.is_empty() {
         theirs.1 = "application/vnd.docker.raw-stream".to_owned();
@@ -217,7 +218,7 @@ const AFTERWARDS: &[&str] = &[
 #[test]
 fn the_next_daemon_shows_the_same() {
     let (mut peer, mut ponton) = (peer(), Daemon::start());
-    let prepare = "run --name lines busybox sh -c 'seq 5; echo err >&2'
+    let prepare = "run --name lines busybox seq 5
         run --name rotated --log-opt max-size=10k --log-opt max-file=3 busybox seq 10000 19999
         run --name unended busybox printf part
         $D run --name none --log-driver none busybox echo x";
@@ -261,10 +262,11 @@ fn a_follower_ends_with_the_daemon_and_the_next_one_misses_nothing() {
         wait::until("the follower's end", || follower.try_wait().expect("wait"));
         ponton.spawn();
         let mut next = ponton.client("ponton", &["logs", "-f", driver]);
-        let next = next.stdout(Stdio::piped()).spawn().expect("the next follower");
+        let mut next = next.stdout(Stdio::piped()).spawn().expect("the next follower");
+        next.stdout.as_mut().expect("its output").read_exact(&mut first).expect("a line");
         ponton.ponton(&["exec", driver, "touch", "/go"]).ok();
         let seen = next.wait_with_output().expect("its end");
-        let expected: String = (0..=200).map(|number| format!("{number}\n")).collect();
+        let expected: String = (1..=2000).map(|number| format!("{number}\n")).collect();
         assert_eq!(
             (seen.status.code(), String::from_utf8_lossy(&seen.stdout).into_owned()),
             (Some(0), expected)

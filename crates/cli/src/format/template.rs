@@ -173,10 +173,7 @@ mod tests {
             ("{{range .Env}}{{if eq . \"X=1\"}}{{continue}}{{end}}{{.}}{{else}}none{{end}}", "Y=2"),
             ("{{range .Env}}{{with .}}{{.}}{{break}}{{end}}{{end}}", "X=1"),
             ("{{html \"<a b=\\\"c\\\">&'\" 1 2}}", "&lt;a b=&#34;c&#34;&gt;&amp;&#39;1 2"),
-            (
-                "{{js \"it's <b> & = \\\"\\\\\\n\u{e9}\"}}",
-                r#"it\'s \u003Cb\u003E \u0026 \u003D \"\\\u000Aé"#,
-            ),
+            ("{{js \"it's <b> & = \\\"\\\\\\n\u{e9}\"}}", r#"it\'s \u003Cb\u003E \u0026 \u003D \"\\\u000Aé"#),
             ("{{html nil}}", "&lt;no value&gt;"),
             ("{{urlquery \"a b&c=d/\u{e9}~\"}}{{.Names | js | urlquery}}", "a+b%26c%3Dd%2F%C3%A9~web"),
         ] {

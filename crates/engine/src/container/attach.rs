@@ -73,7 +73,7 @@ impl Engine {
         let Some((path, format)) =
             crate::log::kept(&view.settings.host_config.log_config, &container.id, &directory)
         else {
-            return Err(Error::invalid("configured logging driver does not support reading"));
+            return Err(Error::not_implemented("configured logging driver does not support reading"));
         };
         let tty = view.settings.config.tty;
         let ended = {

@@ -144,9 +144,6 @@ pub(crate) const ROWS: &[Row] = &[
         "run -d --name f7 --restart on-failure:2 busybox sh -c 'echo run; exit 1' >/dev/null; until [ \"$($D inspect -f '{{.State.Status}} {{.RestartCount}}' f7)\" = 'exited 2' ]; do sleep 0.02; done; $D logs f7",
     ),
     same(
-        "run -d --name f8 --log-opt max-size=20k --log-opt max-file=5 busybox sh -c 'echo begin; until [ -e /go ]; do usleep 5000; done; i=0; while [ $i -lt 60 ]; do seq $((i * 20)) $((i * 20 + 19)); usleep 2000; i=$((i + 1)); done' >/dev/null; follow f8; ready begin; $D exec f8 touch /go; ended; wc <$F; md5sum <$F; rm $F",
-    ),
-    same(
         "run -d --name f9 busybox sh -c 'echo begin; until [ -e /go ]; do usleep 5000; done; echo more' >/dev/null; follow f9; ready begin; rm $F; follow --tail 0 f9; $D exec f9 touch /go; wait $P; $D wait f9; $D logs --tail 1 f9; rm $F",
     ),
     same(
