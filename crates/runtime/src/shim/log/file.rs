@@ -31,20 +31,21 @@ impl Writer {
         Ok(Self { target, file, size, has_rotated })
     }
 
-    /// Adds output to `out`, which is written and emptied whenever a new file is begun.
+    /// Adds output to `out`, which is written and emptied whenever a new file is begun: when there is output for one, so
+    /// that what came last is there to be read.
     pub(super) fn add(&mut self, run: &Run<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         let mut result = Ok(());
         match &self.target.format {
             LogFormat::Local => {
                 let time_ns = u64::try_from(run.time.as_nanosecond()).unwrap_or(0);
-                local::put(out, self.size + out.len() as u64, time_ns, run.flags(), run.text);
                 result = self.rotate_if_full(out);
+                local::put(out, self.size + out.len() as u64, time_ns, run.flags(), run.text);
             }
             LogFormat::Json { attrs } => {
                 let tail = json::tail(run.stream, attrs, run.time);
                 for line in run.lines() {
-                    json::put(out, &tail, line);
                     result = result.and(self.rotate_if_full(out));
+                    json::put(out, &tail, line);
                 }
             }
         }
@@ -161,12 +162,15 @@ mod tests {
 
     #[test]
     fn a_single_file_is_begun_again() {
-        let mut fixture = Fixture::json(100, 1);
-        for number in 0..9 {
-            fixture.stdout(format!("{number}\n").as_bytes(), 0);
+        for format in [LogFormat::Json { attrs: String::new() }, LogFormat::Local] {
+            let mut fixture = Fixture::new(format, 100, 1);
+            for number in 0..99 {
+                fixture.stdout(format!("line {number}\n").as_bytes(), 0);
+                assert!(fixture.text("log").contains(&format!("line {number}")), "the last one is kept");
+            }
+            assert_eq!(std::fs::read_dir(fixture.directory.path()).unwrap().count(), 1);
+            assert!(fixture.text("log").len() < 200);
         }
-        assert_eq!(std::fs::read_dir(fixture.directory.path()).unwrap().count(), 1);
-        assert!(fixture.text("log").len() < 100);
     }
 
     #[test]
@@ -175,6 +179,7 @@ mod tests {
         std::fs::write(fixture.directory.path().join("log.1.gz"), "one").unwrap();
         std::fs::write(fixture.directory.path().join("log.3.gz"), "three").unwrap();
         fixture.stdout(b"line\n", 0);
+        fixture.stdout(b"next\n", 0);
         assert_eq!(fixture.text("log.2.gz"), "one");
         assert!(fixture.text("log.1").contains("line"));
         let mut names: Vec<_> = std::fs::read_dir(fixture.directory.path())
