@@ -247,11 +247,12 @@ fn the_next_daemon_shows_the_same() {
 #[test]
 fn a_follower_ends_with_the_daemon_and_the_next_one_misses_nothing() {
     let mut ponton = Daemon::start();
-    let script = "echo 0; until [ -e /go ]; do usleep 5000; done; seq 200";
+    // Over some files: those of 20.10 are shown twice here and there.
+    let script = "echo 0; until [ -e /go ]; do usleep 5000; done; seq 500; usleep 10000; seq 501 2000";
     for driver in DRIVERS {
-        let container =
-            ["run", "-d", "--name", driver, "--log-driver", driver, "busybox", "sh", "-c", script];
-        ponton.ponton(&container).ok();
+        let log = ["--log-driver", driver, "--log-opt", "max-size=30k", "--log-opt", "max-file=9"];
+        let container = ["busybox", "sh", "-c", script];
+        ponton.ponton(&[&["run", "-d", "--name", driver], &log[..], &container].concat()).ok();
         let mut follower = ponton.client("ponton", &["logs", "-f", driver]);
         let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a follower");
         let mut output = follower.stdout.take().expect("its output");
