@@ -11,6 +11,7 @@ use template::Template;
 
 use crate::error::Error;
 use crate::flag::{Flag, Flags};
+use crate::output;
 
 /// One column of a list: the name in templates, the heading in tables.
 pub(crate) type Column = (&'static str, &'static str);
@@ -94,8 +95,17 @@ pub(crate) fn escapes(format: &str) -> String {
     format.replace("\\t", "\t").replace("\\n", "\n")
 }
 
-/// `docker inspect`: raw JSON documents as one indented array, or each by a template.
+/// `docker inspect`: raw JSON documents as one indented array, or each by a template. Where a template can't be
+/// executed, an empty line is printed.
 pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String, Error> {
+    let found = inspected(documents, format);
+    if let Err(Error::Invalid(_)) = found {
+        output::print("\n")?;
+    }
+    found
+}
+
+fn inspected(documents: &[bytes::Bytes], format: &str) -> Result<String, Error> {
     let parse = |bytes: &[u8]| {
         serde_json::from_slice::<Data>(bytes)
             .map(Data::with_maps)
@@ -112,9 +122,8 @@ pub(crate) fn inspect(documents: &[bytes::Bytes], format: &str) -> Result<String
         }
         format => {
             let template = Template::parse(format).map_err(|error| {
-                Error::invalid(
-                    error.to_string().replace("failed to parse template", "template parsing error"),
-                )
+                let text = error.to_string().replace("failed to parse template", "template parsing error");
+                Error::Usage { text, code: 64 }
             })?;
             let mut text = String::new();
             for document in documents {

@@ -173,8 +173,7 @@ fn print(call: &Invocation, results: Vec<Result<Bytes, Error>>) -> Result<u8, Er
     if found.is_empty() && !format.is_empty() && format != "json" {
         output::print("\n")?;
     } else {
-        let text = format::inspect(&found, format).or_else(|error| output::print("\n").and(Err(error)))?;
-        output::print(&text)?;
+        output::print(&format::inspect(&found, format)?)?;
     }
     if errors.is_empty() { Ok(0) } else { Err(Error::invalid(errors.join("\n"))) }
 }
