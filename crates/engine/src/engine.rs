@@ -344,7 +344,7 @@ from_kinds!(ponton_cgroup::UpdateError:
 impl From<ponton_image::Error> for Error {
     fn from(error: ponton_image::Error) -> Self {
         let kind = match &error {
-            ponton_image::Error::NotFound(_) => ErrorKind::NotFound,
+            ponton_image::Error::NotFound(_) | ponton_image::Error::NoPlatform { .. } => ErrorKind::NotFound,
             ponton_image::Error::Conflict(_) => ErrorKind::Conflict,
             ponton_image::Error::Invalid(_)
             | ponton_image::Error::Archive { .. }

@@ -253,7 +253,7 @@ impl Engine {
     }
 
     /// What to know before the connection of an exec is taken out of HTTP; fails as the start would.
-    pub async fn exec_info(self: &Arc<Self>, id: &str, _request: &ExecStartRequest) -> Result<StreamInfo> {
+    pub async fn exec_info(self: &Arc<Self>, id: &str, request: &ExecStartRequest) -> Result<StreamInfo> {
         let container = self.find_exec(id)?;
         let exec = container.execs.get(id)?;
         match exec.state {
@@ -266,7 +266,8 @@ impl Engine {
             }
         }
         check_running(&container, &container.id)?;
-        Ok(StreamInfo { tty: exec.request.tty, writes_at_once: true })
+        // As with Docker the start says whether the output has frames, and not what the exec was made with.
+        Ok(StreamInfo { tty: request.tty, writes_at_once: true })
     }
 
     /// Starts an exec. With a connection a failure to start is written to it, and the answer is Ok.
@@ -283,8 +284,7 @@ impl Engine {
             Some(connection) => connection.fd.try_clone().ok(),
             None => None,
         };
-        let started =
-            container.change(move |task| task.exec(exec_id, request.console_size, connection).boxed()).await;
+        let started = container.change(move |task| task.exec(exec_id, request, connection).boxed()).await;
         match (started, told) {
             (Err(error), Some(fd)) => tell_failure(fd, info.tty, &error).await,
             (started, _) => started,
@@ -375,13 +375,13 @@ impl Task {
     async fn exec(
         &mut self,
         id: String,
-        console_size: Option<[u32; 2]>,
+        start: ExecStartRequest,
         connection: Option<AttachConnection>,
     ) -> Result<()> {
         let container = Arc::clone(&self.container);
         let request = container.execs.get(&id)?.request;
         let attached = connection.is_some();
-        let size = console_size.or(request.console_size).unwrap_or_default();
+        let size = start.console_size.or(request.console_size).unwrap_or_default();
         let stdio = Stdio {
             terminal: request.tty,
             size: crate::container::size(size),
@@ -397,7 +397,7 @@ impl Task {
                 stdin: request.attach_stdin,
                 stdout: request.attach_stdout,
                 stderr: request.attach_stderr,
-                multiplexed: !request.tty,
+                multiplexed: !start.tty,
                 detach_keys: keys,
                 preamble,
             };

@@ -30,8 +30,8 @@ impl Engine {
         Ok(self.network.networks().iter().map(describe).filter(wanted).collect())
     }
 
-    /// All about one network.
-    pub async fn network_inspect(self: &Arc<Self>, name: &str) -> Result<Network> {
+    /// All about one network, which has to be of `scope` if that is not empty.
+    pub async fn network_inspect(self: &Arc<Self>, name: &str, scope: &str) -> Result<Network> {
         let networks = self.network.networks();
         let found = networks
             .iter()
@@ -39,6 +39,9 @@ impl Engine {
             .or_else(|| networks.iter().find(|network| !name.is_empty() && network.id.starts_with(name)));
         let Some(info) = found else { return Err(Error::not_found(format!("network {name} not found"))) };
         let mut network = describe(info);
+        if !scope.is_empty() && scope != network.scope {
+            return Err(Error::not_found(format!("network {name} not found")));
+        }
         for container in self.all() {
             let view = container.view();
             let Some(endpoint) = view.endpoint.as_ref().filter(|_| view.life.is_running()) else { continue };

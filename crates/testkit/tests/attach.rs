@@ -56,7 +56,8 @@ fn web_sockets_carry_input_and_output() {
     let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "OpenStdin": true, "StdinOnce": true});
     api.post("/containers/create?name=box", &body).expect(201);
     // Before the start, as `run` does it.
-    let mut socket = web_socket(&api, "/v1.41/containers/box/attach/ws?stream=1");
+    let mut socket = web_socket(&api, "/v1.53/containers/box/attach/ws?stream=1&stdin=1&stdout=1&stderr=1");
+    let mut errors = web_socket(&api, "/v1.53/containers/box/attach/ws?stream=1&stderr=1");
     api.request("POST", "/containers/box/start", None).expect(204);
     send(&mut socket, TEXT, b"one\n");
     let mut said = Vec::new();
@@ -67,6 +68,7 @@ fn web_sockets_carry_input_and_output() {
     }
     let said = String::from_utf8(said).expect("text");
     assert!(said.contains("out one\n") && said.contains("err one\n"), "{said}");
+    assert_eq!(receive(&mut errors), (BINARY, b"err one\n".to_vec()));
     // One that comes later, of old clients: text, and what was logged.
     let mut old = web_socket(&api, "/v1.27/containers/box/attach/ws?stream=1&logs=1");
     let mut logged = String::new();
@@ -81,6 +83,15 @@ fn web_sockets_carry_input_and_output() {
     let ended = api.request("POST", "/containers/box/wait", None).expect(200).json();
     assert_eq!(ended["StatusCode"], 4);
     assert_eq!(receive(&mut old).0, CLOSE);
+    // The keys end the connection, and not the container.
+    let body = json!({"Image": "busybox", "Cmd": ["cat"], "OpenStdin": true, "Tty": true});
+    api.post("/containers/create?name=cat", &body).expect(201);
+    api.request("POST", "/containers/cat/start", None).expect(204);
+    let keys = "/v1.53/containers/cat/attach/ws?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,b";
+    let mut socket = web_socket(&api, keys);
+    send(&mut socket, TEXT, b"\x01b");
+    while receive(&mut socket).0 != CLOSE {}
+    assert_eq!(api.get("/containers/cat/json").json()["State"]["Running"], true);
     for (path, headers, status) in [
         ("/containers/nosuch/attach/ws", HANDSHAKE, 404),
         ("/containers/box/attach/ws", "Connection: close\r\n", 400),

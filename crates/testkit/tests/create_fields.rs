@@ -4,7 +4,16 @@
 //! A row begins with the field's name in the API's reference, by which `docs/api.md` finds its test.
 #![allow(clippy::expect_used, clippy::too_many_lines, reason = "a test program of tables")]
 
+#[path = "create_fields/limits.rs"]
+mod limits;
+#[path = "create_fields/mounts.rs"]
+mod mounts;
+#[path = "create_fields/networks.rs"]
+mod networks;
+
 use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ponton_testkit::{Api, Daemon, Peer};
 use serde_json::{Value, json};
@@ -15,6 +24,8 @@ enum Look {
     Inside(&'static str),
     /// A value of the inspection of the container that was created, as a JSON pointer.
     Inspect(&'static str),
+    /// Whether the inspection of the container that runs has what the request says of its endpoint.
+    Running(&'static str),
     /// The error of create, or else of start.
     Refused,
 }
@@ -28,7 +39,7 @@ enum Expected {
 }
 
 use Expected::{Ours, Same};
-use Look::{Inside, Inspect, Refused};
+use Look::{Inside, Inspect, Refused, Running};
 
 struct Row {
     field: &'static str,
@@ -103,144 +114,6 @@ fn config_rows() -> Vec<Row> {
             json!({"NetworkingConfig": {"EndpointsConfig": {"default": {"MacAddress": "02:42:ac:11:00:98"}}}}),
             Inside("cat /sys/class/net/eth0/address"),
             Ours("02:42:ac:11:00:98\n"), // in force since API 1.44
-        ),
-    ]
-}
-
-fn limit_rows() -> Vec<Row> {
-    let group =
-        |file: &str| -> &'static str { Box::leak(format!("cat /sys/fs/cgroup/{file}").into_boxed_str()) };
-    vec![
-        host("HostConfig.Memory", json!(64 << 20), Inside(group("memory/memory.limit_in_bytes")), Same),
-        row(
-            "HostConfig.MemorySwap",
-            json!({"HostConfig": {"Memory": 64 << 20, "MemorySwap": 80 << 20}}),
-            Inside(group("memory/memory.memsw.limit_in_bytes")),
-            Same,
-        ),
-        host(
-            "HostConfig.MemoryReservation",
-            json!(32 << 20),
-            Inside(group("memory/memory.soft_limit_in_bytes")),
-            Same,
-        ),
-        host("HostConfig.MemorySwappiness", json!(7), Inside(group("memory/memory.swappiness")), Same),
-        row(
-            "HostConfig.OomKillDisable",
-            json!({"HostConfig": {"Memory": 64 << 20, "OomKillDisable": true}}),
-            Inside(group("memory/memory.oom_control | head -1")),
-            Same,
-        ),
-        host("HostConfig.OomScoreAdj", json!(77), Inside("cat /proc/self/oom_score_adj"), Same),
-        host("HostConfig.PidsLimit", json!(33), Inside(group("pids/pids.max")), Same),
-        host("HostConfig.CpuShares", json!(123), Inside(group("cpu/cpu.shares")), Same),
-        row(
-            "HostConfig.CpuPeriod",
-            json!({"HostConfig": {"CpuPeriod": 50_000, "CpuQuota": 20_000}}),
-            Inside(group("cpu/cpu.cfs_period_us")),
-            Same,
-        ),
-        host("HostConfig.CpuQuota", json!(20_000), Inside(group("cpu/cpu.cfs_quota_us")), Same),
-        host("HostConfig.NanoCpus", json!(250_000_000), Inside(group("cpu/cpu.cfs_quota_us")), Same),
-        host("HostConfig.CpusetCpus", json!("0"), Inside(group("cpuset/cpuset.cpus")), Same),
-        host("HostConfig.CpusetMems", json!("0"), Inside(group("cpuset/cpuset.mems")), Same),
-        // 20.10 looks for CFQ's file alone.
-        host(
-            "HostConfig.BlkioWeight",
-            json!(300),
-            Inside("cat /sys/fs/cgroup/blkio/blkio.weight /sys/fs/cgroup/blkio/blkio.bfq.weight 2>/dev/null"),
-            Ours("300\n"),
-        ),
-        host(
-            "HostConfig.Ulimits",
-            json!([{"Name": "nofile", "Soft": 100, "Hard": 200}]),
-            Inside("ulimit -Sn; ulimit -Hn"),
-            Same,
-        ),
-        host("HostConfig.ShmSize", json!(8 << 20), Inside("df -k /dev/shm | tail -1"), Same),
-        host("HostConfig.CpuPercent", json!(5), Inspect("/HostConfig/CpuPercent"), Same),
-        host("HostConfig.CpuCount", json!(5), Inspect("/HostConfig/CpuCount"), Ours("0")), // 20.10 passes over it
-        host("HostConfig.IOMaximumIOps", json!(5), Refused, Same),
-        host("HostConfig.IOMaximumBandwidth", json!(5), Refused, Same),
-    ]
-}
-
-/// Limits of a block device of this machine, if it has one.
-fn device_limit_rows() -> Vec<Row> {
-    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let disks = disks.map(|entry| format!("/dev/{}", entry.file_name().to_string_lossy()));
-    let Some(disk) = disks.filter(|disk| fs::metadata(disk).is_ok()).min() else { return Vec::new() };
-    let limit = json!([{"Path": disk, "Rate": 1_048_576}]);
-    let throttle = |file: &str| -> &'static str {
-        Box::leak(format!("cat /sys/fs/cgroup/blkio/{file}").into_boxed_str())
-    };
-    let mut rows = vec![
-        host(
-            "HostConfig.BlkioDeviceReadBps",
-            limit.clone(),
-            Inside(throttle("blkio.throttle.read_bps_device")),
-            Same,
-        ),
-        host(
-            "HostConfig.BlkioDeviceWriteBps",
-            limit.clone(),
-            Inside(throttle("blkio.throttle.write_bps_device")),
-            Same,
-        ),
-        host(
-            "HostConfig.BlkioDeviceReadIOps",
-            limit.clone(),
-            Inside(throttle("blkio.throttle.read_iops_device")),
-            Same,
-        ),
-        host(
-            "HostConfig.BlkioDeviceWriteIOps",
-            limit.clone(),
-            Inside(throttle("blkio.throttle.write_iops_device")),
-            Same,
-        ),
-    ];
-    let missing = json!([{"Path": "/dev/nosuch", "Weight": 100}]);
-    let look = Inspect("/HostConfig/BlkioWeightDevice/0/Weight");
-    rows.push(host("HostConfig.BlkioWeightDevice", missing, look, Ours("100"))); // 20.10 discards it
-    rows
-}
-
-fn device_rows() -> Vec<Row> {
-    let mapping = |host: &str, inside: &str, access: &str| json!([{"PathOnHost": host, "PathInContainer": inside, "CgroupPermissions": access}]);
-    vec![
-        host(
-            "HostConfig.Devices",
-            mapping("/dev/null", "/dev/own", "rw"),
-            Inside("stat -c '%F %t %T' /dev/own; echo x > /dev/own && echo written"),
-            Same,
-        ),
-        host(
-            "HostConfig.Devices",
-            mapping("/dev/kmsg", "/dev/own", "r"),
-            Inside("(echo x > /dev/own) 2>&1; cat /sys/fs/cgroup/devices/devices.list | grep '1:11'"),
-            Same,
-        ),
-        host(
-            "HostConfig.Devices",
-            mapping("/dev/nosuch", "/dev/own", "rwm"),
-            Refused,
-            Ours(
-                "400 error gathering device information while adding custom device \"/dev/nosuch\": No such file or directory (os error 2)",
-            ),
-        ),
-        host(
-            "HostConfig.DeviceCgroupRules",
-            json!(["c 10:* rw"]),
-            Inside("grep -c 'c 10:\\* rw' /sys/fs/cgroup/devices/devices.list"),
-            Same,
-        ),
-        host("HostConfig.DeviceCgroupRules", json!(["x"]), Refused, Same),
-        host(
-            "HostConfig.DeviceRequests",
-            json!([{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]),
-            Refused,
-            Same,
         ),
     ]
 }
@@ -502,7 +375,10 @@ fn prepare(api: &Api) {
     let linked = json!({"Hostname": "linked-host", "ExposedPorts": {"5432/tcp": {}}, "Env": ["PASSWORD=x"],
         "Cmd": ["sh", "-c", "echo shared > /dev/shm/mark; exec sleep 1000"], "HostConfig": {"IpcMode": "shareable"}});
     let private = json!({"Cmd": ["sleep", "1000"], "HostConfig": {"IpcMode": "private"}});
-    for (name, body) in [("linked", &linked), ("unshared", &private), ("unstarted", &private)] {
+    let parts =
+        json!({"Cmd": ["mkdir", "-p", "/parts/one/two/three"], "HostConfig": {"Binds": ["parts:/parts"]}});
+    let all = [("linked", &linked), ("unshared", &private), ("unstarted", &private), ("parts", &parts)];
+    for (name, body) in all {
         let mut body = body.clone();
         merge(&mut body, &json!({"Image": "busybox"}));
         api.post(&format!("/v1.41/containers/create?name={name}"), &body).expect(201);
@@ -510,6 +386,7 @@ fn prepare(api: &Api) {
             api.request("POST", &format!("/v1.41/containers/{name}/start"), None).expect(204);
         }
     }
+    api.request("POST", "/v1.41/containers/parts/wait", None).expect(200);
 }
 
 fn merge(into: &mut Value, more: &Value) {
@@ -524,7 +401,7 @@ fn merge(into: &mut Value, more: &Value) {
 }
 
 /// What a row shows on an engine, which is this process.
-fn shown(api: &Api, engine: u32, row: &Row) -> String {
+fn shown(api: &Api, engine: u32, row: &Row, name: &str) -> String {
     let script = match row.look {
         Inside(script) => {
             ["ipc", "pid", "uts", "net", "user"].iter().fold(script.to_owned(), |script, kind| {
@@ -532,11 +409,12 @@ fn shown(api: &Api, engine: u32, row: &Row) -> String {
                 script.replace(&format!("HOST-{kind}"), &own.display().to_string().replace(['[', ']'], "."))
             })
         }
+        Running(_) => "sleep 1000".to_owned(),
         _ => "true".to_owned(),
     };
     let mut body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script]});
     merge(&mut body, &row.body);
-    let created = api.post("/v1.41/containers/create?name=fields", &body);
+    let created = api.post(&format!("/v1.41/containers/create?name={name}"), &body);
     if created.status != 201 {
         return format!("{} {}", created.status, created.json()["message"].as_str().unwrap_or_default());
     }
@@ -557,6 +435,12 @@ fn look(api: &Api, id: &str, row: &Row) -> String {
     let started = api.request("POST", &format!("/v1.41/containers/{id}/start"), None);
     if started.status != 204 {
         return format!("{} {}", started.status, started.json()["message"].as_str().unwrap_or_default());
+    }
+    if let Running(member) = row.look {
+        let running = api.get(&format!("/v1.41/containers/{id}/json")).expect(200).json();
+        let asked = &row.body["NetworkingConfig"]["EndpointsConfig"]["bridge"][member];
+        let is_asked = running["NetworkSettings"]["Networks"]["bridge"][member] == *asked;
+        return if is_asked { "as asked" } else { "its own" }.to_owned();
     }
     api.request("POST", &format!("/v1.41/containers/{id}/wait"), None).expect(200);
     let tty = row.body["Tty"] == json!(true);
@@ -587,40 +471,59 @@ fn without_frames(mut logs: &[u8]) -> String {
     text
 }
 
-#[test]
-fn every_field_does_what_it_does_on_dockerd() {
+/// As many rows are looked at side by side: most of the time goes by waiting.
+const WORKERS: usize = 4;
+
+/// Compares what the two engines show.
+fn compare(rows: &[Row]) {
     let Some(peer) = Peer::dockerd() else {
         panic!("dockerd is not installed: run scripts/install-deps.sh test");
     };
     let ponton = Daemon::start();
     prepare(&peer.api());
     prepare(&ponton.api());
-    let rows: Vec<Row> = [
+    let failures = Mutex::new(String::new());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((number, row)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, rows.get(n)?)))
+        {
+            let name = format!("fields{number}");
+            let ours = shown(&ponton.api(), ponton.pid(), row, &name);
+            let expected = match row.expected {
+                Same => shown(&peer.api(), peer.pid(), row, &name),
+                Ours(text) => text.to_owned(),
+            };
+            if told(&ours, row) != told(&expected, row) {
+                let failure =
+                    format!("\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}", row.field, row.body);
+                failures.lock().expect("the failures").push_str(&failure);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
+    println!("{} rows", rows.len());
+    let failures = failures.into_inner().expect("the failures");
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn every_field_does_what_it_does_on_dockerd() {
+    let rows = [
         config_rows(),
-        limit_rows(),
-        device_limit_rows(),
-        device_rows(),
+        limits::limit_rows(),
+        limits::device_limit_rows(),
+        limits::device_rows(),
         namespace_rows(),
         right_rows(),
         other_rows(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let mut failures = String::new();
-    for row in &rows {
-        let ours = shown(&ponton.api(), ponton.pid(), row);
-        let expected = match row.expected {
-            Same => shown(&peer.api(), peer.pid(), row),
-            Ours(text) => text.to_owned(),
-        };
-        if told(&ours, row) != told(&expected, row) {
-            failures.push_str(&format!(
-                "\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}",
-                row.field, row.body
-            ));
-        }
-    }
-    println!("{} rows", rows.len());
-    assert!(failures.is_empty(), "{failures}");
+    ];
+    compare(&rows.into_iter().flatten().collect::<Vec<_>>());
+}
+
+#[test]
+fn mounts_and_networks_are_what_they_are_on_dockerd() {
+    let tree = mounts::Tree::new();
+    let rows = [mounts::rows(&tree), mounts::health_and_log_rows(), networks::rows()];
+    compare(&rows.into_iter().flatten().collect::<Vec<_>>());
 }

@@ -6,7 +6,7 @@ use ponton_api::network::PruneResponse;
 
 use crate::answer::{self, Body};
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::router::routes;
 
 routes! {
@@ -20,11 +20,13 @@ async fn list(call: Call) -> Result<Response<Body>> {
 }
 
 async fn inspect(call: Call) -> Result<Response<Body>> {
-    Ok(answer::ok(&call.engine.network_inspect(call.name()).await?))
+    let query = call.query()?;
+    Ok(answer::ok(&call.engine.network_inspect(call.name(), query.text("scope")).await?))
 }
 
 /// Nothing to do: the networks that there are can't be removed.
 async fn prune(call: Call) -> Result<Response<Body>> {
-    call.query()?.filters()?;
+    let filters = call.query()?.filters()?;
+    filters.check_known(&["label", "label!", "until"]).map_err(|error| Error::invalid(error.to_string()))?;
     Ok(answer::ok(&PruneResponse::default()))
 }

@@ -26,7 +26,9 @@ unbuilt! {
 }
 
 /// There are none, so that is all of them.
-async fn no_plugins(_call: Call) -> Result<Response<Body>> {
+async fn no_plugins(call: Call) -> Result<Response<Body>> {
+    let filters = call.query()?.filters()?;
+    filters.check_known(&["capability", "enabled"]).map_err(|error| Error::invalid(error.to_string()))?;
     Ok(answer::ok::<[(); 0]>(&[]))
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A test program is cut into its functions and constants. What one of them sends is sent by the tests that reach it by
 //! name. Three things are looked for: literals that are paths of the API, with a method before them; names of members in
-//! the JSON that follows; and rows of tables whose first literal is a field's name (`"HostConfig.Memory"`). A table of
-//! calls may stand in a file of its own that is included: lines `METHOD PATH`, and below them `| BODY`.
+//! the JSON that follows; and rows of tables whose first literal is a field's name (`"HostConfig.Memory"`, of other calls
+//! than create `"Update.Memory"` and `"Commit.Cmd"`). A table of calls may stand in a file of its own that is included: lines `METHOD PATH`, and below them `| BODY`.
 //!
 //! What is asked of things that are not there (`nosuch`, `bad`) shows nothing of what is carried out.
 
@@ -41,6 +41,8 @@ struct Call {
 
 /// A row of a table of fields.
 struct Row {
+    /// The path of the endpoint.
+    path: &'static str,
     field: String,
     refused: bool,
     /// The function that has the row.
@@ -122,9 +124,8 @@ impl Tests {
 
     /// What becomes of a field, if a test sends it.
     pub(super) fn status(&self, endpoint: &Endpoint, field: &Field) -> Option<Status> {
-        if endpoint.path == "/containers/create"
-            && field.place == "body"
-            && let Some(status) = self.of_rows(&field.name)
+        if field.place == "body"
+            && let Some(status) = self.of_rows(&endpoint.path, &field.name)
         {
             return Some(status);
         }
@@ -139,15 +140,19 @@ impl Tests {
     }
 
     /// A field with rows of its own, or one of whose object's rows sends it.
-    fn of_rows(&self, name: &str) -> Option<Status> {
-        let own: Vec<&Row> = self.rows.iter().filter(|row| row.field == name).collect();
-        if !own.is_empty() {
+    fn of_rows(&self, path: &str, name: &str) -> Option<Status> {
+        let of_path = || self.rows.iter().filter(|row| row.path == path);
+        let shown = |rows: &[&Row]| {
             let tests = |refused: bool| -> Vec<String> {
-                let rows = own.iter().filter(|row| row.refused == refused);
+                let rows = rows.iter().filter(|row| row.refused == refused);
                 let tests: BTreeSet<String> = rows.flat_map(|row| row.tests.clone()).collect();
                 tests.into_iter().collect()
             };
-            return Status::shown(tests(false), tests(true));
+            Status::shown(tests(false), tests(true))
+        };
+        let own: Vec<&Row> = of_path().filter(|row| row.field == name).collect();
+        if !own.is_empty() {
+            return shown(&own);
         }
         let (object, member) = name.rsplit_once('.')?;
         let object = object.trim_end_matches(['[', ']', '{', '}']);
@@ -156,9 +161,7 @@ impl Tests {
             inside && row.text.contains(&format!("\"{member}\":"))
                 || row.field == format!("{object}.{member}")
         };
-        let tests: BTreeSet<String> =
-            self.rows.iter().filter(sends).flat_map(|row| row.tests.clone()).collect();
-        Status::done(tests.into_iter().collect())
+        shown(&of_path().filter(sends).collect::<Vec<_>>())
     }
 }
 
@@ -407,23 +410,35 @@ fn method_before(text: &str, at: usize) -> Option<String> {
         .map(|(_, method)| (*method).to_owned())
 }
 
+/// The endpoint of a row, and the field; `None` of what is no field's name.
+fn field_of_row(literal: &str) -> Option<(&'static str, &str)> {
+    const CREATE: &str = "/containers/create";
+    if !literal.chars().all(|letter| letter.is_ascii_alphanumeric() || ".[]{}".contains(letter)) {
+        return None;
+    }
+    match literal.split_once('.')? {
+        ("Config", field) => Some((CREATE, field)),
+        ("HostConfig" | "NetworkingConfig", _) => Some((CREATE, literal)),
+        ("Update", field) => Some(("/containers/{id}/update", field)),
+        ("Commit", field) => Some(("/commit", field)),
+        _ => None,
+    }
+}
+
 fn rows(text: &str, tests: &[String]) -> Vec<Row> {
-    let all = literals(text);
-    let is_field = |literal: &str| {
-        let begins =
-            ["Config.", "HostConfig.", "NetworkingConfig."].iter().any(|begin| literal.starts_with(begin));
-        begins && literal.chars().all(|letter| letter.is_ascii_alphanumeric() || ".[]{}".contains(letter))
-    };
-    let fields: Vec<(usize, &str)> = all
-        .iter()
-        .filter(|(_, _, literal)| is_field(literal))
-        .map(|(start, _, literal)| (*start, *literal))
+    let fields: Vec<(usize, &str, &str)> = literals(text)
+        .into_iter()
+        .filter_map(|(start, _, literal)| {
+            let (path, field) = field_of_row(literal)?;
+            Some((start, path, field))
+        })
         .collect();
     let mut found = Vec::new();
-    for (index, (start, literal)) in fields.iter().enumerate() {
-        let end = fields.get(index + 1).map_or(text.len(), |(next, _)| *next);
+    for (index, (start, path, field)) in fields.iter().enumerate() {
+        let end = fields.get(index + 1).map_or(text.len(), |(next, ..)| *next);
         found.push(Row {
-            field: literal.strip_prefix("Config.").unwrap_or(literal).to_owned(),
+            path,
+            field: (*field).to_owned(),
             refused: has_word(&text[*start..end], "Refused"),
             text: text.to_owned(),
             tests: tests.to_vec(),
@@ -442,6 +457,7 @@ fn rows() -> Vec<Row> {
         host("HostConfig.Memory", json!(1), Inside("x"), Same),
         host("HostConfig.Isolation", json!("x"), Refused, Same),
         host("HostConfig.Ulimits", json!([{"Name": "nofile", "Soft": 1}]), Inside("ulimit"), Same),
+        only("Update.Init", json!(true), Refused, Same),
     ]
 }
 
@@ -481,7 +497,13 @@ fn a_test() {
         let shown: Vec<_> = rows.iter().map(|row| (row.field.as_str(), row.refused)).collect();
         assert_eq!(
             shown,
-            [("HostConfig.Memory", false), ("HostConfig.Isolation", true), ("HostConfig.Ulimits", false)]
+            [
+                ("HostConfig.Memory", false),
+                ("HostConfig.Isolation", true),
+                ("HostConfig.Ulimits", false),
+                ("Init", true)
+            ]
         );
+        assert_eq!((rows[0].path, rows[3].path), ("/containers/create", "/containers/{id}/update"));
     }
 }
