@@ -327,6 +327,8 @@ impl Engine {
     /// Sets the size of an exec's terminal.
     pub async fn exec_resize(self: &Arc<Self>, id: &str, rows: u16, cols: u16) -> Result<()> {
         let container = self.find_exec(id)?;
+        // An end that the client has seen is told here, too.
+        container.execs.settled(id).await?;
         let id = id.to_owned();
         container.change(move |task| task.exec_resize(id, rows, cols).boxed()).await
     }

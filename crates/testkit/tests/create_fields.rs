@@ -485,9 +485,9 @@ fn compare(rows: &[Row]) {
     let failures = Mutex::new(String::new());
     let next = AtomicUsize::new(0);
     let work = || {
-        while let Some((number, row)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, rows.get(n)?)))
-        {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(row) = rows.get(number) else { return };
             let name = format!("fields{number}");
             let ours = shown(&ponton.api(), ponton.pid(), row, &name);
             let expected = match row.expected {

@@ -5,6 +5,8 @@
 #![allow(clippy::expect_used, clippy::too_many_lines, reason = "a test program of tables")]
 
 use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ponton_testkit::{Api, Daemon, Peer, image};
 use serde_json::{Value, json};
@@ -213,18 +215,18 @@ fn device_update_rows() -> Vec<Row> {
 }
 
 /// What a row shows on an engine.
-fn updated(api: &Api, row: &Row) -> String {
+fn updated(api: &Api, row: &Row, name: &str) -> String {
     let body = json!({"Image": "busybox", "Cmd": ["sleep", "1000"]});
-    api.post("/v1.41/containers/create?name=updated", &body).expect(201);
-    api.request("POST", "/v1.41/containers/updated/start", None).expect(204);
-    let answer = api.post("/v1.41/containers/updated/update", &row.body);
-    let inspected = api.get("/v1.41/containers/updated/json").expect(200).json();
+    api.post(&format!("/v1.41/containers/create?name={name}"), &body).expect(201);
+    api.request("POST", &format!("/v1.41/containers/{name}/start"), None).expect(204);
+    let answer = api.post(&format!("/v1.41/containers/{name}/update"), &row.body);
+    let inspected = api.get(&format!("/v1.41/containers/{name}/json")).expect(200).json();
     let shown = match row.look {
         _ if answer.status != 200 => answer.json()["message"].as_str().unwrap_or_default().to_owned(),
         Refused => "no error".to_owned(),
         Inspect => {
-            let name = row.field.split('.').nth(1).expect("a name");
-            inspected["HostConfig"][name].to_string()
+            let field = row.field.split('.').nth(1).expect("a name");
+            inspected["HostConfig"][field].to_string()
         }
         Group(file) => {
             let path = format!("/proc/{}/root/sys/fs/cgroup/{file}", inspected["State"]["Pid"]);
@@ -238,7 +240,7 @@ fn updated(api: &Api, row: &Row) -> String {
         }
     };
     let shown = format!("{} {shown}", answer.status);
-    api.request("DELETE", "/v1.41/containers/updated?force=1", None).expect(204);
+    api.request("DELETE", &format!("/v1.41/containers/{name}?force=1"), None).expect(204);
     shown
 }
 
@@ -269,38 +271,48 @@ fn commit_rows() -> Vec<Row> {
 }
 
 /// What a row shows on an engine that has the container `changed`.
-fn committed(api: &Api, row: &Row) -> String {
-    let answer = api.post("/v1.41/commit?container=changed&repo=committed&tag=1", &row.body);
+fn committed(api: &Api, row: &Row, name: &str) -> String {
+    let answer = api.post(&format!("/v1.41/commit?container=changed&repo={name}&tag=1"), &row.body);
     if answer.status != 201 {
         return format!("{} {}", answer.status, answer.text());
     }
-    let name = row.field.split('.').nth(1).expect("a name");
-    let config = api.get("/v1.41/images/committed:1/json").expect(200).json()["Config"].take();
-    api.request("DELETE", "/v1.41/images/committed:1", None).expect(200);
-    format!("{} {}", answer.status, config[name])
+    let field = row.field.split('.').nth(1).expect("a name");
+    let config = api.get(&format!("/v1.41/images/{name}:1/json")).expect(200).json()["Config"].take();
+    api.request("DELETE", &format!("/v1.41/images/{name}:1"), None).expect(200);
+    format!("{} {}", answer.status, config[field])
 }
 
+/// As many rows are looked at side by side: most of the time goes by waiting.
+const WORKERS: usize = 4;
+
 /// Compares what the two engines show.
-fn compare(rows: &[Row], ponton: &Api, peer: &Api, shown: fn(&Api, &Row) -> String) {
-    // A refusal's words without what dockerd says before them.
+fn compare(rows: &[Row], ponton: &Api, peer: &Api, shown: fn(&Api, &Row, &str) -> String) {
+    // The words, and not which of them begin with a capital.
     let told = |row: &Row, text: &str| match row.look {
         Refused => text.to_lowercase(),
         _ => text.to_owned(),
     };
-    let mut failures = String::new();
-    for row in rows {
-        let ours = shown(ponton, row);
-        let expected = match row.expected {
-            Same => shown(peer, row),
-            Ours(text) => text.to_owned(),
-        };
-        if told(row, &ours) != told(row, &expected) {
-            failures.push_str(&format!(
-                "\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}",
-                row.field, row.body
-            ));
+    let failures = Mutex::new(String::new());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(row) = rows.get(number) else { return };
+            let name = format!("row{number}");
+            let ours = shown(ponton, row, &name);
+            let expected = match row.expected {
+                Same => shown(peer, row, &name),
+                Ours(text) => text.to_owned(),
+            };
+            if told(row, &ours) != told(row, &expected) {
+                let failure =
+                    format!("\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}", row.field, row.body);
+                failures.lock().expect("the failures").push_str(&failure);
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().expect("the failures");
     assert!(failures.is_empty(), "{failures}");
 }
 

@@ -139,6 +139,11 @@ pub(super) fn networks(view: &View) -> BTreeMap<String, EndpointSettings> {
         settings.ip_address = endpoint.ipv4.map(|address| address.to_string()).unwrap_or_default();
         settings.ip_prefix_len = endpoint.prefix;
         settings.mac_address = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        // It has none of these, whatever the request said.
+        settings.ipv6_gateway.clear();
+        settings.global_ipv6_address.clear();
+        settings.global_ipv6_prefix_len = 0;
+        settings.dns_names = None;
     }
     BTreeMap::from([(network.to_owned(), settings)])
 }
