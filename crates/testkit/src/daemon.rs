@@ -111,13 +111,12 @@ impl Daemon {
     /// a mount namespace of the daemon's own. `$DATA` is its data root.
     pub fn start_in(namespace: Arc<Namespace>, flags: &[&str], mounts: Option<&str>) -> Self {
         let dir = tempfile::Builder::new().prefix("ponton-test-").tempdir().expect("a temporary directory");
-        let mut daemon = Self {
-            dir,
-            namespace,
-            child: None,
-            flags: flags.iter().map(ToString::to_string).collect(),
-            mounts: mounts.map(str::to_owned),
-        };
+        let mut flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        if !flags.iter().any(|flag| flag == "--disk-budget") {
+            // How full the disk of the tests is shall not matter.
+            flags.extend(["--disk-budget".to_owned(), "off".to_owned()]);
+        }
+        let mut daemon = Self { dir, namespace, child: None, flags, mounts: mounts.map(str::to_owned) };
         daemon.spawn();
         daemon
     }
