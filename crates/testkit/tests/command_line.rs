@@ -160,9 +160,13 @@ fn errors_are_followed_by_what_to_do() {
     let mut child =
         daemon.in_namespace("busybox".as_ref()).args(["nc", "-ll", "-p", "18099"]).spawn().expect("nc");
     let publish = "127.0.0.1:18099:80";
+    let pid = daemon.namespace_pid();
+    let is_taken = |table: &str| {
+        let sockets = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        sockets.contains(&format!(":{:04X} ", 18099))
+    };
     ponton_testkit::wait::until("the port to be taken", || {
-        let ran = daemon.ponton(&["run", "--rm", "-p", publish, "busybox", "true"]);
-        (ran.code != 0).then_some(ran)
+        (is_taken("tcp") || is_taken("tcp6")).then_some(())
     });
     hint(&["run", "--rm", "-p", publish, "busybox", "true"], 125, "which is no container's");
     child.kill().expect("kill");

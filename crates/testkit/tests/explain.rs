@@ -1,7 +1,7 @@
 //! `ponton explain`: what it says is compared with what the kernel shows inside of the container.
 #![allow(clippy::expect_used, reason = "a test program")]
 
-use ponton_testkit::{Daemon, Terminal};
+use ponton_testkit::{Daemon, Terminal, wait};
 use serde_json::Value;
 
 fn explain(daemon: &Daemon, name: &str) -> Value {
@@ -115,12 +115,15 @@ fn what_it_says_is_what_the_container_sees() {
         (&18080.into(), &80.into(), &true.into())
     );
 
-    let processes = web["Processes"].as_array().expect("processes");
-    assert_eq!((&processes[0]["ContainerPid"], &processes[0]["Depth"]), (&1.into(), &0.into()));
-    assert!(
-        processes.iter().any(|process| process["Command"] == "sleep 1000" && process["Depth"] == 1),
-        "{processes:?}"
-    );
+    // The shell may not have started its child yet.
+    let web = wait::until("the shell's child", || {
+        let web = explain(&daemon, "web");
+        let processes = web["Processes"].as_array().expect("processes");
+        let is_child = |process: &Value| process["Command"] == "sleep 1000" && process["Depth"] == 1;
+        processes.iter().any(is_child).then_some(web)
+    });
+    let first = &web["Processes"][0];
+    assert_eq!((&first["ContainerPid"], &first["Depth"]), (&1.into(), &0.into()));
     assert_eq!(web["Restart"]["Policy"]["Name"], "on-failure");
     assert!(!web["Root"]["Layers"].as_array().expect("layers").is_empty());
 }
