@@ -2,7 +2,12 @@
 //! error tells of it, on dockerd and on Ponton.
 //!
 //! A row begins with the field's name in the API's reference, by which `docs/api.md` finds its test.
-#![allow(clippy::expect_used, clippy::too_many_lines, reason = "a test program of tables")]
+#![allow(
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    reason = "a test program of tables"
+)]
 
 #[path = "create_fields/limits.rs"]
 mod limits;

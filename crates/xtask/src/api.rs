@@ -148,10 +148,11 @@ fn found(endpoint: &Endpoint, routes: &[route::Route], tests: &Tests, statuses: 
     Found { own, fields }
 }
 
-/// What the tests show counts more than what the file says, unless that is "not tested".
+/// What the tests show counts more than what the file says, unless that is "not tested" or "not built": a test may send
+/// what is refused.
 fn chosen(shown: Option<Status>, said: Option<Status>) -> Option<Status> {
     match (shown, said) {
-        (_, Some(Status::Untested)) => Some(Status::Untested),
+        (_, Some(said @ (Status::Untested | Status::Unbuilt(_)))) => Some(said),
         (shown, said) => shown.or(said),
     }
 }
