@@ -316,8 +316,14 @@ impl Applier {
             .root()
             .open_parent(as_path(&target))
             .map_err(|error| Error::entry(&header.path, format!("hard link to {error}")))?;
-        rustix::fs::linkat(directory, target_name, self.tree.current(), name, AtFlags::empty())
-            .map_err(Error::io("create hard link", &header.path))
+        match rustix::fs::linkat(directory, target_name, self.tree.current(), name, AtFlags::empty()) {
+            // The archive's fault: the target is a directory, on another file system, or not there.
+            Err(errno @ (Errno::PERM | Errno::XDEV | Errno::NOENT)) => {
+                let target = String::from_utf8_lossy(&target);
+                Err(Error::entry(&header.path, format!("hard link to {target:?}: {errno}")))
+            }
+            linked => linked.map_err(Error::io("create hard link", &header.path)),
+        }
     }
 
     fn special(&mut self, name: &[u8], header: &Header) -> Result<()> {

@@ -264,6 +264,18 @@ fn files_and_directories_replace_each_other() {
     assert!(error.to_string().contains("cannot overwrite non-directory with directory"), "{error}");
 }
 
+#[test]
+fn a_hard_link_to_what_cannot_have_one_is_the_archives_fault() {
+    for target in ["dir", "nosuch", "/"] {
+        let lab = Lab::new();
+        let archive =
+            tar(&[other(entry("dir", Kind::Directory)), other(link("hard", Kind::HardLink, target))]);
+        let error = lab.apply_with(&archive, Options::default()).unwrap_err();
+        assert!(error.is_invalid(), "{target}: {error}");
+        assert!(error.to_string().contains("hard link to"), "{error}");
+    }
+}
+
 /// An archive of an old GNU sparse file, whose map needs a second block.
 fn gnu_sparse(pieces: u64) -> (Vec<u8>, Vec<u8>) {
     let mut expected = vec![0; (pieces * 8192) as usize];
