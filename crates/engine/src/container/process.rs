@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ponton_cgroup::Cgroup;
-use ponton_runtime::shim::protocol::{Request, Size};
+use ponton_runtime::shim::protocol::{FailureKind, Request, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -45,6 +45,8 @@ pub(crate) async fn resize(
     let request = Request::Resize { container: container.to_owned(), exec, size };
     match shim.call(&request, &[]).await {
         Ok(_) => Ok(()),
+        // It has just ended.
+        Err(failure) if failure.kind == FailureKind::Invalid => Err(Error::not_running(container)),
         Err(failure) => Err(Error::failed(format!("resize terminal of container {container}"), failure)),
     }
 }

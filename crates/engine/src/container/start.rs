@@ -237,6 +237,15 @@ fn refused(failure: &Failure) -> LaunchError {
     if failure.kind == FailureKind::NotFound {
         return LaunchError { exit_code: 128, error: Error::invalid(failure.message.clone()) };
     }
+    // A mount, or the working directory, where the image has a file: Docker has the same hint.
+    if failure.kind == FailureKind::StartFailed && failure.message.to_lowercase().contains("not a directory")
+    {
+        let error = Error::invalid(format!(
+            "{CREATE_FAILED}: {failure}: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check \
+             if the specified host path exists and is the expected type"
+        ));
+        return LaunchError { exit_code: 126, error };
+    }
     let (exit_code, kind) = match failure.kind {
         FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),
         FailureKind::CommandNotExecutable => (126, Error::invalid as fn(String) -> Error),

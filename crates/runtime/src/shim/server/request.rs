@@ -217,9 +217,13 @@ impl Server {
 
     fn resize(&mut self, id: &str, exec: Option<&str>, size: Size) -> Answer {
         let (_, process) = self.find(id, exec)?;
-        let Some(output) = process.outputs[0].as_ref().filter(|_| process.stdio.terminal) else {
-            return Err(invalid(format!("container {id} has no terminal, or has ended")));
+        let Some(output) = &process.outputs[0] else {
+            return Err(invalid(format!("container {id} has ended")));
         };
+        // As with other engines, there is no harm in asking.
+        if !process.stdio.terminal {
+            return Ok((Reply::Done, Fds::new()));
+        }
         pty::set_size(&output.fd, size.rows, size.cols)
             .map_err(|error| failure("set the size of the terminal", &error))?;
         Ok((Reply::Done, Fds::new()))
