@@ -86,9 +86,12 @@ impl Engine {
         let view = container.view();
         if let Some(pid) = view.life.pid() {
             let path = PathBuf::from(format!("/proc/{pid}/root"));
-            let root = Root::open(&path);
-            let root = root.map_err(|error| Error::failed("open the container's root", error))?;
-            return Ok((root, Temporary::default()));
+            match Root::open(&path) {
+                Ok(root) => return Ok((root, Temporary::default())),
+                // It ends in this moment, and nobody changes its files any more.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::failed("open the container's root", error)),
+            }
         }
         let root = Root::from_fd(mount_snapshot(&self.snapshotter.mounts(&container.id)?)?);
         let user = format!("cp {}", crate::id::generate()?);
