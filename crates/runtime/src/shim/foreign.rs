@@ -244,9 +244,8 @@ impl Foreign {
 fn kind_of(said: &str) -> FailureKind {
     let is_of_program =
         said.contains("exec: ") || said.contains("exec failed") || said.contains("executable");
-    if is_of_program && said.contains("not found in $PATH")
-        || is_of_program && said.contains("no such file or directory")
-    {
+    let is_not_found = said.contains("not found in $PATH") || said.contains("no such file or directory");
+    if is_of_program && is_not_found {
         FailureKind::CommandNotFound
     } else if is_of_program && said.to_lowercase().contains("permission denied") {
         FailureKind::CommandNotExecutable
