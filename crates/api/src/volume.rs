@@ -45,6 +45,9 @@ pub struct CreateRequest {
     pub driver: String,
     pub driver_opts: Option<StringMap>,
     pub labels: Option<StringMap>,
+    /// For volumes of a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_volume_spec: Option<serde_json::Value>,
 }
 
 /// The answer to `POST /volumes/prune`.

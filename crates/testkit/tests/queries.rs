@@ -259,6 +259,9 @@ fn lists_and_searches_heed_their_filters() {
 
     api.post("/volumes/create", &json!({"Name": "kept", "Driver": "local"})).expect(201);
     api.post("/volumes/create", &json!({"Name": "other", "Driver": "own"})).expect(404);
+    let of_cluster = json!({"Name": "clustered", "Driver": "local", "ClusterVolumeSpec": {"Group": "some"}});
+    let answer = api.post("/volumes/create", &of_cluster).expect(501);
+    assert!(answer.text().contains("ClusterVolumeSpec"), "{}", answer.text());
     // It forgives that there is none, and nothing else.
     let body = json!({"Image": "busybox", "HostConfig": {"Binds": ["kept:/data"]}});
     api.post("/containers/create?name=user", &body).expect(201);

@@ -98,6 +98,7 @@ async fn create(call: Invocation) -> Result<u8, Error> {
         driver: flags.text("driver").to_owned(),
         driver_opts: Some(pairs("opt")),
         labels: Some(pairs("label")),
+        cluster_volume_spec: None,
     };
     let volume = call.context.client().await?.volume_create(&request).await?;
     output::print_line(&volume.name)?;

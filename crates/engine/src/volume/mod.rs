@@ -92,7 +92,12 @@ impl Engine {
     /// Makes a volume, or answers the one that is there.
     pub async fn volume_create(self: &Arc<Self>, request: CreateRequest) -> Result<Volume> {
         let anonymous = request.name.is_empty();
-        let CreateRequest { name, driver, driver_opts: options, labels } = request;
+        let CreateRequest { name, driver, driver_opts: options, labels, cluster_volume_spec } = request;
+        if cluster_volume_spec.is_some() {
+            return Err(Error::not_implemented(
+                "ClusterVolumeSpec: volumes of a cluster are not implemented",
+            ));
+        }
         let mut asked = Asked { name, driver, options, labels };
         self.check_volume(&asked)?;
         if anonymous {
