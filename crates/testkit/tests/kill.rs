@@ -242,7 +242,7 @@ fn state_of(daemon: &Daemon) -> Vec<String> {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if Path::new(&format!("/proc/{pid}")).exists()
-            && comm.starts_with("ponton-runtime")
+            && comm.starts_with("ponton-shim")
             && !children.trim().is_empty()
         {
             state.push(format!("children of a shim: {children}"));

@@ -125,8 +125,8 @@ fn prepare(api: &Api) {
         let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "Tty": tty,
             "Labels": {"a": "1"}, "HostConfig": {"LogConfig": {"Type": driver}}});
         api.post(&format!("/v1.41/containers/create?name={name}"), &body).expect(201);
-        api.post(&format!("/v1.41/containers/{name}/start"), &json!(null)).expect(204);
-        api.post(&format!("/v1.41/containers/{name}/wait"), &json!(null)).expect(200);
+        api.request("POST", &format!("/v1.41/containers/{name}/start"), None).expect(204);
+        api.request("POST", &format!("/v1.41/containers/{name}/wait"), None).expect(200);
     }
 }
 

@@ -73,9 +73,14 @@ pub(crate) const ROWS: &[Row] = &[
     same("$D logs --details attrs"),
     same("$D logs --details -t attrs"),
     same("$D logs attrs"),
+    // One option each: dockerd names any one that a driver does not know.
     same(
-        "run --name regex --log-opt labels-regex='^a' --log-opt env-regex='^X.$' --log-opt tag='{{.Name}}' --label ab=1 --label ba=2 -e X1=1 -e X11=2 busybox echo regex; $D logs --details regex",
+        "run --name regex --log-opt labels-regex='^a' --label ab=1 --label ba=2 busybox echo regex; $D logs --details regex",
     ),
+    same(
+        "run --name regex2 --log-opt env-regex='^X.$' -e X1=1 -e X11=2 busybox echo regex; $D logs --details regex2",
+    ),
+    same("run --name tagged --log-opt tag='{{.Name}}' busybox echo tagged; $D logs --details tagged"),
     // long and odd lines
     same(
         "run --name long busybox sh -c 'for n in 16382 16383 16384 16385 40000 100000; do head -c $n /dev/zero | tr \"\\0\" x; echo; done' | md5sum",
