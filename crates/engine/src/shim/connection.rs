@@ -33,6 +33,9 @@ pub(crate) struct Shim {
     ready: AsyncFd<OwnedFd>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next_id: AtomicU64,
+    /// Whose turn it is to send. A shim that is behind takes little at a time: without a queue some who
+    /// wait would be overtaken for ever.
+    turn: tokio::sync::Mutex<()>,
     /// How many more containers it takes.
     free: AtomicU32,
     lost: AtomicBool,
@@ -58,6 +61,7 @@ impl Shim {
             ready,
             waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
+            turn: tokio::sync::Mutex::new(()),
             free: AtomicU32::new(0),
             lost: AtomicBool::new(false),
         });
@@ -118,6 +122,7 @@ impl Shim {
         request: &Request,
         fds: &[(FdRole, BorrowedFd<'_>)],
     ) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
         loop {
             match self.client.send(id, request, fds) {
                 Ok(()) => return Ok(()),
