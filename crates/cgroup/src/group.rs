@@ -197,6 +197,11 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// The directory by which it is frozen.
+    pub fn freezer(&self) -> Option<&Path> {
+        self.with("freezer").map(|directory| directory.path.as_path())
+    }
+
     /// Stops all its processes; returns when they are stopped.
     pub fn freeze(&self) -> Result<()> {
         self.set_frozen(true)

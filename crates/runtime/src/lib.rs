@@ -8,6 +8,8 @@
 //! ```
 
 pub mod apply;
+mod child;
+pub mod criu;
 mod error;
 pub mod hook;
 pub mod host;

@@ -4,6 +4,7 @@
 mod fixture;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -77,6 +78,70 @@ fn a_counting_shell_counts_on() {
     assert!(cgroup.contains(&format!("/ponton/{}", bundle.id)), "{cgroup}");
     assert_ok(&bundle, &["exec", &bundle.id, "true"]);
     count_after(&bundle, restored);
+    assert_ok(&bundle, &["delete", "--force", &bundle.id]);
+    bundle.assert_nothing_left();
+}
+
+/// With what stands in for CRIU where that does not work: what it is told is what counts.
+#[test]
+fn a_stand_in_for_criu_is_told_of_the_container() {
+    let bundle = Bundle::new(|spec| {
+        spec["process"]["args"] = json!(["sh", "/data/program", "0"]);
+        spec["root"]["readonly"] = json!(false);
+        let data = std::path::PathBuf::from(spec["root"]["path"].as_str().unwrap()).with_file_name("data");
+        fs::create_dir(&data).unwrap();
+        let script = "i=$1; while [ ! -e /data/go ]; do i=$((i + 1)); echo $i >/data/next; mv /data/next /data/count; \
+            sleep 0.02; done; cat /etc/hostname; exit 7";
+        fs::write(data.join("program"), script).unwrap();
+        fs::write(data.join("hostname"), "bound\n").unwrap();
+        mount(spec, "/data", "bind", data.to_str().unwrap(), &["rbind", "rw"]);
+        mount(spec, "/etc/hostname", "bind", data.join("hostname").to_str().unwrap(), &["bind", "ro"]);
+    });
+    let criu = bundle.path().join("criu");
+    let stand_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/tests/checkpoint/criu.sh");
+    fs::copy(stand_in, &criu).unwrap();
+    fs::set_permissions(&criu, fs::Permissions::from_mode(0o755)).unwrap();
+    let criu = criu.to_str().unwrap();
+    let images = bundle.path().join("images");
+    let images = images.to_str().unwrap();
+    let count = |what: &str| {
+        until(what, || {
+            let text = fs::read_to_string(bundle.path().join("data/count")).ok()?;
+            text.trim().parse::<u32>().ok()
+        })
+    };
+    assert!(bundle.create().status.success());
+    assert_ok(&bundle, &["start", &bundle.id]);
+    count("a count");
+    let broken = bundle.path().join("broken");
+    fs::write(&broken, "").unwrap();
+    let checkpoint = ["--criu", criu, "checkpoint", "--image-path", images, &bundle.id];
+    let restore =
+        ["--criu", criu, "restore", "--bundle", bundle.path_text(), "--image-path", images, &bundle.id];
+    let refused = bundle.command(&checkpoint);
+    assert!(stderr(&refused).contains("Error (stand-in.c:1): the cause"), "{refused:?}");
+    assert_eq!(bundle.state()["status"], "running");
+    fs::remove_file(&broken).unwrap();
+    assert_ok(&bundle, &checkpoint);
+    bundle.assert_nothing_left();
+    let saved = count("what was saved");
+    fs::write(&broken, "").unwrap();
+    let refused = bundle.command(&restore);
+    assert!(stderr(&refused).contains("Error (stand-in.c:1): the cause"), "{refused:?}");
+    bundle.assert_nothing_left();
+    fs::remove_file(&broken).unwrap();
+    fs::write(bundle.path().join("data/go"), "").unwrap();
+    let ended = bundle.command(&restore);
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "bound\n");
+    assert_eq!(count("the same"), saved);
+    bundle.assert_nothing_left();
+    fs::remove_file(bundle.path().join("data/go")).unwrap();
+    let mut detached = restore.to_vec();
+    detached.insert(3, "--detach");
+    assert_ok(&bundle, &detached);
+    until("it goes on", || (count("it goes on") > saved).then_some(()));
+    assert_ok(&bundle, &["exec", &bundle.id, "true"]);
     assert_ok(&bundle, &["delete", "--force", &bundle.id]);
     bundle.assert_nothing_left();
 }

@@ -50,6 +50,7 @@ use crate::health::Health;
 use crate::lifecycle::Life;
 
 pub(crate) use attach::{detach_keys, write_all};
+pub(crate) use checkpoint::drop_half_made;
 pub(crate) use exit::route;
 pub(crate) use mounts::volumes;
 pub(crate) use process::resize;

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
+use ponton_runtime::criu;
 use ponton_runtime::shim::protocol::{Failure, FailureKind, FdRole, Reply, Request, Size, Start};
 
-use super::Task;
 use super::plan::Planned;
 use super::task::Run;
+use super::{Container, Task};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::lifecycle::Event;
@@ -17,6 +18,10 @@ use crate::shim::Descriptors;
 /// What every failure of the runtime begins with.
 const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime \
                              create failed: unable to start container process";
+
+/// The same of a start from a checkpoint.
+const RESTORE_FAILED: &str =
+    "failed to create task for container: failed to create shim task: OCI runtime restore failed";
 
 /// A start that failed, and what the container's exit code becomes by it.
 struct LaunchError {
@@ -40,19 +45,31 @@ struct Launched {
 impl Engine {
     /// Starts a container. `detach_keys` is for the clients that are attached already.
     pub async fn start(self: &Arc<Self>, name: &str, detach_keys: Option<&str>) -> Result<()> {
-        let keys = detach_keys.map(super::attach::parse_detach_keys).transpose()?;
         let container = self.find(name)?;
-        container
-            .change(move |task| {
-                Box::pin(async move {
-                    if let Some(keys) = keys {
-                        task.set_detach_keys(&keys);
-                    }
-                    task.start().await
-                })
-            })
-            .await
+        start(&container, detach_keys, None).await
     }
+}
+
+/// Starts a container anew, or as it was saved.
+pub(super) async fn start(
+    container: &Container,
+    detach_keys: Option<&str>,
+    restore: Option<criu::Options>,
+) -> Result<()> {
+    let keys = detach_keys.map(super::attach::parse_detach_keys).transpose()?;
+    container
+        .change(move |task| {
+            Box::pin(async move {
+                if let Some(keys) = keys {
+                    task.set_detach_keys(&keys);
+                }
+                task.restore = restore;
+                let started = task.start().await;
+                task.restore = None;
+                started
+            })
+        })
+        .await
 }
 
 impl Task {
@@ -101,6 +118,8 @@ impl Task {
         self.view.cgroup = plan.cgroup().map(str::to_owned);
         self.save()?;
         self.tell_linked();
+        let restore = self.restore.take();
+        let is_restore = restore.is_some();
         let directory = self.engine.container_directory(self.id());
         let (log, socket) = crate::log::open(self.settings(), &self.view.name, &directory).await?.unzip();
         let socket = socket.flatten();
@@ -113,6 +132,7 @@ impl Task {
             log,
             attach: attaches.iter().map(|(spec, _)| spec.clone()).collect(),
             foreign,
+            restore,
         };
         let mut fds: Vec<(FdRole, BorrowedFd<'_>)> = Vec::new();
         fds.extend(endpoint.netns.iter().map(|fd| (FdRole::Netns, fd.as_fd())));
@@ -134,7 +154,7 @@ impl Task {
                     // Nobody can tell how far it came: nothing of it may run on.
                     self.clear_after_shim().await;
                 }
-                Err(refused(&failure))
+                Err(if is_restore { not_restored(&failure) } else { refused(&failure) })
             }
         }
     }
@@ -229,6 +249,11 @@ pub(crate) fn split(fds: Descriptors, id: &str) -> Result<(OwnedFd, Descriptors)
         Some((_, pidfd)) => Ok((pidfd, stdio)),
         None => Err(Error::internal(format!("the shim gave no process descriptor of container {id}"))),
     }
+}
+
+/// What a shim's refusal of a start from a checkpoint means.
+fn not_restored(failure: &Failure) -> LaunchError {
+    LaunchError { exit_code: 128, error: Error::internal(format!("{RESTORE_FAILED}: {failure}: unknown")) }
 }
 
 /// What a shim's refusal means for the client and for the container's exit code.

@@ -16,7 +16,7 @@ use crate::signal;
 /// How long a container has to stop when nobody says otherwise.
 const STOP_TIMEOUT: i64 = 10;
 /// How long the kernel may take to end a killed process before the client is told so.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Stops a container; NotModified when it does not run.

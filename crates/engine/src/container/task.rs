@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use ponton_runtime::criu;
 use ponton_runtime::shim::protocol::{AttachSpec, FdRole};
 use tokio::sync::{mpsc, watch};
 
@@ -55,6 +56,8 @@ pub(crate) struct Task {
     pub(crate) volumes_released: bool,
     /// Clients that came before the start.
     pub(crate) attaches: Vec<(AttachSpec, OwnedFd)>,
+    /// Where the next launch finds the processes as they were saved.
+    pub(crate) restore: Option<criu::Options>,
     /// The last shim is dropping its record of the last run.
     pub(crate) forgetting: Option<tokio::task::JoinHandle<()>>,
     /// The root of the last run, which cannot be mounted twice.
@@ -106,6 +109,7 @@ impl Task {
             volumes: Vec::new(),
             volumes_released: false,
             attaches: Vec::new(),
+            restore: None,
             forgetting: None,
             leaving: None,
             saved: true,

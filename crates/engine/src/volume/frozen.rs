@@ -1,11 +1,13 @@
-//! Containers that stand still while a volume of theirs is read.
+//! Containers that stand still while a volume of theirs is read, or while they are saved.
 //!
 //! Each has a mark in `<exec-root>/frozen` from before it is frozen until it is thawed: the daemon may be
-//! killed meanwhile, and the next one thaws what is marked.
+//! killed meanwhile, and the next one thaws what is marked. The mark of one that is being saved names the
+//! directory that its checkpoint is made in.
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -46,7 +48,7 @@ impl Engine {
             if !writes || !view.life.is_running() || view.life.is_paused() {
                 continue;
             }
-            let marked = self.mark_frozen(&container.id);
+            let marked = self.mark_frozen(&container.id, None);
             let paused = match marked {
                 Ok(()) => container.change(|task| task.apply(Event::Pause)).await,
                 Err(error) => Err(error),
@@ -68,8 +70,16 @@ impl Engine {
         let Ok(entries) = fs::read_dir(self.frozen_directory()) else { return };
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
+            let checkpoint = fs::read_to_string(entry.path()).unwrap_or_default();
             match self.by_id(&id) {
-                Some(container) => self.thaw(&container),
+                Some(container) if checkpoint.is_empty() => self.thaw(&container),
+                Some(container) => {
+                    let engine = Arc::clone(self);
+                    tokio::spawn(async move {
+                        crate::container::drop_half_made(checkpoint.into()).await;
+                        engine.thaw(&container);
+                    });
+                }
                 None => self.unmark_frozen(&id),
             }
         }
@@ -93,14 +103,16 @@ impl Engine {
         self.config().exec_root.join("frozen")
     }
 
-    fn mark_frozen(&self, id: &str) -> Result<()> {
+    /// `checkpoint` is the directory that a checkpoint of it is made in.
+    pub(crate) fn mark_frozen(&self, id: &str, checkpoint: Option<&Path>) -> Result<()> {
         let directory = self.frozen_directory();
         crate::shim::make_private(&directory)?;
         let path = directory.join(id);
-        fs::write(&path, "").map_err(|error| Error::failed(format!("write {}", path.display()), error))
+        let content = checkpoint.map_or(&b""[..], |checkpoint| checkpoint.as_os_str().as_bytes());
+        fs::write(&path, content).map_err(|error| Error::failed(format!("write {}", path.display()), error))
     }
 
-    fn unmark_frozen(&self, id: &str) {
+    pub(crate) fn unmark_frozen(&self, id: &str) {
         match fs::remove_file(self.frozen_directory().join(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, container = id, "remove the mark of a frozen container");

@@ -300,6 +300,15 @@ impl Plan {
         self.makes(NamespaceType::Pid)
     }
 
+    /// The kinds of namespaces that are joined.
+    pub fn joined(&self) -> Vec<NamespaceType> {
+        let joined = self.steps.iter().filter_map(|step| match &step.action {
+            Action::Clone { join, .. } => Some(join),
+            _ => None,
+        });
+        joined.flatten().map(|join| join.r#type).collect()
+    }
+
     /// Whether a mount namespace is made.
     pub(crate) fn own_mount_namespace(&self) -> bool {
         self.makes(NamespaceType::Mount)

@@ -18,19 +18,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ponton_oci::runtime::{Namespace, NamespaceType, Process, Root as SpecRoot, Spec};
 use ponton_sys::path::Root;
 use ponton_sys::process::{self, CStrings};
-use ponton_sys::{clone, mount, overlay, pidfd, socket};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ponton_sys::{mount, overlay, pidfd, socket};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Started;
+use crate::child;
 use crate::open::finish_identity;
 use crate::plan::{ProcessPlan, RootMount};
 use crate::shim::protocol::{Failure, FailureKind};
@@ -385,7 +385,7 @@ fn spawn(program: &Path, args: &[&str], stdio: [BorrowedFd<'_>; 3]) -> io::Resul
         variables.push(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?);
     }
     let (words, variables) = (CStrings::new(words), CStrings::new(variables));
-    let Some(pid) = clone::fork().map_err(io::Error::other)? else {
+    child::run(CALL_MAX, || {
         let prepare = || -> Result<(), ponton_sys::Error> {
             process::set_stdio(stdio)?;
             process::reset_signals()?;
@@ -394,26 +394,7 @@ fn spawn(program: &Path, args: &[&str], stdio: [BorrowedFd<'_>; 3]) -> io::Resul
         if prepare().is_ok() {
             let _ = process::execve(&path, &words, &variables);
         }
-        process::exit_now(127)
-    };
-    let process = pidfd::open(pid).map_err(io::Error::other)?;
-    let deadline = Instant::now() + CALL_MAX;
-    loop {
-        if let Some(exit) = pidfd::try_wait(process.as_fd()).map_err(io::Error::other)? {
-            return Ok(Some(exit.code()));
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let _ = pidfd::send_signal(process.as_fd(), rustix::process::Signal::KILL.as_raw());
-            pidfd::wait(process.as_fd()).map_err(io::Error::other)?;
-            return Ok(None);
-        }
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+    })
 }
 
 fn internal(attempted: &str, path: &Path, error: &io::Error) -> Failure {

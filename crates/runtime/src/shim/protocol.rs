@@ -41,6 +41,7 @@ use std::path::PathBuf;
 use ponton_oci::runtime::Process;
 use serde::{Deserialize, Serialize};
 
+use crate::criu;
 use crate::plan::{Plan, ProcessPlan};
 use crate::shim::foreign::{Foreign, ForeignStart};
 
@@ -203,6 +204,9 @@ pub struct Start {
     /// Another runtime is to do it; of the plan counts then what is not the runtime's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<ForeignStart>,
+    /// It is to go on as CRIU has saved it, not to begin anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<criu::Options>,
 }
 
 /// See [`Request::Exec`].

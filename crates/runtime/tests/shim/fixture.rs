@@ -208,6 +208,7 @@ impl Shim {
             log: options.log,
             attach: specs,
             foreign: None,
+            restore: None,
         };
         started(self.client.call(&Request::Start(Box::new(start)), &fds))
     }

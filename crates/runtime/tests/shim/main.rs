@@ -395,6 +395,7 @@ fn a_start_waits_for_the_last_runs_group_alone() {
             log: None,
             attach: vec![],
             foreign: None,
+            restore: None,
         };
         Request::Start(Box::new(start))
     };

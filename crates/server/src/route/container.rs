@@ -104,10 +104,14 @@ async fn start(mut call: Call) -> Result<Response<Body>> {
         ));
     }
     let query = call.query()?;
-    if let Some(checkpoint) = query.optional("checkpoint") {
-        call.engine.checkpoint_start(call.name(), checkpoint, query.text("checkpoint-dir")).await?;
+    let keys = query.optional("detachKeys");
+    match query.optional("checkpoint") {
+        Some(checkpoint) => {
+            let directory = query.text("checkpoint-dir");
+            call.engine.checkpoint_start(call.name(), checkpoint, directory, keys).await?;
+        }
+        None => call.engine.start(call.name(), keys).await?,
     }
-    call.engine.start(call.name(), query.optional("detachKeys")).await?;
     Ok(answer::no_content())
 }
 

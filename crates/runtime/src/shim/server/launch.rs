@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use ponton_oci::runtime::Process;
 use ponton_sys::pty;
@@ -9,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::apply::{self, Started};
+use crate::criu::{self, Labels};
 use crate::host::Host;
 use crate::open::{self, Descriptors, Target};
 use crate::plan::{Plan, ProcessPlan};
@@ -54,6 +56,30 @@ pub(super) fn container(
     let root = root.map_err(|error| failure("dup the root", &error))?;
     let started = apply::start(opened, &ends.as_stdio())?;
     Ok(Launched { started, streams, root })
+}
+
+/// Starts a container as it was saved. `directory` is the container's own.
+pub(super) fn restored(
+    plan: Plan,
+    netns: Option<OwnedFd>,
+    stdio: &Stdio,
+    host: &Host,
+    options: &criu::Options,
+    directory: &Path,
+) -> Result<Launched, Failure> {
+    let refused = |error: criu::Error| Failure {
+        kind: FailureKind::StartFailed,
+        step: Some("restore".to_owned()),
+        message: error.to_string(),
+    };
+    criu::refuse(&plan).map_err(refused)?;
+    let opened = open::open(plan, Descriptors { netns }, host)?;
+    let (streams, ends) =
+        streams(stdio, None).map_err(|error| failure("open the standard streams", &error))?;
+    let root = opened.root().map(|root| root.try_clone_to_owned()).transpose();
+    let root = root.map_err(|error| failure("dup the root", &error))?;
+    let started = criu::restore(options, Labels::default(), opened, &ends.as_stdio(), host, directory);
+    Ok(Launched { started: started.map_err(refused)?, streams, root })
 }
 
 /// Starts a further process in a running container.

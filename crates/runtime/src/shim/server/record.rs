@@ -28,6 +28,11 @@ impl Records {
         Self { directory }
     }
 
+    /// The directory of a container's records; it may not be there yet.
+    pub(super) fn directory_of(&self, container: &str) -> PathBuf {
+        self.directory.join(container)
+    }
+
     /// Writes what a successor needs.
     pub(super) fn write_status(&self, status: &Status) -> io::Result<()> {
         self.write(&status.container, STATUS, status)

@@ -124,7 +124,7 @@ impl Server {
     }
 
     fn start(&mut self, start: Start, fds: Fds) -> Answer {
-        let Start { container: id, plan, stdio, log: target, attach, foreign } = start;
+        let Start { container: id, plan, stdio, log: target, attach, foreign, restore } = start;
         self.make_room(&id)?;
         let mut fds = Sorted::new(fds, &attach)?;
         let log = open_log(target.as_ref(), fds.log.take())?;
@@ -134,12 +134,26 @@ impl Server {
         let later = if foreign.is_some() { Later::default() } else { Later::of(&plan) };
         let state = (later != Later::default()).then(|| plan.state(ContainerStatus::Running, None));
         let runtime = foreign.as_ref().map(|foreign| foreign.runtime.clone());
-        let Launched { started, streams, root } = match foreign {
-            Some(foreign) => {
+        let Launched { started, streams, root } = match (foreign, restore) {
+            (Some(_), Some(_)) => return Err(invalid("restore: not implemented for other runtimes")),
+            (Some(foreign), None) => {
                 let netns = fds.netns.as_ref().map(AsFd::as_fd);
                 launch::foreign_container(foreign, &plan, netns, &stdio)?
             }
-            None => launch::container(plan, fds.netns.take(), &stdio, &self.host)?,
+            (None, None) => launch::container(plan, fds.netns.take(), &stdio, &self.host)?,
+            (None, Some(options)) => {
+                let (directory, netns) = (self.records.directory_of(&id), fds.netns.take());
+                let restored = launch::restored(plan, netns, &stdio, &self.host, &options, &directory);
+                if restored.is_err() {
+                    // Only if nothing else is in it.
+                    let _ = std::fs::remove_dir(&directory);
+                    // What was killed in its group may keep that busy for a moment.
+                    if let Some(path) = &cgroup {
+                        self.removals.add(path.clone(), Instant::now());
+                    }
+                }
+                restored?
+            }
         };
         let mut process = new_process(&id, None, started.pid, stdio, streams);
         process.pidfd = Some(started.pidfd);
