@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
@@ -114,10 +116,19 @@ pub fn clone_tree(dir: impl AsFd, path: &std::ffi::CStr, recursive: bool) -> Res
     open_tree(dir, path, flags).map_err(|errno| Error::new("open_tree", path.to_string_lossy(), errno))
 }
 
-/// Attaches the detached mount `mount` onto `target`; both are descriptors, no path is walked.
+/// Attaches the detached mount `mount` onto `target`; both are descriptors, no path is walked. One of them alone being
+/// a directory is `ENOTDIR`, as with mount(2).
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, c"", target, c"", flags).map_err(Error::of("move_mount", "onto its target"))
+    move_mount(&mount, c"", &target, c"", flags).map_err(|errno| {
+        // EINVAL has many other meanings here.
+        let is_unlike = errno == Errno::INVAL && is_directory(&mount) != is_directory(&target);
+        Error::new("move_mount", "onto its target", if is_unlike { Errno::NOTDIR } else { errno })
+    })
+}
+
+fn is_directory(file: impl AsFd) -> bool {
+    fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Changes a mount, and all below it when `recursive`.

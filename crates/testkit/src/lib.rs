@@ -12,6 +12,7 @@
 pub mod api;
 pub mod cut;
 pub mod daemon;
+pub mod fields;
 pub mod image;
 pub mod leak;
 pub mod namespace;

@@ -17,9 +17,9 @@ mod mounts;
 mod networks;
 
 use std::fs;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ponton_testkit::fields::Expected::{self, Ours, Same};
+use ponton_testkit::fields::{self, row};
 use ponton_testkit::{Api, Daemon, Peer};
 use serde_json::{Value, json};
 
@@ -35,27 +35,9 @@ enum Look {
     Refused,
 }
 
-/// What is expected.
-enum Expected {
-    /// What dockerd 20.10 shows.
-    Same,
-    /// This; dockerd 20.10 has not the field, or shows something else (and why).
-    Ours(&'static str),
-}
-
-use Expected::{Ours, Same};
 use Look::{Inside, Inspect, Refused, Running};
 
-struct Row {
-    field: &'static str,
-    body: Value,
-    look: Look,
-    expected: Expected,
-}
-
-fn row(field: &'static str, body: Value, look: Look, expected: Expected) -> Row {
-    Row { field, body, look, expected }
-}
+type Row = fields::Row<Look>;
 
 /// A row for a field of `HostConfig`.
 fn host(field: &'static str, value: impl Into<Value>, look: Look, expected: Expected) -> Row {
@@ -455,7 +437,7 @@ fn look(api: &Api, id: &str, row: &Row) -> String {
 
 /// What is compared: of a refusal not whether the client's fault is 500, and whether the text begins with a
 /// capital, as it was until 23.0.
-fn told(shown: &str, row: &Row) -> String {
+fn told(row: &Row, shown: &str) -> String {
     match (&row.look, &row.expected) {
         (Refused, Same) => {
             let words = shown.split(' ').map(|word| if word.len() >= 64 { "ID" } else { word });
@@ -476,9 +458,6 @@ fn without_frames(mut logs: &[u8]) -> String {
     text
 }
 
-/// As many rows are looked at side by side: most of the time goes by waiting.
-const WORKERS: usize = 4;
-
 /// Compares what the two engines show.
 fn compare(rows: &[Row]) {
     let Some(peer) = Peer::dockerd() else {
@@ -487,29 +466,9 @@ fn compare(rows: &[Row]) {
     let ponton = Daemon::start();
     prepare(&peer.api());
     prepare(&ponton.api());
-    let failures = Mutex::new(String::new());
-    let next = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(row) = rows.get(number) else { return };
-            let name = format!("fields{number}");
-            let ours = shown(&ponton.api(), ponton.pid(), row, &name);
-            let expected = match row.expected {
-                Same => shown(&peer.api(), peer.pid(), row, &name),
-                Ours(text) => text.to_owned(),
-            };
-            if told(&ours, row) != told(&expected, row) {
-                let failure =
-                    format!("\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}", row.field, row.body);
-                failures.lock().expect("the failures").push_str(&failure);
-            }
-        }
-    };
-    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
-    println!("{} rows", rows.len());
-    let failures = failures.into_inner().expect("the failures");
-    assert!(failures.is_empty(), "{failures}");
+    let ours = |row: &Row, name: &str| shown(&ponton.api(), ponton.pid(), row, name);
+    let theirs = |row: &Row, name: &str| shown(&peer.api(), peer.pid(), row, name);
+    fields::compare(rows, ours, theirs, told);
 }
 
 #[test]

@@ -5,22 +5,11 @@
 #![allow(clippy::expect_used, clippy::too_many_lines, reason = "a test program of tables")]
 
 use std::fs;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ponton_testkit::fields::Expected::{self, Ours, Same};
+use ponton_testkit::fields::{self, row};
 use ponton_testkit::{Api, Daemon, Peer, image};
 use serde_json::{Value, json};
-
-/// What is expected.
-#[derive(Clone, Copy)]
-enum Expected {
-    /// What dockerd 20.10 shows.
-    Same,
-    /// This; dockerd 20.10 does nothing of it, or says it otherwise.
-    Ours(&'static str),
-}
-
-use Expected::{Ours, Same};
 
 /// What is looked at beside the answer.
 #[derive(Clone, Copy)]
@@ -37,17 +26,7 @@ enum Look {
 
 use Look::{Group, Inspect, Refused, Status};
 
-#[derive(Clone)]
-struct Row {
-    field: &'static str,
-    body: Value,
-    look: Look,
-    expected: Expected,
-}
-
-fn row(field: &'static str, body: Value, look: Look, expected: Expected) -> Row {
-    Row { field, body, look, expected }
-}
+type Row = fields::Row<Look>;
 
 /// The field alone.
 fn only(field: &'static str, value: impl Into<Value>, look: Look, expected: Expected) -> Row {
@@ -282,38 +261,15 @@ fn committed(api: &Api, row: &Row, name: &str) -> String {
     format!("{} {}", answer.status, config[field])
 }
 
-/// As many rows are looked at side by side: most of the time goes by waiting.
-const WORKERS: usize = 4;
-
 /// Compares what the two engines show.
 fn compare(rows: &[Row], ponton: &Api, peer: &Api, shown: fn(&Api, &Row, &str) -> String) {
+    let ours = |row: &Row, name: &str| shown(ponton, row, name);
+    let theirs = |row: &Row, name: &str| shown(peer, row, name);
     // The words, and not which of them begin with a capital.
-    let told = |row: &Row, text: &str| match row.look {
+    fields::compare(rows, ours, theirs, |row, text| match row.look {
         Refused => text.to_lowercase(),
         _ => text.to_owned(),
-    };
-    let failures = Mutex::new(String::new());
-    let next = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(row) = rows.get(number) else { return };
-            let name = format!("row{number}");
-            let ours = shown(ponton, row, &name);
-            let expected = match row.expected {
-                Same => shown(peer, row, &name),
-                Ours(text) => text.to_owned(),
-            };
-            if told(row, &ours) != told(row, &expected) {
-                let failure =
-                    format!("\n--- {} {}\nexpected {expected:?}\nponton   {ours:?}", row.field, row.body);
-                failures.lock().expect("the failures").push_str(&failure);
-            }
-        }
-    };
-    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
-    let failures = failures.into_inner().expect("the failures");
-    assert!(failures.is_empty(), "{failures}");
+    });
 }
 
 #[test]

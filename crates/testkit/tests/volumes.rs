@@ -46,6 +46,7 @@ const SCRIPTS: &[&str] = &[
     "docker create --name shown --mount type=tmpfs,dst=/x -v data:/d:ro -v $T:/t:rslave busybox true >/dev/null; docker inspect -f '{{json .Mounts}}' shown | tr '{' '\\n' | sed -e \"s#$T#T#\" -e 's#\"Source\":\"[^\"]*_data\"#S#' | tr -d ',]' | sort; docker rm shown; docker volume rm data",
     "docker run --rm -v data:/x -v $T:/x busybox true 2>&1 | grep -o 'Duplicate mount point: /x'",
     "docker run --rm -v $T:/x:bad busybox true 2>&1 | grep -o 'invalid mode: bad'",
+    "for m in /etc:/etc/passwd $T/one:/etc $T/one:/etc/passwd/x; do echo 1 > $T/one; docker run --rm -v $m busybox true > $T/out 2>&1; echo $?; grep -o 'Are you trying.*expected type' $T/out; done",
     "docker run --rm --read-only -v data:/d busybox sh -c 'touch /d/f && touch /f'; docker volume rm data",
     "mkdir -p $T/below && mount -t tmpfs none $T/below && docker run --rm -v $T:/x busybox sh -c 'touch /x/below/f; mount | grep -c /x/below'; docker run --rm --mount type=bind,src=$T,dst=/x,bind-nonrecursive busybox sh -c 'ls /x/below; mount | grep -c /x/below'; umount $T/below",
     // of others
@@ -71,8 +72,8 @@ fn volumes_are_dockers() {
     let mut failures = Vec::new();
     for script in SCRIPTS {
         // Each has the directory for itself when it runs.
-        let answers = [(peer.client("sh", &["-c", script]), 0), (ponton.client("sh", &["-c", script]), 1)];
-        let [theirs, mine] = answers.map(|(mut command, _)| {
+        let commands = [peer.client("sh", &["-c", script]), ponton.client("sh", &["-c", script])];
+        let [theirs, mine] = commands.map(|mut command| {
             let engine = command.get_envs().find(|(key, _)| *key == "HOME").and_then(|(_, home)| home);
             let directory = Path::new(engine.expect("a home")).join("host");
             fs::create_dir_all(&directory).expect("a directory");

@@ -269,7 +269,7 @@ fn refused(failure: &Failure) -> LaunchError {
             "{CREATE_FAILED}: {failure}: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check \
              if the specified host path exists and is the expected type"
         ));
-        return LaunchError { exit_code: 126, error };
+        return LaunchError { exit_code: 127, error };
     }
     let (exit_code, kind) = match failure.kind {
         FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),

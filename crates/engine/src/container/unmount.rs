@@ -22,7 +22,9 @@ impl Leaving {
         let (engine, slot) = (Arc::clone(engine), Arc::clone(&root));
         let gone = tokio::spawn(async move {
             let _turn = engine.unmounting.lock().await;
-            close(take(&slot)).await;
+            if let Some(root) = take(&slot) {
+                close(root).await;
+            }
         });
         Self { root, gone }
     }
@@ -30,7 +32,7 @@ impl Leaving {
     /// Returns when it is gone, which does not wait for those of other containers.
     pub(crate) async fn finish(self) {
         match take(&self.root) {
-            Some(root) => close(Some(root)).await,
+            Some(root) => close(root).await,
             // It has begun, or is done; a panic in there was logged.
             None => drop(self.gone.await),
         }
@@ -41,7 +43,7 @@ fn take(slot: &Mutex<Option<OwnedFd>>) -> Option<OwnedFd> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-async fn close(root: Option<OwnedFd>) {
+async fn close(root: OwnedFd) {
     // Closing cannot fail.
     let _ = tokio::task::spawn_blocking(move || drop(root)).await;
 }

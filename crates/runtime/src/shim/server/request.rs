@@ -231,15 +231,14 @@ impl Server {
 
     fn resize(&mut self, id: &str, exec: Option<&str>, size: Size) -> Answer {
         let (_, process) = self.find(id, exec)?;
-        let Some(output) = &process.outputs[0] else {
+        if process.exit.is_some() {
             return Err(invalid(format!("container {id} has ended")));
-        };
-        // As with other engines, there is no harm in asking.
-        if !process.stdio.terminal {
-            return Ok((Reply::Done, Fds::new()));
         }
-        pty::set_size(&output.fd, size.rows, size.cols)
-            .map_err(|error| failure("set the size of the terminal", &error))?;
+        // As with other engines, there is no harm in asking where there is no terminal, or none any more.
+        if let (true, Some(output)) = (process.stdio.terminal, &process.outputs[0]) {
+            pty::set_size(&output.fd, size.rows, size.cols)
+                .map_err(|error| failure("set the size of the terminal", &error))?;
+        }
         Ok((Reply::Done, Fds::new()))
     }
 
