@@ -2,6 +2,7 @@
 //! meanwhile is told, and what belongs to nobody is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -135,6 +136,17 @@ impl Engine {
         }
     }
 
+    /// Removes the control group that a shim noted in this directory of its records, if it did: it was killed before
+    /// it could remove that itself.
+    fn remove_group_of(&self, records: &Path) {
+        let status = std::fs::read(records.join("shim.json")).unwrap_or_default();
+        let Ok(Status { cgroup: Some(path), .. }) = serde_json::from_slice(&status) else { return };
+        let removed = self.control_group(&path).and_then(|group| crate::container::remove_group(&group));
+        if let Err(error) = removed {
+            tracing::warn!(error = chain(&error), path, "remove orphaned control group");
+        }
+    }
+
     /// Removes what half-made and half-removed containers left, and finishes volumes.
     fn remove_orphans(&self, known: &BTreeSet<String>) {
         if let Err(error) = self.snapshotter.recover() {
@@ -161,8 +173,11 @@ impl Engine {
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
             for entry in entries.flatten() {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-                let is_orphan = is_container(&name) && self.by_id(&name).is_none() && !known.contains(&name);
-                if is_orphan && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                if !is_container(&name) || self.by_id(&name).is_some() || known.contains(&name) {
+                    continue;
+                }
+                self.remove_group_of(&entry.path());
+                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
                     tracing::warn!(%error, path = %entry.path().display(), "remove orphan");
                 }
             }
@@ -177,7 +192,9 @@ impl Engine {
 /// can have become of it. Most are so, and asking each would take a daemon's start long.
 fn is_at_rest(container: &Container, traces: &BTreeSet<String>) -> bool {
     let view = container.view();
-    !view.life.is_running() && view.endpoint.is_none() && !traces.contains(&container.id)
+    // One that joins another's network has no endpoint that would tell of a start.
+    let may_have_started = view.endpoint.is_some() || view.settings.network().starts_with("container:");
+    !view.life.is_running() && !may_have_started && !traces.contains(&container.id)
 }
 
 /// Whether a container's settings or its half-done removal want something of the daemon's start.
@@ -209,6 +226,8 @@ impl Task {
                 } else if self.is_running() {
                     self.take_without_shim().await?;
                 } else {
+                    // It may have been about to start, and nobody can tell how far it came.
+                    self.clear_after_shim().await;
                     self.drop_endpoint().await;
                 }
             }

@@ -9,15 +9,18 @@ use jiff::Timestamp;
 use ponton_runtime::shim::protocol::{Adopt, Exit, FdRole, Reply, Request, Status, Stdio};
 use ponton_sys::pidfd;
 
-use super::Task;
 use super::task::Run;
 use super::unmount::Leaving;
+use super::{Container, Task};
 use crate::error::chain;
 use crate::lifecycle::Event;
 use crate::shim::Shim;
 
 /// So often an end is offered to a database that could not take it.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So long after a successor was not found another one is looked for.
+const ADOPT_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Task {
     /// The shim says that the first process has ended.
@@ -121,21 +124,37 @@ impl Task {
             return;
         }
         self.follow_execs();
-        let Some(run) = self.run.take() else { return };
-        match self.adopt(run).await {
-            Ok(run) => self.run = Some(run),
+        if let Some(run) = self.run.take() {
+            self.find_successor(run).await;
+        }
+    }
+
+    /// Gives a run whose shim is gone to another shim, now or, where that one goes as well, a little later.
+    pub(super) async fn find_successor(&mut self, run: Run) {
+        let number = run.shim.number();
+        match self.adopt(&run).await {
+            Ok(shim) => self.run = Some(Run { shim, ..run }),
             Err(error) => {
-                tracing::error!(
-                    error = chain(&error),
-                    container = self.id(),
-                    "find a successor for a lost shim"
-                );
+                let (error, container) = (chain(&error), self.id());
+                tracing::warn!(error, container, "find a successor for a lost shim");
+                self.run = Some(run);
+                self.tell_lost_again(number);
             }
         }
     }
 
-    /// Gives the container of a dead shim to another one.
-    pub(super) async fn adopt(&mut self, run: Run) -> crate::error::Result<Run> {
+    fn tell_lost_again(&self, number: u32) {
+        let container = Arc::downgrade(&self.container);
+        tokio::spawn(async move {
+            tokio::time::sleep(ADOPT_INTERVAL).await;
+            if let Some(container) = container.upgrade() {
+                tell_lost(&container, number);
+            }
+        });
+    }
+
+    /// Gives a run to another shim: this one.
+    async fn adopt(&self, run: &Run) -> crate::error::Result<Arc<Shim>> {
         let shim = self.engine.shims.acquire().await?;
         let status = self.shim_status();
         let adopt = Adopt { stdio: self.stdio(), log: status.log.clone(), status };
@@ -144,7 +163,7 @@ impl Task {
         match shim.call(&Request::Adopt(Box::new(adopt)), &fds).await {
             Ok((Reply::Adopted, _)) => {
                 reap_when_ended(&run.pidfd);
-                Ok(Run { shim, ..run })
+                Ok(shim)
             }
             Ok(_) => Err(crate::error::Error::internal("unexpected answer to adopt")),
             Err(failure) => {
@@ -225,6 +244,10 @@ fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond()).unwrap_or(0)
 }
 
+fn tell_lost(container: &Container, number: u32) {
+    container.tell(move |task| task.shim_lost(number).boxed());
+}
+
 /// Routes what a shim tells to the container that it is about.
 pub(crate) fn route(engine: &Arc<crate::engine::Engine>, notice: crate::shim::Notice) {
     use ponton_runtime::shim::protocol::Event as Told;
@@ -258,7 +281,7 @@ pub(crate) fn route(engine: &Arc<crate::engine::Engine>, notice: crate::shim::No
         Notice::Lost(number) => {
             engine.shims.remove(number);
             for container in engine.all() {
-                container.tell(move |task| task.shim_lost(number).boxed());
+                tell_lost(&container, number);
             }
         }
     }

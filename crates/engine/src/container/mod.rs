@@ -54,6 +54,7 @@ pub(crate) use checkpoint::drop_half_made;
 pub(crate) use exit::route;
 pub(crate) use mounts::volumes;
 pub(crate) use process::resize;
+pub(crate) use recover::remove_group;
 pub(crate) use root::mount_snapshot;
 pub(crate) use settings::{Saved, Settings};
 pub(crate) use start::{size, split};

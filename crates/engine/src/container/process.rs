@@ -80,15 +80,18 @@ impl Task {
 
     /// What an error is for the client: where the end of the container was its cause, that it does not run.
     pub(crate) async fn or_not_running(&self, error: Error) -> Error {
-        let Some(Ok(pidfd)) = self.run.as_ref().map(|run| run.pidfd.try_clone()) else {
-            return Error::not_running(self.id());
-        };
+        if self.is_ending().await { Error::not_running(self.id()) } else { error }
+    }
+
+    /// Whether the first process has ended, or is about to, whoever was told.
+    pub(crate) async fn is_ending(&self) -> bool {
+        let Some(Ok(pidfd)) = self.run.as_ref().map(|run| run.pidfd.try_clone()) else { return true };
         let pid = self.view.life.pid();
         let has_ended = blocking(move || {
             let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDING));
             Ok(ready.is_ok_and(|ready| ready > 0) || pid.is_some_and(is_exiting))
         });
-        if has_ended.await.unwrap_or(false) { Error::not_running(self.id()) } else { error }
+        has_ended.await.unwrap_or(false)
     }
 
     /// The control group of the present run.

@@ -96,14 +96,8 @@ impl Task {
         if let Some((pidfd, stdio)) = find_process(&status, self.id()) {
             let shim = self.engine.shims.acquire().await?;
             shim.give_place();
-            match self.adopt(Run { shim, pidfd, stdio, root: None }).await {
-                Ok(run) => {
-                    self.run = Some(run);
-                    self.keep_volumes();
-                    return Ok(());
-                }
-                Err(error) => tracing::error!(%error, container = self.id(), "adopt container"),
-            }
+            self.find_successor(Run { shim, pidfd, stdio, root: None }).await;
+            self.keep_volumes();
             return Ok(());
         }
         let exited_at_ns = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
@@ -135,7 +129,7 @@ impl Task {
     }
 
     /// What a dead shim can no longer do for a container that has ended.
-    pub(super) async fn clear_after_shim(&self) {
+    pub(crate) async fn clear_after_shim(&self) {
         clear_after_shim(&self.engine, self.id().to_owned(), self.view.cgroup.clone()).await;
     }
 }
@@ -160,8 +154,9 @@ pub(super) async fn clear_after_shim(engine: &Arc<Engine>, id: String, cgroup: O
     }
 }
 
-/// The kernel takes a moment to take killed processes down; the group is busy until then.
-fn remove_group(group: &Cgroup) -> Result<()> {
+/// Ends what is in a control group, and removes it. The kernel takes a moment to take killed processes down; the group
+/// is busy until then.
+pub(crate) fn remove_group(group: &Cgroup) -> Result<()> {
     if !group.exists() {
         return Ok(());
     }

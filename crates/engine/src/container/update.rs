@@ -69,8 +69,11 @@ impl Task {
             let group = self.control_group()?;
             let engine = Arc::clone(&self.engine);
             let done = blocking(move || Ok(group.update(&engine.host()?.cgroup, &resources)?)).await;
-            if let Err(error) = done {
-                return Err(self.or_not_running(error).await);
+            // Of one that ends just now it is as of one that has ended: what is asked holds from the next start on.
+            if let Err(error) = done
+                && !self.is_ending().await
+            {
+                return Err(error);
             }
         }
         self.keep_settings(settings)?;

@@ -1,6 +1,7 @@
 //! One connection to one shim: requests find their answers by id, events go to one queue.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,12 +127,20 @@ impl Shim {
         loop {
             match self.client.send(id, request, fds) {
                 Ok(()) => return Ok(()),
-                Err(ShimError::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(ShimError::Io { source, .. }) if source.kind() == ErrorKind::WouldBlock => {
                     let mut guard = self.ready.writable().await.map_err(|error| internal(&error))?;
                     guard.clear_ready();
                 }
                 Err(ShimError::Refused(failure)) => return Err(failure),
-                Err(error) => return Err(internal(&error)),
+                Err(error) => {
+                    if let ShimError::Io { source, .. } = &error
+                        && matches!(source.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+                    {
+                        // The listener is told soon.
+                        self.lost.store(true, Ordering::Release);
+                    }
+                    return Err(internal(&error));
+                }
             }
         }
     }

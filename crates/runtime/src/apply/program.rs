@@ -53,6 +53,10 @@ pub(super) fn execute(program: &Program, before: &Before<'_, '_>) -> Result<Infa
     let gate = before.gate.map(|gate| [gate.wait, gate.report]);
     let kept: Vec<_> = [before.report.as_fd()].into_iter().chain(gate.into_iter().flatten()).collect();
     sys::process::close_all_but(plan.preserve_fds.saturating_add(3), &kept).map_err(failed)?;
+    if !before.report.is_heard() {
+        // It was killed: nobody knows of this process, and nobody would supervise it.
+        return Err(failed(sys::Error::new("start", "for a parent that has ended", Errno::PIPE)));
+    }
     let error = become_program(program, identity, before);
     before.report.fail_and_exit(&error)
 }

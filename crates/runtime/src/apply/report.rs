@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ponton_sys as sys;
 use ponton_sys::socket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -56,6 +57,7 @@ const LISTENER: u8 = b'L';
 const LISTENER_NUMBER: u8 = b'N';
 const LIMITS: u8 = b'M';
 const READY: u8 = b'R';
+const IMMEDIATELY: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The longest message.
 const REPORT_MAX: usize = 4096;
 
@@ -113,6 +115,12 @@ impl AsFd for Writer<'_> {
 }
 
 impl<'a> Writer<'a> {
+    /// Whether there is still somebody who listens.
+    pub(super) fn is_heard(&self) -> bool {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        poll(&mut socket, Some(&IMMEDIATELY)).is_ok() && !socket[0].revents().contains(PollFlags::HUP)
+    }
+
     /// Waits until the parent has done a step.
     pub(super) fn wait_for_step(&self, number: usize) -> Result<(), sys::Error> {
         let [a, b, c, d] = (number as u32).to_le_bytes();

@@ -247,17 +247,17 @@ pub(crate) const COMMANDS: &[Compared] = &[
         "$D pause fit; $D inspect -f '{{.State.Health.Status}}' fit; $D unpause fit; $D stop -t 0 fit; $D inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' fit; $D rm fit",
     ),
     all(
-        "$D events --since 0 --until $(date +%s) --filter container=fit --filter event=health_status --format '{{.Action}}' | sort -u",
+        "$D events --since 0 --until $(($(date +%s) + 1)) --filter container=fit --filter event=health_status --format '{{.Action}}' | sort -u",
     ),
     output("$D run --rm --health-cmd true --health-interval 1us busybox true"),
     output("$D ps --filter health=odd"),
     // events
     all(
-        "$D run -d --name life busybox sleep 1000 >/dev/null; $D exec life true; $D top life >/dev/null; $D cp life:/etc/passwd - >/dev/null; $D pause life; $D unpause life; $D update --cpu-shares 512 life; $D restart -t 0 life; $D rm -f life; sleep 1; $D events --since 0 --until $(date +%s) --filter container=life --format '{{.Action}}'",
+        "$D run -d --name life busybox sleep 1000 >/dev/null; $D exec life true; $D top life >/dev/null; $D cp life:/etc/passwd - >/dev/null; $D pause life; $D unpause life; $D update --cpu-shares 512 life; $D restart -t 0 life; $D rm -f life; sleep 1; $D events --since 0 --until $(($(date +%s) + 1)) --filter container=life --format '{{.Action}}'",
     ),
     code("$D events --since 1 --until 2"),
     all(
-        "$D events --since 0 --until $(date +%s) --filter container=policy --format '{{.Action}}' | sed -n 1,4p",
+        "$D events --since 0 --until $(($(date +%s) + 1)) --filter container=policy --format '{{.Action}}' | sed -n 1,4p",
     ),
     all("$D volume ls -q"),
     all("$D network ls --format '{{.Name}} {{.Driver}} {{.Scope}}' | sort"),
@@ -311,10 +311,10 @@ pub(crate) const COMMANDS: &[Compared] = &[
     all("$D push nosuch.invalid/nosuch:1"),
     all("$D push -q nosuch.invalid/nosuch"),
     all(
-        "$D events --since 0 --until $(date +%s) --filter type=image --filter image=committed:1 --format '{{.Action}}'",
+        "$D events --since 0 --until $(($(date +%s) + 1)) --filter type=image --filter image=committed:1 --format '{{.Action}}'",
     ),
     all(
-        "$D events --since 0 --until $(date +%s) --filter event=commit --format '{{.Action}} {{.Actor.Attributes.comment}} {{.Actor.Attributes.imageRef}}'",
+        "$D events --since 0 --until $(($(date +%s) + 1)) --filter event=commit --format '{{.Action}} {{.Actor.Attributes.comment}} {{.Actor.Attributes.imageRef}}'",
     ),
     all("$D nosuchcommand 2>/dev/null"),
     all("$D ps -aq"),

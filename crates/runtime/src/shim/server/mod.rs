@@ -280,7 +280,7 @@ impl Server {
             }
             self.run_services(Instant::now());
             busy_turns = if ready.is_empty() { 0 } else { busy_turns + 1 };
-            if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX || !self.parked.is_empty() {
+            if ready.is_empty() || busy_turns >= BUSY_TURNS_MAX || self.is_start_parked() {
                 busy_turns = 0;
                 self.removals.run_one(&self.host.cgroup, Instant::now());
                 self.compressor.run(Instant::now());

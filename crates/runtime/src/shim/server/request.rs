@@ -28,13 +28,6 @@ use crate::state::Later;
 
 type Answer = Result<(Reply, Fds), Failure>;
 
-fn group_of_start(request: &Request) -> Option<&str> {
-    match request {
-        Request::Start(start) => start.plan.cgroup(),
-        _ => None,
-    }
-}
-
 /// The answer to a message that is not of the protocol: none if not even its id can be read.
 pub(super) fn refuse_unparsed(payload: &[u8], error: &serde_json::Error) -> Option<(Body, Fds)> {
     #[derive(serde::Deserialize)]
@@ -45,9 +38,9 @@ pub(super) fn refuse_unparsed(payload: &[u8], error: &serde_json::Error) -> Opti
     Some((Body::Error { id, error: invalid(format!("request: {error}")) }, Fds::new()))
 }
 
-/// A start that waits for the control group of the container's last run to go.
+/// A start, or a wish to forget, that waits for the control group of the container's last run to go.
 pub(super) struct Parked {
-    /// Who asked; without it the start is dropped.
+    /// Who asked; without it the request is dropped.
     pub(super) connection: u32,
     message: ToShim,
     fds: Vec<OwnedFd>,
@@ -57,13 +50,20 @@ impl Server {
     /// Carries a connection's request out and answers it, now or, while the kernel still takes the
     /// last run of a container down, when that is done.
     pub(super) fn serve_request(&mut self, connection: u32, message: ToShim, fds: Vec<OwnedFd>) {
-        if let Some(path) = group_of_start(&message.request) {
+        if let Request::Start(start) = &message.request
+            && let Some(path) = start.plan.cgroup()
+        {
             self.removals.hurry(path, &self.host.cgroup, Instant::now());
         }
         self.answer_or_park(Parked { connection, message, fds });
     }
 
-    /// Answers the starts that need not wait any more.
+    /// Whether somebody waits who is in a hurry.
+    pub(super) fn is_start_parked(&self) -> bool {
+        self.parked.iter().any(|parked| matches!(parked.message.request, Request::Start(_)))
+    }
+
+    /// Answers those who need not wait any more.
     pub(super) fn unpark(&mut self) {
         for parked in std::mem::take(&mut self.parked) {
             self.answer_or_park(parked);
@@ -71,7 +71,15 @@ impl Server {
     }
 
     fn answer_or_park(&mut self, parked: Parked) {
-        if group_of_start(&parked.message.request).is_some_and(|path| self.removals.is_waiting(path)) {
+        let group = match &parked.message.request {
+            Request::Start(start) => start.plan.cgroup(),
+            // What is forgotten is nobody's any more: the group would stay if this shim died.
+            Request::Forget { container, exec: None } => {
+                self.containers.get(container).and_then(|container| container.cgroup.as_deref())
+            }
+            _ => None,
+        };
+        if group.is_some_and(|path| self.removals.is_waiting(path)) {
             return self.parked.push(parked);
         }
         let (body, fds) = self.answer(parked.message, parked.fds);
