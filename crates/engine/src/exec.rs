@@ -17,7 +17,7 @@ use ponton_sys::pidfd;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::container::{Container, Task, emit};
+use crate::container::{Container, Task, emit, is_of_directory};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lifecycle::State as Life;
@@ -549,6 +549,7 @@ fn refused(failure: &Failure) -> (i32, Error) {
         FailureKind::CommandNotFound => (127, Error::invalid(message)),
         FailureKind::CommandNotExecutable => (126, Error::invalid(message)),
         FailureKind::NotFound | FailureKind::Invalid => (126, Error::invalid(message)),
+        FailureKind::StartFailed if is_of_directory(failure) => (126, Error::invalid(message)),
         FailureKind::StartFailed | FailureKind::Internal => (126, Error::internal(message)),
     }
 }

@@ -1,6 +1,8 @@
 //! The body of a request.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     /// The client sends nothing until it is asked to (`Expect: 100-continue`), which reading does.
     waits: bool,
+    /// It did not come to its end.
+    is_cut: Arc<AtomicBool>,
     shutdown: Shutdown,
     runtime: Handle,
 }
@@ -32,7 +36,13 @@ impl RequestBody {
     /// The body under `headers`. It must be made, though not dropped, within the runtime.
     pub(crate) fn new(incoming: Incoming, headers: &HeaderMap, shutdown: Shutdown) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
-        Self { incoming, waits: headers.contains_key(EXPECT), shutdown, runtime: Handle::current() }
+        let (waits, is_cut) = (headers.contains_key(EXPECT), Arc::default());
+        Self { incoming, waits, is_cut, shutdown, runtime: Handle::current() }
+    }
+
+    /// Tells, now or later, whether the client went, or sent nonsense, before the end.
+    pub(crate) fn is_cut(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_cut)
     }
 }
 
@@ -49,6 +59,9 @@ impl Body for RequestBody {
         let polled = Pin::new(incoming).poll_frame(cx);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.incoming = None;
+        }
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.is_cut.store(true, Ordering::Relaxed);
         }
         polled
     }

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ponton_engine::Engine;
 use tokio::net::UnixStream;
@@ -41,6 +42,7 @@ impl Service {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body, &head.headers, self.shutdown.clone());
+        let is_cut = body.is_cut();
         let routed = match router::route(&head.method, head.uri.path()) {
             Ok(routed) => routed,
             Err(error) => return Answer::Http(error.response(None)),
@@ -57,7 +59,11 @@ impl Service {
         };
         match outcome {
             Ok(answer) => answer,
-            Err(error) => {
+            Err(mut error) => {
+                // Whatever followed from a half request, it is not the daemon's fault.
+                if is_cut.load(Ordering::Relaxed) && error.status == StatusCode::INTERNAL_SERVER_ERROR {
+                    error.status = StatusCode::BAD_REQUEST;
+                }
                 error.log(&method, &path);
                 Answer::Http(error.response(Some(&method)))
             }

@@ -229,6 +229,7 @@ impl Snapshotter for Snapshots {
             // What a mount with the option `volatile` leaves, and without whose removal there is no
             // second mount.
             let work = self.directories.of(snapshot.number).join("work/work/incompat");
+            let _ = fs::remove_file(work.join("volatile/dirty"));
             let _ = fs::remove_dir(work.join("volatile"));
             let _ = fs::remove_dir(work);
         }

@@ -396,6 +396,20 @@ fn mounts_name_the_layers_nearest_first() {
 }
 
 #[test]
+fn what_was_mounted_volatile_is_mounted_again() {
+    let Some(place) = Place::of(Driver::Overlay) else { return };
+    let driver = open(&place.root(), Driver::Overlay);
+    add_layer(&driver, "one", None, BASE);
+    driver.prepare("c1", Some(&chain("one"))).unwrap();
+    for _ in 0..3 {
+        let mounts = driver.mounts("c1").unwrap();
+        let mut options = mounts[0].options.clone();
+        options.push("volatile".into());
+        drop(ponton_sys::overlay::mount("overlay", &options, 0).unwrap());
+    }
+}
+
+#[test]
 fn an_image_is_one_file_and_is_mounted_once() {
     let Some(place) = Place::of(Driver::Erofs) else { return };
     let driver = open(&place.root(), Driver::Erofs);

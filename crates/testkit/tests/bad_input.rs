@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -134,6 +135,49 @@ impl Feeder {
         assert_eq!((status.permissions().mode() & 0o7777, status.nlink()), (0o640, 1));
         assert_eq!(fs::read_dir(self.daemon.path("")).expect("list").filter(is_strange).count(), 0);
     }
+}
+
+/// What the kernel makes of a client's values is the client's to know, and no failure of the daemon.
+#[test]
+fn what_the_kernel_refuses() {
+    let daemon = Daemon::start_empty(&["--log-level", "debug"]);
+    daemon.ponton(&["image", "import", &image::busybox().to_string_lossy(), "busybox"]).ok();
+    let api = daemon.api();
+    daemon.ponton(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"]).ok();
+    for directory in ["/nosuch/directory", "/etc/passwd", "/proc/1/nosuch"] {
+        let exec = json!({"Cmd": ["true"], "WorkingDir": directory});
+        let id = api.post("/containers/box/exec", &exec).expect(201).json()["Id"].as_str().map(str::to_owned);
+        let start = format!("/exec/{}/start", id.expect("an id"));
+        let refused = api.post(&start, &json!({"Detach": true})).expect(400).text();
+        assert!(refused.contains(&format!("chdir {directory}: ")), "{directory}: {refused}");
+    }
+    for directory in ["/etc/passwd", "/proc/nosuch"] {
+        let create = json!({"Image": "busybox", "Cmd": ["true"], "WorkingDir": directory});
+        api.post("/containers/create?name=elsewhere", &create).expect(201);
+        let refused = api.request("POST", "/containers/elsewhere/start", None).expect(400).text();
+        assert!(refused.contains(directory), "{directory}: {refused}");
+        api.request("DELETE", "/containers/elsewhere", None).expect(204);
+    }
+    // Without time for groups that are above, the kernel has none for the container's.
+    if Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        let refused = api.post("/containers/box/update", &json!({"CpuRealtimeRuntime": 400_000})).expect(400);
+        assert!(refused.text().contains("CpuRealtimeRuntime: "), "{}", refused.text());
+    }
+    // A client that goes away in the middle of what it sends.
+    let mut stream = UnixStream::connect(daemon.path("run/ponton.sock")).expect("a connection");
+    let head = "PUT /containers/box/archive?path=/tmp HTTP/1.1\r\nHost: d\r\nContent-Length: 100000\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("write");
+    stream.write_all(&[b'x'; 700]).expect("write");
+    drop(stream);
+    wait::until("a word of it", || daemon.log().contains("/containers/box/archive").then_some(()));
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    // What a run with --rm leaves does not keep the next from being mounted.
+    daemon.ponton(&["run", "-d", "--rm", "--name", "again", "busybox", "sleep", "1000"]).ok();
+    for _ in 0..2 {
+        daemon.ponton(&["restart", "-t", "0", "again"]).ok();
+    }
+    daemon.ponton(&["exec", "again", "true"]).ok();
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
 
 fn entries(directory: &Path) -> usize {

@@ -57,7 +57,7 @@ pub(crate) use process::resize;
 pub(crate) use recover::remove_group;
 pub(crate) use root::mount_snapshot;
 pub(crate) use settings::{Saved, Settings};
-pub(crate) use start::{size, split};
+pub(crate) use start::{is_of_directory, size, split};
 pub(crate) use stats::{Sampler, sample};
 pub(crate) use task::{Task, emit};
 pub(crate) use usage::memory_total;

@@ -271,6 +271,10 @@ fn refused(failure: &Failure) -> LaunchError {
         ));
         return LaunchError { exit_code: 127, error };
     }
+    if is_of_directory(failure) {
+        let error = Error::invalid(format!("{CREATE_FAILED}: {failure}: unknown"));
+        return LaunchError { exit_code: 128, error };
+    }
     let (exit_code, kind) = match failure.kind {
         FailureKind::CommandNotFound => (127, Error::invalid as fn(String) -> Error),
         FailureKind::CommandNotExecutable => (126, Error::invalid as fn(String) -> Error),
@@ -278,4 +282,9 @@ fn refused(failure: &Failure) -> LaunchError {
         FailureKind::StartFailed | FailureKind::Internal => (128, Error::internal as fn(String) -> Error),
     };
     LaunchError { exit_code, error: kind(format!("{CREATE_FAILED}: {failure}: unknown")) }
+}
+
+/// Whether a process could not be started in the working directory that it was given.
+pub(crate) fn is_of_directory(failure: &Failure) -> bool {
+    failure.kind == FailureKind::StartFailed && failure.step.as_deref() == Some("exec (process.cwd)")
 }

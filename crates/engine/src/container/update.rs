@@ -1,9 +1,12 @@
 //! Changing a container's limits, restart policy and name.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use ponton_api::container::{HostConfig, RestartPolicy, UpdateRequest, UpdateResponse};
+use ponton_cgroup::UpdateError;
+use rustix::io::Errno;
 
 use super::Task;
 use crate::engine::{Engine, blocking};
@@ -73,7 +76,7 @@ impl Task {
             if let Err(error) = done
                 && !self.is_ending().await
             {
-                return Err(error);
+                return Err(blame(error));
             }
         }
         self.keep_settings(settings)?;
@@ -81,6 +84,41 @@ impl Task {
         Ok(warnings)
     }
 }
+
+/// A value that the kernel takes for none is the client's, who is told which one it was.
+fn blame(error: Error) -> Error {
+    let Some(UpdateError::Kernel(refusal)) = error.source.as_deref().and_then(|cause| cause.downcast_ref())
+    else {
+        return error;
+    };
+    let is_value = matches!(refusal.errno().map(Errno::from_raw_os_error), Some(Errno::INVAL | Errno::RANGE));
+    let file = Path::new(&refusal.object).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if !is_value || file.is_empty() {
+        return error;
+    }
+    let field = FIELDS.iter().find(|(start, _)| file.starts_with(start)).map_or(file, |(_, field)| field);
+    Error::invalid(format!("{field}: the kernel does not take this value: {refusal}"))
+}
+
+/// How the kernel's files begin, and the fields that are written to them.
+const FIELDS: [(&str, &str); 16] = [
+    ("cpu.rt_runtime_us", "CpuRealtimeRuntime"),
+    ("cpu.rt_period_us", "CpuRealtimePeriod"),
+    ("cpu.cfs_period_us", "CpuPeriod"),
+    ("cpu.cfs_quota_us", "CpuQuota"),
+    ("cpu.max", "CpuQuota"),
+    ("cpu.shares", "CpuShares"),
+    ("cpu.weight", "CpuShares"),
+    ("cpuset.cpus", "CpusetCpus"),
+    ("cpuset.mems", "CpusetMems"),
+    ("memory.limit_in_bytes", "Memory"),
+    ("memory.max", "Memory"),
+    ("memory.memsw", "MemorySwap"),
+    ("memory.swap.max", "MemorySwap"),
+    ("memory.soft_limit", "MemoryReservation"),
+    ("memory.low", "MemoryReservation"),
+    ("pids.max", "PidsLimit"),
+];
 
 /// Refuses to change what a container has from its creation on.
 fn fixed(request: &UpdateRequest) -> Result<()> {
