@@ -34,7 +34,7 @@ trap 'rm -rf "$work"' EXIT
 #   systemd  the control groups that systemd makes, and those that are made beside it
 suites() {
 	case $1 in
-	v2) echo "ponton-sys:300 ponton-cgroup:300 ponton-snapshot:300 ponton-runtime:1800 rights:600 outlive:900 bad_input:1800" ;;
+	v2) echo "ponton-sys:300 ponton-cgroup:300 ponton-snapshot:300 ponton-runtime:1800 rights:600 outlive:900 bad_input:1800 checkpoint:900:criu_itself" ;;
 	v1) echo "ponton-cgroup:300 cgroup:600 container:600 command:900 conformance:1800 rights:600" ;;
 	systemd) echo "ponton-cgroup:300 systemd:600 cgroup:600 command:900 conformance:900:resources" ;;
 	esac

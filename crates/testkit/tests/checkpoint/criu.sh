@@ -50,8 +50,11 @@ dump)
 restore)
     [ ! -e "$here/broken" ] || fail
     export root pidfile cgroups mounts count="$(cat "$images/count")"
-    # It becomes the child of who has called us: its parent is killed as soon as it runs.
+    # It becomes the child of who has called us: its parent is killed before it goes on.
     exec 9<&0
+    mkfifo "$pidfile.go"
+    exec 7<>"$pidfile.go"
+    rm "$pidfile.go"
     network="unshare --net"
     [ -z "$netns" ] || network="nsenter --net=/proc/self/fd/$netns"
     $network unshare --mount --pid --fork sh -ec '
@@ -73,6 +76,8 @@ restore)
         # Where the old root was, the file is not seen any more: it is told by a descriptor.
         echo "$pid" >&8
         exec 8>&-
+        read -r go <&7
+        exec 7>&-
         exec /bin/busybox sh /data/program "$count"
     ' <&9 9<&- 8>"$pidfile" &
     while [ ! -s "$pidfile" ] && kill -0 $!; do sleep 0.02; done
@@ -80,6 +85,7 @@ restore)
     exec 2>/dev/null
     kill -9 $!
     wait $!
+    echo >&7
     exit 0
     ;;
 esac
