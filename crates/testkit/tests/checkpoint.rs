@@ -218,6 +218,14 @@ fn a_checkpoint_may_be_elsewhere_and_leave_its_container_running() {
     let saved = counting.count_after(0);
     counting.daemon.ponton(&start).ok();
     counting.count_after(saved + 1);
+    // docker's command line knows them too.
+    assert_eq!(counting.daemon.docker(&["checkpoint", "create", "box", "third"]).ok(), "third");
+    let list = counting.daemon.docker(&["checkpoint", "ls", "box"]).ok();
+    assert_eq!(list, "CHECKPOINT NAME\nended\npaused\nthird");
+    counting.until_state("exited");
+    counting.daemon.docker(&["start", "--checkpoint", "third", "box"]).ok();
+    counting.daemon.docker(&["checkpoint", "rm", "box", "third"]).ok();
+    assert_eq!(counting.until_state("running")["State"]["ExitCode"], 0);
 }
 
 #[test]
