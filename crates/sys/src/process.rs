@@ -100,16 +100,18 @@ fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<()> {
     Err(Error::new("close_range", format_args!("{first} to {last}"), std::io::Error::last_os_error()))
 }
 
-/// Gives the process a new session keyring, so that it does not share its parent's
-/// (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
-pub fn join_new_session_keyring(name: &CStr) -> Result<()> {
+/// Gives the process a new session keyring, so that it does not share its parent's (keyctl(2),
+/// `KEYCTL_JOIN_SESSION_KEYRING`). It has no name: by one the kernel would look for a keyring to join, and whoever has
+/// that of another container could lie in wait there.
+pub fn new_session_keyring() -> Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the name is a C string that lives during the call.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    // SAFETY: without a name nothing is read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     if result >= 0 {
         return Ok(());
     }
-    Err(Error::new("keyctl", name.to_string_lossy(), std::io::Error::last_os_error()))
+    Err(Error::new("keyctl", "a new session keyring", std::io::Error::last_os_error()))
 }
 
 /// Sets a resource limit of a process by its number (prlimit(2)); 0 is the calling process.

@@ -128,7 +128,7 @@ fn begin(stdio: &Stdio<'_>, plan: &ProcessPlan, by_parent: bool) -> Result<Optio
     if plan.no_new_keyring {
         return Ok(label);
     }
-    match sys::process::join_new_session_keyring(c"_ponton") {
+    match sys::process::new_session_keyring() {
         // A kernel without keyrings, or a policy that forbids them, leaves nothing to be shared.
         Err(error) if !is_any(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => Err(error),
         _ => Ok(label),

@@ -1,7 +1,8 @@
 //! Rights that stay with the program though nobody gave them, or come too late.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -115,6 +116,29 @@ fn keys_of_the_caller_are_not_shared() {
     });
     let own = Command::new("sh").args(["-c", id]).output().unwrap();
     assert_ne!(stdout(&bundle.run()), stdout(&own), "another session keyring");
+}
+
+#[test]
+fn nobody_is_lured_into_the_keys_of_another() {
+    // Opens its session keyring to everybody's search (KEYCTL_SETPERM), as whoever may use keyctl(2) can.
+    let lure =
+        "syscall(250, 5, -3, 0x3f3f3f3f); $| = 1; printf \"%x\\n\", syscall(250, 0, -3, 0); sleep 1000";
+    let own = "printf \"%x\\n\", syscall(250, 0, -3, 0)";
+    let of = |program: &str| {
+        Bundle::new(|spec| {
+            with_host_programs(spec);
+            spec["process"]["args"] = json!(["perl", "-e", program]);
+        })
+    };
+    let (lure, victim) = (of(lure), of(own));
+    let mut command = lure.prepare(&["run", "--bundle", lure.path_text(), &lure.id]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut keyring = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut keyring).unwrap();
+    let found = stdout(&victim.run());
+    lure.command(&["delete", "--force", &lure.id]);
+    child.wait().unwrap();
+    assert_ne!(found.trim(), keyring.trim(), "a keyring of its own");
 }
 
 #[test]
