@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use ponton_sys::path::Root;
+use ponton_sys::user_namespace::Ids;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub kept: Option<OwnedFd>,
     /// Owner and group of everything, instead of the archive's.
     pub owner: Option<(u32, u32)>,
+    /// What the owners are on the disk, where they are those of a user namespace.
+    pub ids: Option<Ids>,
     /// Refuse to replace a directory by something else and the reverse, instead of doing it.
     pub refuse_replacing_directories: bool,
 }
@@ -125,7 +128,13 @@ impl Applier {
             Some(_) => Reader::recording(input),
             None => Reader::new(input),
         };
-        while let Some(header) = reader.next_entry()? {
+        while let Some(mut header) = reader.next_entry()? {
+            if let (Some(ids), None) = (&self.options.ids, self.options.owner) {
+                let owner = ids.outside((header.uid, header.gid));
+                let no_id =
+                    || Error::entry(&header.path, "its owner has no id in the container's user namespace");
+                (header.uid, header.gid) = owner.ok_or_else(no_id)?;
+            }
             if let Some(recorder) = &mut recording {
                 recorder.raw(&reader.take_record())?;
             }

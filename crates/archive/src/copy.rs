@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ponton_sys::path::Root;
+use ponton_sys::user_namespace::Ids;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -33,12 +34,14 @@ pub struct PathStat {
 }
 
 /// How a tar is put in.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PutOptions {
     /// Refuse to replace a directory by something else and the reverse.
     pub no_overwrite_dir_non_dir: bool,
     /// Owner and group of what is made, instead of the archive's.
     pub owner: Option<(u32, u32)>,
+    /// What owners are on the disk, where the container has a user namespace.
+    pub ids: Option<Ids>,
 }
 
 /// Looks at a path. A link at its end is not followed, unless a slash comes after it.
@@ -52,7 +55,7 @@ pub fn stat(root: &Root, path: &Path) -> Result<PathStat> {
 pub fn get(root: &Root, path: &Path) -> Result<Source> {
     let place = Place::find(root, path)?;
     let stat = place.stat(root)?;
-    Ok(Source { stat, place })
+    Ok(Source { stat, place, ids: None })
 }
 
 /// Something that was found and can be written as a tar.
@@ -60,12 +63,18 @@ pub struct Source {
     /// What it is.
     pub stat: PathStat,
     place: Place,
+    ids: Option<Ids>,
 }
 
 impl Source {
+    /// Calls owners what they are in the container's user namespace.
+    pub fn in_ids(self, ids: Option<Ids>) -> Self {
+        Self { ids, ..self }
+    }
+
     /// Writes it, to the end mark.
     pub fn write<W: Write>(self, output: W) -> Result<W> {
-        let mut creator = Creator::new(output);
+        let mut creator = Creator::new(output).in_ids(self.ids);
         creator.add(self.place.parent.as_fd(), &self.place.name, &self.place.shown)?;
         creator.finish()
     }
@@ -80,10 +89,16 @@ pub fn put(root: &Root, path: &Path, input: impl BufRead, options: PutOptions) -
     if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
         return Err(Error::entry(shown, "extraction point is not a directory"));
     }
+    let no_id = || Error::entry(shown, "the owner has no id in the container's user namespace");
+    let owner = match (options.owner, &options.ids) {
+        (Some(owner), Some(ids)) => Some(ids.outside(owner).ok_or_else(no_id)?),
+        (owner, _) => owner,
+    };
     let options = Options {
         whiteouts: Whiteouts::Plain,
         kept: None,
-        owner: options.owner,
+        owner,
+        ids: options.ids,
         refuse_replacing_directories: options.no_overwrite_dir_non_dir,
     };
     Applier::new(Root::from_fd(directory), options)?.apply(input, None)

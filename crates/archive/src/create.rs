@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use ponton_sys::path::Root;
+use ponton_sys::user_namespace::Ids;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -43,6 +44,8 @@ pub struct Creator<W: Write> {
     /// Times are cut to whole seconds, which needs no extension and is what Docker does.
     whole_seconds: bool,
     form: Form,
+    /// What owners are called, where that is not as on the disk.
+    ids: Option<Ids>,
 }
 
 /// A path that a layer changes, relative to the root.
@@ -102,7 +105,13 @@ pub fn layer_of_changes<'a, W: Write>(
 impl<W: Write> Creator<W> {
     /// Writes to a stream, which should be buffered.
     pub fn new(output: W) -> Self {
-        Self { writer: Writer::new(output), links: HashMap::new(), whole_seconds: true, form: Form::Plain }
+        let (writer, links) = (Writer::new(output), HashMap::new());
+        Self { writer, links, whole_seconds: true, form: Form::Plain, ids: None }
+    }
+
+    /// Calls owners what they are in a user namespace.
+    pub fn in_ids(self, ids: Option<Ids>) -> Self {
+        Self { ids, ..self }
     }
 
     /// Adds the file `name` of `parent` under the name `path`, with all below if it is a directory.
@@ -257,12 +266,14 @@ impl<W: Write> Creator<W> {
             _ => return Ok(None),
         };
         let is_device = matches!(kind, Kind::Char | Kind::Block);
+        let owner = (status.st_uid, status.st_gid);
+        let (uid, gid) = self.ids.as_ref().map_or(owner, |ids| ids.inside(owner));
         let mut header = Header {
             path: path.to_vec(),
             kind,
             mode: status.st_mode & 0o7777,
-            uid: status.st_uid,
-            gid: status.st_gid,
+            uid,
+            gid,
             mtime: Time {
                 seconds: status.st_mtime,
                 nanoseconds: if self.whole_seconds { 0 } else { status.st_mtime_nsec as u32 },

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use ponton_api::container::{HostConfig, Ulimit};
 
+use crate::spec::idmap::IdMaps;
+
 /// The name of the runtime that is part of the engine.
 pub const BUILT_IN: &str = "ponton-runtime";
 
@@ -49,6 +51,8 @@ pub struct Defaults {
     pub dns_search: Vec<String>,
     /// What `host-gateway` means; none for the address of the default bridge.
     pub host_gateway: Option<IpAddr>,
+    /// What ids mean in containers: `--userns-remap`. None for what they mean on the host.
+    pub remap: Option<IdMaps>,
 }
 
 impl Default for Defaults {
@@ -68,6 +72,7 @@ impl Default for Defaults {
             dns_options: Vec::new(),
             dns_search: Vec::new(),
             host_gateway: None,
+            remap: None,
         }
     }
 }

@@ -58,6 +58,9 @@ struct Registry {
 /// of the container's changes.
 const MOUNT_POINTS: [&str; 6] = ["/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"];
 
+/// The first Linux that makes overlays of detached mounts.
+const MAPPED_OVERLAYS: (u32, u32) = (6, 15);
+
 impl Engine {
     /// Opens the engine on its data root, and takes up the containers that run.
     ///
@@ -106,6 +109,15 @@ impl Engine {
         }
         if config.mtu != 0 {
             network.mtu = config.mtu;
+        }
+        if let Some(remap) = &config.defaults.remap {
+            let (major, minor) = HostFacts::probe().kernel;
+            if (major, minor) < MAPPED_OVERLAYS {
+                return Err(Error::invalid(format!(
+                    "userns-remap needs Linux 6.15 or newer, for layers whose ids are mapped; this is {major}.{minor}"
+                )));
+            }
+            network.ids = Some(remap.to_ids());
         }
         let shims = Arc::new(Shims::open(&config, notices)?);
         Ok(Self {

@@ -28,6 +28,7 @@ mod name;
 mod network;
 mod poll;
 mod recover;
+pub mod remap;
 pub mod request;
 mod shim;
 mod signal;

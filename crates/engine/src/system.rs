@@ -102,7 +102,11 @@ impl Engine {
                 self.config().cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
             ),
             runc_commit: Commit { id: VERSION.into() },
-            security_options: vec!["name=seccomp,profile=builtin".into(), "name=cgroupns".into()],
+            security_options: ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
+                .into_iter()
+                .filter(|name| *name != "name=userns" || defaults.remap.is_some())
+                .map(str::to_owned)
+                .collect(),
             ..Info::default()
         })
     }

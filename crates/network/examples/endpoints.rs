@@ -25,6 +25,7 @@ fn request(number: usize, ports: usize) -> EndpointRequest {
         mac: None,
         ipv4: None,
         ports: (0..ports).map(port).collect(),
+        ids: None,
     }
 }
 

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use ponton_sys::user_namespace::Ids;
+
 use crate::{EndpointRequest, Error, MacAddress, NetworkConfig, PortRequest, Subnet};
 
 /// What a network needs on the host before its first endpoint.
@@ -26,6 +28,8 @@ pub(crate) struct EndpointPlan {
     /// The interface `eth0`.
     pub(crate) interface: Option<InterfacePlan>,
     pub(crate) ports: Vec<PortRequest>,
+    /// The maps of a user namespace of its own, which owns that of its network.
+    pub(crate) ids: Option<Ids>,
 }
 
 /// What the request fixes of an interface; the rest is chosen when it is made.
@@ -93,6 +97,7 @@ impl Driver for Bridge {
             netns: true,
             interface: Some(InterfacePlan { ipv4: request.ipv4, mac: request.mac }),
             ports: request.ports.clone(),
+            ids: request.ids.clone(),
         }
     }
 }
@@ -147,8 +152,8 @@ impl Driver for Null {
         None
     }
 
-    fn plan_endpoint(&self, _request: &EndpointRequest) -> EndpointPlan {
-        EndpointPlan { netns: true, ..EndpointPlan::default() }
+    fn plan_endpoint(&self, request: &EndpointRequest) -> EndpointPlan {
+        EndpointPlan { netns: true, ids: request.ids.clone(), ..EndpointPlan::default() }
     }
 }
 
@@ -167,7 +172,8 @@ impl fmt::Display for NetworkPlan {
 impl fmt::Display for EndpointPlan {
     /// One step a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "netns   {}", if self.netns { "new  lo=up" } else { "host" })?;
+        let owner = if self.ids.is_some() { "  of a new user namespace" } else { "" };
+        writeln!(f, "netns   {}{owner}", if self.netns { "new  lo=up" } else { "host" })?;
         if let Some(InterfacePlan { ipv4, mac }) = self.interface {
             let ipv4 = ipv4.map_or("next free".to_owned(), |address| address.to_string());
             let mac = mac.map_or("by address".to_owned(), |mac| mac.to_string());
@@ -205,6 +211,7 @@ mod tests {
                 host_port: 5300,
                 host_port_end: 5310,
             }],
+            ids: None,
         }
     }
 

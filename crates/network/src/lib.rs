@@ -97,8 +97,10 @@ impl Network {
         let sandbox = sandbox.inspect_err(|_| {
             self.shared.ports(|book| ports.iter().for_each(|binding| book.release(binding)));
         })?;
-        let (netns, interface) =
-            sandbox.map_or((None, None), |Sandbox { netns, interface }| (Some(netns), interface));
+        let (netns, user, interface) = sandbox
+            .map_or((None, None, None), |Sandbox { netns, user, interface, .. }| {
+                (Some(netns), user, interface)
+            });
         let (subnet, gateway) = self.shared.subnet();
         let record = EndpointRecord {
             container_id: request.container_id.clone(),
@@ -117,7 +119,7 @@ impl Network {
         // it the namespace goes with the container's last process.
         let held = netns.as_ref().and_then(|netns| netns.try_clone().ok());
         self.shared.insert(&record, held).map_err(publish_error)?;
-        Ok(Endpoint { record, netns, reservations })
+        Ok(Endpoint { record, netns, user, reservations })
     }
 
     /// The steps that [`attach`](Self::attach) would take, one a line; changes nothing.

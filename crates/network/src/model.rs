@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ponton_sys::user_namespace::Ids;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -232,6 +233,8 @@ pub struct EndpointRequest {
     pub ipv4: Option<Ipv4Addr>,
     /// The ports to publish.
     pub ports: Vec<PortRequest>,
+    /// What ids mean to the container, where it has a user namespace; that one owns its network then.
+    pub ids: Option<Ids>,
 }
 
 /// All that must be remembered of an endpoint while its container runs: the caller stores it and
@@ -269,6 +272,9 @@ pub struct Endpoint {
     pub record: EndpointRecord,
     /// The network namespace the container joins; `None` on `host`.
     pub netns: Option<OwnedFd>,
+    /// The user namespace that owns it and that the container joins; `None` for the host's. It goes with
+    /// the container and this descriptor.
+    pub user: Option<OwnedFd>,
     /// Bound sockets that keep the published ports from other programs of the host. They must stay
     /// open as long as the container runs: the shim gets them.
     pub reservations: Vec<OwnedFd>,
@@ -304,6 +310,8 @@ pub struct NetworkConfig {
     pub mtu: u32,
     /// How many network namespaces are kept prepared for coming containers.
     pub prepared: usize,
+    /// What ids mean to most containers: the maps of the user namespaces that are prepared.
+    pub ids: Option<Ids>,
 }
 
 impl NetworkConfig {
@@ -318,6 +326,7 @@ impl NetworkConfig {
             pools: wide.chain(narrow).collect(),
             mtu: 1500,
             prepared: 8,
+            ids: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ponton_sys::namespace::{self, Kinds};
+use ponton_sys::user_namespace::{self, Ids};
 use rustix::io::Errno;
 
 use crate::conntrack;
@@ -36,12 +37,19 @@ const SYSCTLS: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub(crate) netns: OwnedFd,
+    /// The user namespace that owns it, if that is not the host's.
+    pub(crate) user: Option<OwnedFd>,
+    /// Its maps.
+    pub(crate) ids: Option<Ids>,
     pub(crate) interface: Option<Interface>,
 }
 
 impl Sandbox {
     /// Whether it is what was planned.
     pub(crate) fn fits(&self, plan: &EndpointPlan) -> bool {
+        if self.ids != plan.ids {
+            return false;
+        }
         match (&self.interface, plan.interface) {
             (None, None) => true,
             (Some(made), Some(plan)) => {
@@ -135,15 +143,16 @@ impl Maker {
     }
 
     fn make(&mut self, plan: &EndpointPlan) -> Result<Sandbox, Error> {
-        let (netns, mut inside) = self.namespace()?;
+        let ids = plan.ids.clone();
+        let (netns, user, mut inside) = self.namespace(ids.as_ref())?;
         let Some(plan) = plan.interface else {
             link::set_loopback_up(&mut inside).map_err(kernel("set up", "lo"))?;
-            return Ok(Sandbox { netns, interface: None });
+            return Ok(Sandbox { netns, user, ids, interface: None });
         };
         let bridge = self.bridge()?;
         let ipv4 = self.shared.allocate(plan.ipv4)?;
         match self.connect(bridge, &netns, &mut inside, plan, ipv4) {
-            Ok(interface) => Ok(Sandbox { netns, interface: Some(interface) }),
+            Ok(interface) => Ok(Sandbox { netns, user, ids, interface: Some(interface) }),
             Err(error) => {
                 self.shared.release(ipv4);
                 // The bridge may be gone: look for it the next time.
@@ -153,17 +162,29 @@ impl Maker {
         }
     }
 
-    /// A new namespace, all of its links still down, and a socket that works inside it.
-    fn namespace(&self) -> Result<(OwnedFd, Socket), Error> {
+    /// A new namespace, all of its links still down, the user namespace that owns it where ids are mapped,
+    /// and a socket that works inside it.
+    fn namespace(&self, ids: Option<&Ids>) -> Result<(OwnedFd, Option<OwnedFd>, Socket), Error> {
         let from_sys = |error: ponton_sys::Error| Error::Kernel {
             action: "create",
             object: "network namespace".to_owned(),
             source: error.source,
         };
-        namespace::unshare(Kinds::NETWORK).map_err(from_sys)?;
+        let user = match ids {
+            None => {
+                namespace::unshare(Kinds::NETWORK).map_err(from_sys)?;
+                None
+            }
+            Some(ids) => {
+                let (user, netns) = user_namespace::new_with_network(ids).map_err(from_sys)?;
+                namespace::join(netns.as_fd(), Kinds::NETWORK).map_err(from_sys)?;
+                Some(user)
+            }
+        };
         let made = Self::furnish();
         namespace::join(self.host.as_fd(), Kinds::NETWORK).map_err(from_sys)?;
-        made.map_err(kernel("set up", "network namespace"))
+        let (netns, inside) = made.map_err(kernel("set up", "network namespace"))?;
+        Ok((netns, user, inside))
     }
 
     /// What must be done by a thread inside: /proc/sys/net shows its own namespace to each.

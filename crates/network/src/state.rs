@@ -101,7 +101,7 @@ impl Shared {
         let firewall = Firewall::open().map_err(kernel("open", "nfnetlink socket"))?;
         let (subnet, gateway) = choose(&mut route, &config)?;
         let stock = |interface| Stock {
-            plan: EndpointPlan { netns: true, interface, ports: Vec::new() },
+            plan: EndpointPlan { netns: true, interface, ports: Vec::new(), ids: config.ids.clone() },
             spare: VecDeque::new(),
             target: 0,
         };

@@ -114,6 +114,7 @@ fn request(container: &str, ports: Vec<PortRequest>) -> EndpointRequest {
         mac: None,
         ipv4: None,
         ports,
+        ids: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 pub mod event;
 pub mod executable;
 pub mod file;
+pub mod file_owner;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

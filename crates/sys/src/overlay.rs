@@ -6,14 +6,16 @@
 //! that lives for a moment and is seen by nobody.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use crate::mount::{Change, Context, change, clone_tree};
+use crate::file_owner::FileOwner;
+use crate::mount::{Change, Context, change, clone_tree, map_ids};
 use crate::namespace::{self, Kinds};
 use crate::{Error, Result};
 
@@ -44,6 +46,59 @@ pub fn mount(source: &str, options: &[String], attributes: u64) -> Result<OwnedF
             _ => context.set_option(option)?,
         }
     }
+    context.mount(attributes)
+}
+
+/// As [`mount`], with the ids of the files of all layers mapped by the maps of `namespace`, of which `owner`
+/// is a user and group: as them the file system makes what it needs itself in its upper layer.
+///
+/// Nothing on the disk is changed, and the next overlay of the same layers can have other maps. The
+/// layers are copies of mounts that are attached nowhere: that needs Linux 6.15.
+pub fn mount_mapped(
+    source: &str,
+    options: &[String],
+    attributes: u64,
+    namespace: BorrowedFd<'_>,
+    owner: (u32, u32),
+) -> Result<OwnedFd> {
+    let mut held = Vec::new();
+    let mut map = |path: &Path| -> Result<String> {
+        let path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| Error::new("open_tree", path.display(), Errno::INVAL))?;
+        let layer = clone_tree(rustix::fs::CWD, &path, false)?;
+        map_ids(layer.as_fd(), namespace, false)?;
+        let shown = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        held.push(layer);
+        Ok(shown)
+    };
+    let context = Context::new("overlay")?;
+    if !source.is_empty() {
+        context.set("source", source)?;
+    }
+    // Upper and working directory have to be on one mount.
+    let mut above: Option<(PathBuf, String)> = None;
+    for option in options {
+        match option.split_once('=') {
+            Some(("lowerdir", layers)) => {
+                for layer in split_layers(layers) {
+                    context.set("lowerdir+", &map(Path::new(&layer))?)?;
+                }
+            }
+            Some((key @ ("upperdir" | "workdir"), path)) => {
+                let refused = || Error::new("mount", format_args!("overlay: {option}"), Errno::INVAL);
+                let path = Path::new(path);
+                let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(refused)?;
+                let mapped = match above.take().filter(|(known, _)| known == directory) {
+                    Some((_, mapped)) => mapped,
+                    None => map(directory)?,
+                };
+                context.set(key, &format!("{mapped}/{}", name.to_str().ok_or_else(refused)?))?;
+                above = Some((directory.to_owned(), mapped));
+            }
+            _ => context.set_option(option)?,
+        }
+    }
+    let _owner = FileOwner::set(owner.0, owner.1)?;
     context.mount(attributes)
 }
 
@@ -214,5 +269,32 @@ mod tests {
             let root = Root::from_fd(way("overlay", &options, attributes).unwrap());
             assert!(root.mkdir_all("/more", 0o755).is_err());
         }
+    }
+    #[test]
+    fn ids_of_layers_are_mapped_and_the_disk_is_as_before() {
+        use std::os::unix::fs::{MetadataExt, chown};
+
+        use crate::user_namespace::{Range, Writer};
+
+        let directory = tempfile::tempdir().unwrap();
+        let options = thirty_layers(directory.path());
+        chown(directory.path().join("a-layer-7/fs/7"), Some(5), Some(6)).unwrap();
+        let ranges = [Range { inside: 0, outside: 100_000, size: 1000 }];
+        let namespace = crate::user_namespace::new(Writer::Privileged, &ranges, &ranges).unwrap();
+        let owner = (100_000, 100_000);
+        let root = Root::from_fd(mount_mapped("overlay", &options, 0, namespace.as_fd(), owner).unwrap());
+        let status = root.stat("7").unwrap();
+        assert_eq!((status.st_uid, status.st_gid), (100_005, 100_006));
+        // What needs a file of the overlay's own: a whiteout.
+        let shown = root.open_path("/", rustix::fs::OFlags::DIRECTORY).unwrap();
+        rustix::fs::unlinkat(&shown, "8", rustix::fs::AtFlags::empty()).unwrap();
+        assert!(root.mkdir_all("/made", 0o755).is_err(), "the host's root has no id in there");
+        let acting = FileOwner::set(100_003, 100_004).unwrap();
+        root.mkdir_all("/made", 0o755).unwrap();
+        drop(acting);
+        let found =
+            |name: &str| fs::metadata(directory.path().join(name)).map(|found| (found.uid(), found.gid()));
+        assert_eq!(found("upper/made").unwrap(), (3, 4));
+        assert_eq!(found("a-layer-7/fs/7").unwrap(), (5, 6));
     }
 }

@@ -25,6 +25,38 @@ pub struct Range {
     pub size: u32,
 }
 
+/// What ids mean in a user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Those of users.
+    pub users: Vec<Range>,
+    /// Those of groups.
+    pub groups: Vec<Range>,
+}
+
+/// The kernel's user and group for who has no id (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
+
+impl Ids {
+    /// The user and group outside that these stand for, if they stand for any.
+    pub fn outside(&self, (user, group): (u32, u32)) -> Option<(u32, u32)> {
+        let find = |ranges: &[Range], id: u32| {
+            let range = ranges.iter().find(|range| id >= range.inside && id - range.inside < range.size)?;
+            Some(range.outside + (id - range.inside))
+        };
+        Some((find(&self.users, user)?, find(&self.groups, group)?))
+    }
+
+    /// What a user and group outside are called inside; nobody where they have no id there.
+    pub fn inside(&self, (user, group): (u32, u32)) -> (u32, u32) {
+        let find = |ranges: &[Range], id: u32| {
+            let range = ranges.iter().find(|range| id >= range.outside && id - range.outside < range.size);
+            range.map_or(NOBODY, |range| range.inside + (id - range.outside))
+        };
+        (find(&self.users, user), find(&self.groups, group))
+    }
+}
+
 /// Who writes the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
@@ -105,11 +137,33 @@ fn run(program: &str, pid: u32, ranges: &[Range]) -> Result<()> {
 
 /// A user namespace with these maps that nothing is in: for mounts whose ids are mapped.
 ///
-/// It is held by the descriptor alone. The caller must have one thread ([`clone3`]).
+/// It is held by the descriptor alone.
 pub fn new(writer: Writer, uids: &[Range], gids: &[Range]) -> Result<OwnedFd> {
+    let [user] = make(Kinds::USER, ["user"], writer, uids, gids)?;
+    Ok(user)
+}
+
+/// A user namespace with these maps, and a network namespace that it owns; nothing is in them.
+pub fn new_with_network(ids: &Ids) -> Result<(OwnedFd, OwnedFd)> {
+    let kinds = Kinds::USER | Kinds::NETWORK;
+    let [user, network] = make(kinds, ["user", "net"], Writer::Privileged, &ids.users, &ids.groups)?;
+    Ok((user, network))
+}
+
+/// Makes namespaces of these kinds, and opens those of these names.
+///
+/// The caller may have further threads: what [`clone3`] warns of concerns locks of this process's
+/// memory, and between its clone and its end the child makes system calls alone.
+fn make<const N: usize>(
+    kinds: Kinds,
+    names: [&str; N],
+    writer: Writer,
+    uids: &[Range],
+    gids: &[Range],
+) -> Result<[OwnedFd; N]> {
     let failed = |errno: Errno| Error::new("pipe2", "user namespace", errno);
     let (waiting, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    match clone3(u64::from(Kinds::USER.bits()), None)? {
+    match clone3(u64::from(kinds.bits()), None)? {
         Clone::Child => {
             drop(end);
             // Nothing is written: it ends with the other end.
@@ -118,12 +172,15 @@ pub fn new(writer: Writer, uids: &[Range], gids: &[Range]) -> Result<OwnedFd> {
         }
         Clone::Parent { pid, pidfd } => {
             let made = write_maps(pid, writer, uids, gids).and_then(|()| {
-                let path = format!("/proc/{pid}/ns/user");
-                File::open(&path).map(OwnedFd::from).map_err(Error::of("open", path))
+                let open = |name: &str| {
+                    let path = format!("/proc/{pid}/ns/{name}");
+                    File::open(&path).map(OwnedFd::from).map_err(Error::of("open", path))
+                };
+                names.into_iter().map(open).collect::<Result<Vec<_>>>()
             });
             drop(end);
             pidfd::wait(pidfd.as_fd())?;
-            made
+            <[OwnedFd; N]>::try_from(made?).map_err(|_| Error::new("open", "namespaces", Errno::BADF))
         }
     }
 }
@@ -212,6 +269,22 @@ mod tests {
         let own = crate::namespace::own("user").unwrap();
         assert!(maps_of(own.as_fd()).is_err(), "nobody joins the namespace that he is in");
         assert!(new(Writer::Privileged, &[], &ranges).is_err(), "an empty map");
+    }
+
+    #[test]
+    fn ids_have_two_sides() {
+        let ids = Ids {
+            users: vec![
+                Range { inside: 0, outside: 100_000, size: 10 },
+                Range { inside: 10, outside: 5, size: 1 },
+            ],
+            groups: vec![Range { inside: 0, outside: 200_000, size: 100 }],
+        };
+        assert_eq!(ids.outside((3, 4)), Some((100_003, 200_004)));
+        assert_eq!(ids.outside((10, 99)), Some((5, 200_099)));
+        assert_eq!((ids.outside((11, 0)), ids.outside((0, 100))), (None, None));
+        assert_eq!(ids.inside((5, 200_001)), (10, 1));
+        assert_eq!(ids.inside((0, 0)), (NOBODY, NOBODY));
     }
 
     #[test]

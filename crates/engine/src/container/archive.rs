@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use ponton_api::container::PathStat;
 use ponton_archive::compression::Decoder;
 use ponton_archive::copy;
+use ponton_sys::file_owner::FileOwner;
 use ponton_sys::path::Root;
+use ponton_sys::user_namespace::Ids;
 
 use super::root::{attach_points, mount_snapshot};
 use super::{Container, Settings};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::request::{ByteSource, PutOptions, Stream};
+use crate::spec::idmap::IdMaps;
 use crate::stream;
 use crate::volume::Temporary;
 
@@ -25,7 +28,7 @@ impl Engine {
         let container = self.find(name)?;
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         blocking(move || {
-            let (root, _volumes) = engine.root_of(&container)?;
+            let RootOf { root, volumes: _volumes, .. } = engine.root_of(&container)?;
             let stat = copy::stat(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
             Ok(api_stat(stat))
         })
@@ -38,9 +41,9 @@ impl Engine {
         let (id, view) = (container.id.clone(), container.view());
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let (source, volumes) = blocking(move || {
-            let (root, volumes) = engine.root_of(&container)?;
+            let RootOf { root, volumes, ids } = engine.root_of(&container)?;
             let source = copy::get(&root, Path::new(&path)).map_err(|error| refused(&name, &path, error))?;
-            Ok((source, volumes))
+            Ok((source.in_ids(ids), volumes))
         })
         .await?;
         super::emit(self, &id, &view, "archive-path", &[]);
@@ -66,11 +69,16 @@ impl Engine {
         let options = copy::PutOptions {
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
             owner: if options.copy_uid_gid { numeric_owner(&view.settings) } else { None },
+            ids: None,
         };
         let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
         let reader = stream::reader(body);
         blocking(move || {
-            let (root, _volumes) = engine.root_of(&container)?;
+            let RootOf { root, volumes: _volumes, ids } = engine.root_of(&container)?;
+            // The host's root has no id in a file system whose ids are mapped: the container's makes the files.
+            let maker = ids.as_ref().and_then(|ids| ids.outside((0, 0)));
+            let _maker = maker.map(|(uid, gid)| FileOwner::set(uid, gid)).transpose()?;
+            let options = copy::PutOptions { ids, ..options };
             let failed = |error| refused(&name, &path, error);
             let decoder = Decoder::new(BufReader::new(reader)).map_err(failed)?;
             copy::put(&root, Path::new(&path), BufReader::new(decoder), options).map_err(failed)?;
@@ -82,12 +90,15 @@ impl Engine {
 
     /// The root of a container's file system, with its volumes and binds: that of its process when
     /// it runs, else mounted for as long as what is returned lives.
-    fn root_of(&self, container: &Container) -> Result<(Root, Temporary)> {
+    fn root_of(&self, container: &Container) -> Result<RootOf> {
         let view = container.view();
         if let Some(pid) = view.life.pid() {
             let path = PathBuf::from(format!("/proc/{pid}/root"));
             match Root::open(&path) {
-                Ok(root) => return Ok((root, Temporary::default())),
+                Ok(root) => {
+                    let ids = view.settings.ids.as_ref().map(IdMaps::to_ids);
+                    return Ok(RootOf { root, volumes: Temporary::default(), ids });
+                }
                 // It ends in this moment, and nobody changes its files any more.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::failed("open the container's root", error)),
@@ -98,8 +109,18 @@ impl Engine {
         let volumes = Temporary(self.use_volumes(&view.settings, &user)?);
         let found = self.find_sources(&view.settings)?;
         attach_points(&root, &view.settings.mounts, &found.sources)?;
-        Ok((root, volumes))
+        // As it is on the disk.
+        Ok(RootOf { root, volumes, ids: None })
     }
+}
+
+/// The root of a container's file system.
+struct RootOf {
+    root: Root,
+    /// What is mounted for this alone.
+    volumes: Temporary,
+    /// What the owners that it shows are called in the container.
+    ids: Option<Ids>,
 }
 
 /// A read-only root file system can be written below its volumes only.

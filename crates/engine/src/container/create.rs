@@ -84,6 +84,15 @@ impl Engine {
         check(&config, &host_config)?;
         let mut warnings = crate::spec::discard(&mut host_config, self.support()?);
         warnings.extend(crate::spec::check(&config, &host_config, self.facts())?);
+        let ids = self.config().defaults.remap.clone().filter(|_| host_config.userns_mode != "host");
+        if ids.is_some() {
+            crate::spec::check_remapped(&host_config)?;
+            if let Some(runtime) = self.runtime(&host_config.runtime)?.map(|_| &host_config.runtime) {
+                return Err(Error::not_implemented(format!(
+                    "userns-remap with the runtime {runtime} is not implemented (a container with --userns=host has it)"
+                )));
+            }
+        }
         let id = crate::id::generate()?;
         if config.hostname.is_empty() {
             config.hostname = match host_config.network_mode.as_str() {
@@ -114,6 +123,7 @@ impl Engine {
             networking: networking_config,
             mounts,
             links,
+            ids,
             driver: self.snapshotter.name().to_owned(),
         };
         port_requests(&settings)?;

@@ -18,6 +18,7 @@ use super::root::mount_snapshot;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::request::Stream;
+use crate::spec::idmap::IdMaps;
 use crate::stream;
 
 impl Engine {
@@ -26,6 +27,9 @@ impl Engine {
         let container = self.find(name)?;
         let running = container.change(|task| async { task.first_process() }.boxed()).await?;
         let (engine, id) = (Arc::clone(self), container.id.clone());
+        // On the disk owners are as the container calls them.
+        let settings = running.as_ref().map(|_| Arc::clone(&container.view().settings));
+        let ids = settings.and_then(|settings| settings.ids.as_ref().map(IdMaps::to_ids));
         let root = blocking(move || engine.bare_root(&id, running)).await?;
         let engine = Arc::clone(self);
         Ok(stream::written(move |writer| {
@@ -33,7 +37,7 @@ impl Engine {
             let directory = root
                 .open_path("/", OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(|error| Error::failed("open root", error))?;
-            let mut creator = Creator::new(writer);
+            let mut creator = Creator::new(writer).in_ids(ids);
             creator.add_children(directory.as_fd(), b"").map_err(failed)?;
             creator.finish().map_err(failed)?;
             super::emit(&engine, &container.id, &container.view(), "export", &[]);

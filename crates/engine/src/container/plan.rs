@@ -35,7 +35,7 @@ pub(crate) struct PlannedProcess {
 /// What the start of a container depends on beside its settings.
 #[derive(Default)]
 pub(super) struct Surroundings {
-    joined: Joined,
+    pub(super) joined: Joined,
     /// Variables that tell of linked containers.
     links: Vec<String>,
     /// Where mounts come from.
@@ -82,6 +82,16 @@ impl Engine {
         let groups = spec::group_names(&settings.host_config);
         let policy = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let program = self.seccomp_program(policy)?;
+        let mut mapped;
+        let rootfs = if settings.ids.is_some() {
+            mapped = rootfs.to_vec();
+            for mount in &mut mapped {
+                mount.options.push("idmap".to_owned());
+            }
+            &mapped
+        } else {
+            rootfs
+        };
         let input = PlanInput {
             id: &settings.id,
             bundle: None,
@@ -141,6 +151,7 @@ impl Engine {
             links: &around.links,
             devices: &HostDevices::look_up(&settings.host_config)?,
             host: self.facts(),
+            ids: settings.ids.as_ref(),
         })?;
         let requests = settings.host_config.device_requests.as_deref().unwrap_or_default();
         if !requests.is_empty() {
@@ -155,14 +166,31 @@ impl Engine {
         let linked = self.linked(name, settings)?;
         let links = linked.into_iter().flat_map(Linked::into_variables).collect();
         let mut around = Surroundings { links, ..Surroundings::default() };
-        if let Some((_, pid)) = self.other(&host.pid_mode, "PID")? {
-            around.joined.pid = Some(format!("/proc/{pid}/ns/pid").into());
-        }
+        // Who shares a namespace that a user namespace owns has to be in that one too.
+        let shares_network = settings.network().strip_prefix("container:").map(|name| self.find(name));
+        let shares_network = shares_network.transpose()?.map(|other| other.id.clone());
+        let user_of = |other: &Container, pid: i32, what: &str| -> Result<Option<PathBuf>> {
+            other.check_ids(settings, what)?;
+            if settings.ids.is_some() && shares_network.as_deref() != Some(&other.id) {
+                return Err(Error::not_implemented(format!(
+                    "joining {what} of container {} but not its network is not implemented where ids are mapped \
+                     (--network=container:{} or --userns=host is the way out)",
+                    other.id,
+                    other.view().name,
+                )));
+            }
+            Ok(settings.ids.is_some().then(|| format!("/proc/{pid}/ns/user").into()))
+        };
         if let Some((other, pid)) = self.other(&host.ipc_mode, "IPC")? {
             around.joined.ipc = Some(format!("/proc/{pid}/ns/ipc").into());
+            around.joined.user = user_of(&other, pid, "IPC")?;
             around.joined.shm = Some(self.shared_memory(&other)?);
         } else if host.ipc_mode == "shareable" {
             around.joined.shm = Some(self.shm_path(&settings.id));
+        }
+        if let Some((other, pid)) = self.other(&host.pid_mode, "PID")? {
+            around.joined.pid = Some(format!("/proc/{pid}/ns/pid").into());
+            around.joined.user = user_of(&other, pid, "PID")?.or(around.joined.user);
         }
         Ok(around)
     }
@@ -220,6 +248,20 @@ pub(super) fn root_mounts(mounts: Vec<Mount>) -> Vec<RootMount> {
         .into_iter()
         .map(|Mount { r#type, source, target, options }| RootMount { r#type, source, target, options })
         .collect()
+}
+
+impl Container {
+    /// Refuses a container whose ids mean something else than this one's, which it wants to share `what` with.
+    pub(super) fn check_ids(&self, settings: &Settings, what: &str) -> Result<()> {
+        if settings.ids.is_none() || settings.ids == self.view().settings.ids {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "cannot join {what} of container {}: it is not in a user namespace with the same ids (--userns=host is the \
+             way out)",
+            self.id
+        )))
+    }
 }
 
 impl Task {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::lifecycle::{Life, Policy, Restart};
+use crate::spec::idmap::IdMaps;
 use crate::spec::point::Point;
 
 /// What was decided at its creation. Only `update` changes any of it.
@@ -30,6 +31,9 @@ pub(crate) struct Settings {
     /// What it is linked to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) links: Vec<super::link::Link>,
+    /// What ids mean in its user namespace; none for one without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ids: Option<IdMaps>,
     /// The snapshotter that has its file system.
     pub(crate) driver: String,
 }

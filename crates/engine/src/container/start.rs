@@ -1,6 +1,6 @@
 //! Starting: endpoint, files, plan, and a message to a shim.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ponton_network::{Endpoint, EndpointRecord, EndpointRequest};
@@ -14,6 +14,7 @@ use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::lifecycle::Event;
 use crate::shim::Descriptors;
+use crate::spec::idmap::IdMaps;
 
 /// What every failure of the runtime begins with.
 const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime \
@@ -112,6 +113,10 @@ impl Task {
             self.engine.make_shm(self.id(), host.shm_size)?;
         }
         let mut around = self.surroundings()?;
+        if let Some(user) = &endpoint.user {
+            let path = || format!("/proc/{}/fd/{}", std::process::id(), user.as_raw_fd()).into();
+            around.joined.user.get_or_insert_with(path);
+        }
         around.mounts = self.take_volumes().await?;
         let Planned { plan, foreign } = self.plan(&around)?;
         // If the daemon dies from here on, the next one finds what the container has got.
@@ -172,6 +177,7 @@ impl Task {
             mac: parse_some(settings.mac_address())?,
             ipv4: None,
             ports: super::create::port_requests(&settings)?,
+            ids: settings.ids.as_ref().map(IdMaps::to_ids),
         };
         let network = Arc::clone(&self.engine.network);
         let endpoint = blocking(move || Ok(network.attach(&request)?)).await?;
@@ -190,11 +196,16 @@ impl Task {
                 other.id
             )));
         };
-        let path = format!("/proc/{pid}/ns/net");
-        let netns = std::fs::File::open(&path)
-            .map_err(|error| Error::failed(format!("open network namespace {path}"), error))?;
+        other.check_ids(self.settings(), "network")?;
+        let open = |name: &str| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            let file = std::fs::File::open(&path);
+            file.map(OwnedFd::from).map_err(|error| Error::failed(format!("open namespace {path}"), error))
+        };
+        let netns = open("net")?;
+        let user = self.settings().ids.is_some().then(|| open("user")).transpose()?;
         let record = view.endpoint.clone().unwrap_or_else(|| no_endpoint(&other.id));
-        Ok(Endpoint { record, netns: Some(OwnedFd::from(netns)), reservations: Vec::new() })
+        Ok(Endpoint { record, netns: Some(netns), user, reservations: Vec::new() })
     }
 
     /// Tells the event stream about the network.

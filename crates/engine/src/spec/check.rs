@@ -81,6 +81,21 @@ pub fn limits(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
+/// Refuses what a container with a user namespace cannot have.
+pub fn remapped(host: &HostConfig) -> Result<()> {
+    let refused = if host.privileged {
+        "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when \
+         running privileged mode"
+    } else if host.network_mode == "host" {
+        "cannot share the host's network namespace when user namespaces are enabled"
+    } else if host.pid_mode == "host" {
+        "cannot share the host PID namespace when user namespaces are enabled"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(refused))
+}
+
 fn modes(host: &HostConfig) -> Result<()> {
     let is_one_of = |mode: &str, known: &[&str]| {
         mode.is_empty()

@@ -7,14 +7,54 @@
 //!   as it is.
 
 use ponton_oci::runtime::IdMapping;
+use ponton_sys::user_namespace::{Ids, Range};
+use serde::{Deserialize, Serialize};
 
-/// Maps of user and of group ids: `container_id` on the disk, `host_id` as it is seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Maps of user and of group ids: `container_id` on the disk, `host_id` as it is seen. Those of a container
+/// with a user namespace: `container_id` in it, and on the disk, and `host_id` for the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// Of users.
     pub uids: Vec<IdMapping>,
     /// Of groups.
     pub gids: Vec<IdMapping>,
+}
+
+impl IdMaps {
+    /// These, as the kernel takes them.
+    pub fn to_ids(&self) -> Ids {
+        let ranges = |list: &[IdMapping]| {
+            let range = |mapping: &IdMapping| Range {
+                inside: mapping.container_id,
+                outside: mapping.host_id,
+                size: mapping.size,
+            };
+            list.iter().map(range).collect()
+        };
+        Ids { users: ranges(&self.uids), groups: ranges(&self.gids) }
+    }
+
+    /// From the disk to what is seen in a container by these maps, and from there to the host by those of
+    /// the container. Ids that the container has not belong to nobody.
+    pub fn then(&self, container: &Self) -> Self {
+        Self { uids: chain(&self.uids, &container.uids), gids: chain(&self.gids, &container.gids) }
+    }
+}
+
+/// The parts of the ranges that lead from one list into the other.
+fn chain(first: &[IdMapping], second: &[IdMapping]) -> Vec<IdMapping> {
+    let mut ranges = Vec::new();
+    for one in first {
+        for other in second {
+            let start = one.host_id.max(other.container_id);
+            let end = one.host_id.saturating_add(one.size).min(other.container_id.saturating_add(other.size));
+            if start < end {
+                let disk = one.container_id + (start - one.host_id);
+                ranges.push(mapping(disk, other.host_id + (start - other.container_id), end - start));
+            }
+        }
+    }
+    ranges
 }
 
 /// An owner: user and group.
@@ -118,6 +158,18 @@ mod tests {
             assert_eq!(seen(&maps.uids, 3), Some(3));
             assert_eq!(maps.uids.iter().map(|range| u64::from(range.size)).sum::<u64>(), u64::from(ALL));
         }
+    }
+
+    #[test]
+    fn maps_of_a_mount_lead_into_those_of_the_container() {
+        let remap = vec![mapping(0, 100_000, 1000), mapping(1000, 300_000, 10)];
+        let container = IdMaps { uids: remap.clone(), gids: remap };
+        let maps = parse("uids=5-0-1#7-990-20;gids=0-0-1").unwrap().unwrap().then(&container);
+        assert_eq!((seen(&maps.uids, 5), seen(&maps.uids, 6)), (Some(100_000), None));
+        assert_eq!((seen(&maps.uids, 7), seen(&maps.uids, 16)), (Some(100_990), Some(100_999)));
+        assert_eq!((seen(&maps.uids, 17), seen(&maps.uids, 26)), (Some(300_000), Some(300_009)));
+        let all = parse("uids=0-0-1").unwrap().unwrap().then(&container);
+        assert_eq!((seen(&all.gids, 999), seen(&all.gids, 1010)), (Some(100_999), None));
     }
 
     #[test]

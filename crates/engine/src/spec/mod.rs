@@ -35,12 +35,13 @@ use ponton_oci::runtime::{Linux, Namespace, NamespaceType, Root, Seccomp, Spec, 
 use ponton_runtime::seccomp::{self, Profile, Target};
 
 use crate::error::{Error, Result};
+use idmap::IdMaps;
 use point::Point;
 use security::{SeccompChoice, Security};
 
 pub(crate) use capability::names as capability_names;
 pub use cdi::Registry as Cdi;
-pub use check::{check, limits as check_limits};
+pub use check::{check, limits as check_limits, remapped as check_remapped};
 pub use device::HostDevices;
 pub use mount::{Source, Sources};
 pub use network::{bare_address, check_network, parse_link};
@@ -134,6 +135,8 @@ pub struct Joined {
     pub shm: Option<PathBuf>,
     /// The network namespace, where it is not passed as a descriptor.
     pub network: Option<PathBuf>,
+    /// The user namespace that owns what is joined, for a container whose ids are mapped.
+    pub user: Option<PathBuf>,
 }
 
 /// All that a spec is computed from.
@@ -161,6 +164,8 @@ pub struct SpecInput<'a> {
     pub devices: &'a HostDevices,
     /// The host.
     pub host: &'a HostFacts,
+    /// What ids mean in the container's user namespace; it has none without.
+    pub ids: Option<&'a IdMaps>,
 }
 
 /// Computes a container's spec. Its root's path is left empty: what is mounted there is the
@@ -179,10 +184,12 @@ pub fn build(input: &SpecInput<'_>) -> Result<Spec> {
         None => default.iter().map(|path| (*path).to_owned()).collect(),
     };
     let linux = Linux {
-        sysctl: sysctls(host),
+        sysctl: sysctls(host, input.ids.is_some()),
         resources: Some(resources),
         cgroups_path: cgroups_path(&host.cgroup_parent, input.id),
-        namespaces: namespaces(host, input.joined),
+        namespaces: namespaces(host, input.joined, input.ids.is_some()),
+        uid_mappings: input.ids.map(|ids| ids.uids.clone()).unwrap_or_default(),
+        gid_mappings: input.ids.map(|ids| ids.gids.clone()).unwrap_or_default(),
         devices: input.devices.files.iter().map(|(device, _)| device.clone()).collect(),
         seccomp: seccomp_policy(input, &security)?,
         masked_paths: paths(&host.masked_paths, &MASKED_PATHS),
@@ -216,7 +223,7 @@ pub fn apparmor_profile(host: &HostConfig) -> String {
     Security::parse(options).map(|security| security.apparmor).unwrap_or_default()
 }
 
-fn namespaces(host: &HostConfig, joined: &Joined) -> Vec<Namespace> {
+fn namespaces(host: &HostConfig, joined: &Joined, is_mapped: bool) -> Vec<Namespace> {
     let asked = [
         (NamespaceType::Mount, true, None),
         (NamespaceType::Network, host.network_mode != "host", joined.network.as_ref()),
@@ -224,6 +231,7 @@ fn namespaces(host: &HostConfig, joined: &Joined) -> Vec<Namespace> {
         (NamespaceType::Pid, host.pid_mode != "host", joined.pid.as_ref()),
         (NamespaceType::Ipc, host.ipc_mode != "host", joined.ipc.as_ref()),
         (NamespaceType::Cgroup, host.cgroupns_mode != "host", None),
+        (NamespaceType::User, is_mapped, joined.user.as_ref()),
     ];
     asked
         .into_iter()
@@ -233,14 +241,17 @@ fn namespaces(host: &HostConfig, joined: &Joined) -> Vec<Namespace> {
 }
 
 /// Kernel parameters: in a network of its own, a container's processes may bind any port and ping
-/// without capabilities.
-fn sysctls(host: &HostConfig) -> BTreeMap<String, String> {
+/// without capabilities. All groups can be named by the host only: with a user namespace that is set where
+/// the network is made.
+fn sysctls(host: &HostConfig, is_mapped: bool) -> BTreeMap<String, String> {
     let mut sysctls = BTreeMap::new();
     if host.network_mode != "host" && !host.network_mode.starts_with("container:") {
         for (name, value) in
             [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
         {
-            sysctls.insert(name.to_owned(), value.to_owned());
+            if !is_mapped || name != "net.ipv4.ping_group_range" {
+                sysctls.insert(name.to_owned(), value.to_owned());
+            }
         }
     }
     for (name, value) in host.sysctls.iter().flatten() {

@@ -38,7 +38,7 @@ pub(super) fn mounts(input: &SpecInput<'_>, security: &Security) -> Result<Vec<M
     for point in input.mounts {
         own.push(match point.shown.r#type.as_str() {
             "tmpfs" => new_tmpfs(&point.shown.destination, &point.details.tmpfs)?,
-            _ => bind(point, input.sources.get(&point.shown.destination)),
+            _ => bind(point, input.sources.get(&point.shown.destination), input.ids),
         });
     }
     own.extend(tmpfs(host)?);
@@ -74,12 +74,12 @@ fn defaults(input: &SpecInput<'_>, security: &Security) -> Vec<Mount> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", cgroup]),
     ];
-    mounts.extend(ipc(host, input.joined.shm.as_deref()));
+    mounts.extend(ipc(host, input.joined.shm.as_deref(), input.ids));
     mounts
 }
 
 /// Message queues and shared memory, which go with the IPC namespace.
-fn ipc(host: &HostConfig, joined: Option<&Path>) -> Vec<Mount> {
+fn ipc(host: &HostConfig, joined: Option<&Path>, ids: Option<&IdMaps>) -> Vec<Mount> {
     let size = format!("size={}", if host.shm_size > 0 { host.shm_size } else { SHM_SIZE });
     let mqueue = mount(MQUEUE, "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
     match host.ipc_mode.as_str() {
@@ -88,7 +88,9 @@ fn ipc(host: &HostConfig, joined: Option<&Path>) -> Vec<Mount> {
         "host" => vec![mqueue, host_bind(SHM, SHM, &[])],
         _ => {
             let shm = match joined {
-                Some(path) => host_bind(&path.display().to_string(), SHM, &[]),
+                // The host's own is not shared with those whose ids are mapped.
+                Some(path) if path == Path::new(SHM) => host_bind(SHM, SHM, &[]),
+                Some(path) => host_bind(&path.display().to_string(), SHM, mapped(ids)),
                 None => mount(SHM, "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]),
             };
             vec![mqueue, shm]
@@ -98,8 +100,9 @@ fn ipc(host: &HostConfig, joined: Option<&Path>) -> Vec<Mount> {
 
 /// The files that are made for each container.
 fn files(input: &SpecInput<'_>) -> Vec<Mount> {
-    let options: &[&str] =
-        if input.host_config.readonly_rootfs { &["rprivate", "ro"] } else { &["rprivate"] };
+    let mut options = vec!["rprivate"];
+    options.extend(input.host_config.readonly_rootfs.then_some("ro"));
+    options.extend(mapped(input.ids));
     [
         (input.files.resolv_conf, "/etc/resolv.conf"),
         (input.files.hostname, "/etc/hostname"),
@@ -108,16 +111,23 @@ fn files(input: &SpecInput<'_>) -> Vec<Mount> {
     .into_iter()
     // What the user mounts there goes before.
     .filter(|(_, target)| !input.mounts.iter().any(|point| point.shown.destination == *target))
-    .map(|(source, target)| host_bind(&source.display().to_string(), target, options))
+    .map(|(source, target)| host_bind(&source.display().to_string(), target, &options))
     .collect()
 }
 
-/// A bind mount, a volume or an image.
-fn bind(point: &Point, found: Option<&Source>) -> Mount {
+/// The option of what is the container's own, or shared by containers: on the disk its owners are as the
+/// container calls them.
+fn mapped(ids: Option<&IdMaps>) -> &'static [&'static str] {
+    if ids.is_some() { &["idmap"] } else { &[] }
+}
+
+/// A bind mount, a volume or an image. What is bound of the host keeps its owners, unless it is asked for.
+fn bind(point: &Point, found: Option<&Source>, ids: Option<&IdMaps>) -> Mount {
     let Point { shown, details } = point;
     if let Some(options) = found.and_then(|found| found.overlay.as_ref()) {
         let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
         words.push("ro");
+        words.extend(mapped(ids));
         return mount(&shown.destination, "overlay", "overlay", &words);
     }
     let mut words = vec![if details.non_recursive { "bind" } else { "rbind" }];
@@ -134,10 +144,13 @@ fn bind(point: &Point, found: Option<&Source>) -> Mount {
         _ => format!("{}/{}", shown.source, details.subpath),
     };
     let mut mount = mount(&shown.destination, "bind", &source, &words);
-    if let Some(maps) = found.and_then(|found| found.id_maps.clone()) {
+    if let Some(maps) = found.and_then(|found| found.id_maps.as_ref()) {
+        let maps = ids.map_or_else(|| maps.clone(), |ids| maps.then(ids));
         mount.options.push("idmap".to_owned());
         mount.uid_mappings = maps.uids;
         mount.gid_mappings = maps.gids;
+    } else if shown.r#type != "bind" {
+        mount.options.extend(mapped(ids).iter().map(|word| (*word).to_owned()));
     }
     mount
 }

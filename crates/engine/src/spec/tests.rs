@@ -34,6 +34,7 @@ struct Case {
     joined: Joined,
     devices: HostDevices,
     facts: HostFacts,
+    ids: Option<IdMaps>,
 }
 
 impl Case {
@@ -58,6 +59,7 @@ impl Case {
             joined: Joined::default(),
             devices: HostDevices::default(),
             facts: facts(),
+            ids: None,
         }
     }
 
@@ -78,6 +80,7 @@ impl Case {
             links: &[],
             devices: &self.devices,
             host: &self.facts,
+            ids: self.ids.as_ref(),
         })
     }
 }
@@ -312,6 +315,7 @@ fn other_containers_namespaces_are_joined() {
             ipc: Some("/proc/7/ns/ipc".into()),
             shm: Some("/proc/7/root/dev/shm".into()),
             network: None,
+            user: None,
         };
     });
     let mut expected = gone(&["linux.namespaces type=pid", "linux.namespaces type=ipc", PORTS, PING, SHM]);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ponton_api::container::Ulimit;
 use ponton_api::unit;
 use ponton_cli::flag::{Flag, Flags};
-use ponton_engine::{BUILT_IN, Defaults, Runtime};
+use ponton_engine::{BUILT_IN, Defaults, Runtime, remap};
 use serde::Deserialize;
 
 use super::Error;
@@ -29,7 +29,7 @@ pub(crate) const FLAGS: [Flag; 17] = [
     Flag::switch("init", "Run an init program in containers"),
     Flag::switch("no-new-privileges", "Let no process of a container gain rights by what it executes"),
     Flag::text("seccomp-profile", "File of the seccomp profile, builtin, or unconfined").default("builtin"),
-    Flag::text("userns-remap", "User whose ids stand for those of containers (not implemented)").hidden(),
+    Flag::text("userns-remap", "User whose subordinate ids stand for those of containers, or default"),
 ];
 
 /// Keys of the file that are about containers, and the flags that say the same.
@@ -122,9 +122,10 @@ impl Containers {
             from_file.unwrap_or_else(|| flags.all(name).to_vec())
         };
         let remapped = text("userns-remap", file.userns_remap);
-        if !remapped.is_empty() {
-            return Err(invalid("userns-remap", &remapped, "remapping users is not implemented"));
-        }
+        let remap = match remapped.as_str() {
+            "" => None,
+            text => remap::maps(text).map_err(|why| Error::Remap(remapped.clone(), why))?,
+        };
         if file.live_restore == Some(false) {
             return Err(invalid("live-restore", "false", "containers always live on without their daemon"));
         }
@@ -170,6 +171,7 @@ impl Containers {
             dns_options: list("dns-opt", file.dns_opts),
             dns_search: list("dns-search", file.dns_search),
             host_gateway: gateway.transpose()?,
+            remap,
         };
         Ok(Self {
             defaults,

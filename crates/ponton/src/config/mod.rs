@@ -30,6 +30,8 @@ pub(crate) enum Error {
     Both { path: PathBuf, keys: String },
     #[error("invalid {key} {value:?}: {reason}")]
     Value { key: &'static str, value: String, reason: &'static str },
+    #[error("invalid userns-remap {0:?}: {1}")]
+    Remap(String, String),
     #[error("invalid {0}: {1}")]
     Log(&'static str, ponton_engine::Error),
     #[error("find the daemon's own program: {0}")]
@@ -408,7 +410,16 @@ mod tests {
             ("", r#"{"default-shm-size": "x"}"#, "invalid default-shm-size \"x\": it is a size"),
             ("", r#"{"default-ipc-mode": "x"}"#, "invalid default-ipc-mode \"x\": there is no such mode"),
             ("", r#"{"dns": ["x"]}"#, "invalid dns \"x\": it is no IP address"),
-            ("", r#"{"userns-remap": "default"}"#, "invalid userns-remap \"default\": remapping users is"),
+            (
+                "",
+                r#"{"userns-remap": "a:b:c"}"#,
+                "invalid userns-remap \"a:b:c\": it is default, USER[:GROUP] or UID",
+            ),
+            (
+                "--userns-remap nosuchuser",
+                "{}",
+                "invalid userns-remap \"nosuchuser\": there is no user nosuchuser",
+            ),
             ("", r#"{"live-restore": false}"#, "invalid live-restore \"false\": containers always live on"),
             ("--seccomp-profile /nosuch", "{}", "read the configuration file /nosuch"),
             ("--disk-budget much", "{}", "invalid disk-budget \"much\": it is off, or max=SIZE"),

@@ -112,10 +112,10 @@ pub fn create(mut opened: Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> 
 }
 
 fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Result<Created, Error> {
-    if let Some(ids) = &opened.ids
+    if let Some(root) = opened.plan.root_outside()
         && opened.plan.process().is_some_and(|process| process.terminal)
     {
-        give_terminal(stdio, ids.root_outside());
+        give_terminal(stdio, root);
     }
     let console = container::clone_console(&opened.plan, stdio);
     let entry = Entry::of_container(opened);
@@ -139,7 +139,7 @@ fn try_create(opened: &Opened, stdio: &Stdio<'_>, gate: Option<Gate<'_>>) -> Res
 pub fn exec(opened: &OpenedProcess, stdio: &Stdio<'_>) -> Result<Started, Error> {
     const STEP: &str = "clone exec";
     if opened.program.plan.terminal
-        && let Some(root) = opened.terminals_owner()
+        && let Some(root) = opened.root_outside()
     {
         give_terminal(stdio, root);
     }

@@ -260,17 +260,6 @@ impl Ids {
     }
 }
 
-impl Ids {
-    /// The user and group that set the container up, as they are outside.
-    pub(crate) fn root_outside(&self) -> (u32, u32) {
-        let outside = |ranges: &[Range], id: u32| {
-            let range = ranges.iter().find(|range| id >= range.inside && id - range.inside < range.size);
-            range.map_or(id, |range| range.outside + (id - range.inside))
-        };
-        (outside(&self.uids, self.root.0), outside(&self.gids, self.root.1))
-    }
-}
-
 /// Who writes maps of ids.
 fn writer(host: &Host) -> user_namespace::Writer {
     if host.can_map_ids { user_namespace::Writer::Privileged } else { user_namespace::Writer::Unprivileged }
@@ -402,8 +391,9 @@ impl Opened {
 }
 
 impl OpenedProcess {
-    /// The owner of the container's own terminals, where it has a user namespace.
-    pub(crate) fn terminals_owner(&self) -> Option<(u32, u32)> {
+    /// The user and group outside that the root of the container's user namespace stands for, where it
+    /// has one: the owner of its terminals.
+    pub(crate) fn root_outside(&self) -> Option<(u32, u32)> {
         let directory = self.kinds.contains(Kinds::USER).then(|| self.root.stat("dev/pts").ok());
         directory.flatten().map(|status| (status.st_uid, status.st_gid))
     }

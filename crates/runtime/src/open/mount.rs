@@ -88,13 +88,19 @@ pub(super) fn open(plan: &MountPlan, makes: Makes, host: &Host) -> Result<MountS
     make_mapped(plan, super::writer(host)).map(MountSource::Detached)
 }
 
-/// Makes the detached mount of a plan, with its attributes and the ids of its files mapped.
+/// Makes the detached mount of a plan, with its attributes and the ids of its files mapped. An overlay's
+/// are those of its layers.
 pub(crate) fn make_mapped(plan: &MountPlan, writer: user_namespace::Writer) -> Result<Detached, sys::Error> {
-    let made = make(plan)?;
-    if let Some(IdMapPlan { maps, recursive }) = &plan.id_map {
-        let namespace = user_namespace::new(writer, &super::ranges(&maps.uid), &super::ranges(&maps.gid))?;
-        sys::mount::map_ids(made.mount.as_fd(), namespace.as_fd(), *recursive)?;
+    let Some(IdMapPlan { maps, recursive }) = &plan.id_map else { return make(plan) };
+    let namespace = user_namespace::new(writer, &super::ranges(&maps.uid), &super::ranges(&maps.gid))?;
+    if let Source::FileSystem { source, options, .. } = &plan.source {
+        let attributes = plan.attributes.set | plan.attributes.set_recursive;
+        let owner = maps.root_outside();
+        let mount = sys::overlay::mount_mapped(source, options, attributes, namespace.as_fd(), owner)?;
+        return Ok(Detached { mount, is_directory: true });
     }
+    let made = make(plan)?;
+    sys::mount::map_ids(made.mount.as_fd(), namespace.as_fd(), *recursive)?;
     Ok(made)
 }
 

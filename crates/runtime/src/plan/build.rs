@@ -32,6 +32,7 @@ pub fn plan(spec: &Spec, host: &Host, input: &PlanInput<'_>) -> Result<Plan, Pla
         input,
         mount_label: &linux.mount_label,
         ids: None,
+        joined_ids: None,
         in_user_namespace: false,
     };
     let cgroup = builder.cgroup(linux)?;
@@ -87,6 +88,8 @@ pub(super) struct Builder<'a> {
     mount_label: &'a str,
     /// The maps of the user namespace that is made.
     pub(super) ids: Option<IdMaps>,
+    /// The maps of the user namespace that is joined, where they are said.
+    pub(super) joined_ids: Option<IdMaps>,
     /// Whether the container is in a user namespace of its own, made or joined.
     pub(super) in_user_namespace: bool,
 }
@@ -213,8 +216,9 @@ impl Builder<'_> {
         } else if mount.r#type.is_empty() {
             return Err(PlanError::invalid(format!("{field}.type"), "is missing"));
         } else {
-            if id_map.is_some() {
-                let message = "ids are mapped on bind mounts only";
+            // An overlay is mapped by its layers.
+            if id_map.is_some() && mount.r#type != "overlay" {
+                let message = "ids are mapped on bind mounts and overlays only";
                 return Err(PlanError::invalid(format!("{field}.uidMappings"), message));
             }
             let (r#type, source) = (mount.r#type.clone(), mount.source.clone());
@@ -266,7 +270,7 @@ impl Builder<'_> {
         let maps = if is_mapped {
             IdMaps::checked(&mount.uid_mappings, &mount.gid_mappings, field)?
         } else {
-            self.ids.clone().ok_or_else(|| {
+            self.ids.as_ref().or(self.joined_ids.as_ref()).cloned().ok_or_else(|| {
                 let message = "there are no mappings, of the mount or of the container, to map ids by";
                 PlanError::invalid(format!("{field}.options"), message)
             })?

@@ -284,6 +284,16 @@ impl Plan {
         })
     }
 
+    /// The user and group outside that the root of the container's user namespace stands for, where it has
+    /// one whose maps are known.
+    pub(crate) fn root_outside(&self) -> Option<(u32, u32)> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Clone { ids: Some(ids), .. } => Some(ids.root_outside()),
+            Action::Clone { joined_ids, .. } if !joined_ids.is_empty() => Some(joined_ids.root_outside()),
+            _ => None,
+        })
+    }
+
     /// Whether the container is in a user namespace of its own, made or joined.
     pub fn in_user_namespace(&self) -> bool {
         self.steps.iter().any(|step| match &step.action {

@@ -29,6 +29,16 @@ impl IdMaps {
         (root(&self.uid), root(&self.gid))
     }
 
+    /// The same two, as they are outside.
+    pub(crate) fn root_outside(&self) -> (u32, u32) {
+        let outside = |ranges: &[IdMapping], id: u32| {
+            let range = ranges.iter().find(|range| contains(std::slice::from_ref(range), id));
+            range.map_or(id, |range| range.host_id + (id - range.container_id))
+        };
+        let (uid, gid) = self.root();
+        (outside(&self.uid, uid), outside(&self.gid, gid))
+    }
+
     /// Whether there are no ranges.
     pub fn is_empty(&self) -> bool {
         self.uid.is_empty() && self.gid.is_empty()
@@ -129,6 +139,7 @@ impl Builder<'_> {
         }
         self.ids = ids(linux, new.contains(&NamespaceType::User), joins_user)?;
         let joined_ids = if joins_user { joined_ids(linux) } else { IdMaps::default() };
+        self.joined_ids = (!joined_ids.is_empty()).then(|| joined_ids.clone());
         let clocks = clocks(linux, new.contains(&NamespaceType::Time))?;
         let ids = self.ids.clone();
         self.push("linux.namespaces", Action::Clone { new, join, ids, joined_ids, clocks });
@@ -217,5 +228,7 @@ mod tests {
         let maps = |first: u32| IdMaps { uid: vec![range(first, 9, 5)], gid: vec![range(0, 9, 5)] };
         assert_eq!(maps(0).root(), (0, 0));
         assert_eq!(maps(7).root(), (7, 0));
+        assert_eq!(maps(0).root_outside(), (9, 9));
+        assert_eq!(maps(7).root_outside(), (9, 9));
     }
 }

@@ -20,6 +20,7 @@ fn settings() -> Settings {
         networking: NetworkingConfig::default(),
         mounts: Vec::new(),
         links: Vec::new(),
+        ids: None,
         driver: "overlay2".into(),
     }
 }

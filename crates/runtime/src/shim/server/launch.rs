@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ponton_oci::runtime::Process;
 use ponton_sys::pty;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::pipe::PipeFlags;
 
 use crate::apply::{self, Started};
@@ -54,6 +54,8 @@ pub(super) fn container(
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
     let root = opened.root().map(|root| root.try_clone_to_owned()).transpose();
     let root = root.map_err(|error| failure("dup the root", &error))?;
+    ends.give(opened.plan().root_outside())
+        .map_err(|error| failure("give the standard streams away", &error))?;
     let started = apply::start(opened, &ends.as_stdio())?;
     Ok(Launched { started, streams, root })
 }
@@ -93,6 +95,7 @@ pub(super) fn process(
     let master = if stdio.terminal { opened.terminal()? } else { None };
     let (streams, ends) =
         streams(stdio, master).map_err(|error| failure("open the standard streams", &error))?;
+    ends.give(opened.root_outside()).map_err(|error| failure("give the standard streams away", &error))?;
     let started = apply::exec(&opened, &ends.as_stdio())?;
     Ok(Launched { started, streams, root: None })
 }
@@ -151,6 +154,17 @@ pub(super) fn failure(attempted: &str, error: &io::Error) -> Failure {
 }
 
 impl Ends {
+    /// Gives the pipes to the root of a user namespace, who may give them on to the process's user.
+    fn give(&self, root: Option<(u32, u32)>) -> io::Result<()> {
+        let Some((uid, gid)) = root else { return Ok(()) };
+        for end in [Some(&self.stdin), Some(&self.stdout), self.stderr.as_ref()].into_iter().flatten() {
+            if FileType::from_raw_mode(rustix::fs::fstat(end)?.st_mode) == FileType::Fifo {
+                rustix::fs::fchown(end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+        }
+        Ok(())
+    }
+
     fn as_stdio(&self) -> apply::Stdio<'_> {
         apply::Stdio {
             stdin: self.stdin.as_fd(),
