@@ -116,6 +116,11 @@ fn what_cannot_be_mapped_is_refused() {
             "cannot share the host's network namespace when user namespaces are enabled",
         ),
         (&["--pid", "host"], "cannot share the host PID namespace when user namespaces are enabled"),
+        (&["--ipc", "host"], "IpcMode host is not implemented"),
+        (
+            &["--mount", "type=volume,src=vol,dst=/v,volume-subpath=x"],
+            "Subpath (mount at /v) is not implemented",
+        ),
         (&["--pid", "container:life"], "joining PID of container"),
         (&["--network", "container:plain"], "cannot join network of container"),
     ] {

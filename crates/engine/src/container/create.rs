@@ -85,13 +85,12 @@ impl Engine {
         let mut warnings = crate::spec::discard(&mut host_config, self.support()?);
         warnings.extend(crate::spec::check(&config, &host_config, self.facts())?);
         let ids = self.config().defaults.remap.clone().filter(|_| host_config.userns_mode != "host");
-        if ids.is_some() {
-            crate::spec::check_remapped(&host_config)?;
-            if let Some(runtime) = self.runtime(&host_config.runtime)?.map(|_| &host_config.runtime) {
-                return Err(Error::not_implemented(format!(
-                    "userns-remap with the runtime {runtime} is not implemented (a container with --userns=host has it)"
-                )));
-            }
+        if ids.is_some()
+            && let Some(runtime) = self.runtime(&host_config.runtime)?.map(|_| &host_config.runtime)
+        {
+            return Err(Error::not_implemented(format!(
+                "userns-remap with the runtime {runtime} is not implemented (a container with --userns=host has it)"
+            )));
         }
         let id = crate::id::generate()?;
         if config.hostname.is_empty() {
@@ -111,6 +110,9 @@ impl Engine {
         let Some(path) = words.next() else { return Err(Error::invalid("No command specified")) };
         let args = words.collect();
         let mounts = self.mount_points(&config, &host_config)?;
+        if ids.is_some() {
+            crate::spec::check_remapped(&host_config, &mounts)?;
+        }
         let links = self.resolve_links(&host_config)?;
         let settings = Settings {
             id,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ponton_api::container::{Config, HostConfig};
 
+use super::point::Point;
 use super::security::Security;
 use super::{HostFacts, capability, device, mount, process};
 use crate::error::{Error, Result};
@@ -81,8 +82,9 @@ pub fn limits(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Refuses what a container with a user namespace cannot have.
-pub fn remapped(host: &HostConfig) -> Result<()> {
+/// Refuses what a container with a user namespace cannot have, and what is not built for it.
+pub fn remapped(host: &HostConfig, mounts: &[Point]) -> Result<()> {
+    const HOST: &str = "where ids are mapped (a container with --userns=host has it)";
     let refused = if host.privileged {
         "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when \
          running privileged mode"
@@ -90,6 +92,13 @@ pub fn remapped(host: &HostConfig) -> Result<()> {
         "cannot share the host's network namespace when user namespaces are enabled"
     } else if host.pid_mode == "host" {
         "cannot share the host PID namespace when user namespaces are enabled"
+    } else if host.ipc_mode == "host" {
+        return Err(Error::not_implemented(format!("IpcMode host is not implemented {HOST}")));
+    } else if let Some(point) = mounts.iter().find(|point| !point.details.subpath.is_empty()) {
+        let target = &point.shown.destination;
+        return Err(Error::not_implemented(format!(
+            "a Subpath (mount at {target}) is not implemented {HOST}"
+        )));
     } else {
         return Ok(());
     };
