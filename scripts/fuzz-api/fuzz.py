@@ -66,8 +66,12 @@ def exchange(path_of_socket, method, path, headers, body, patience, is_cut):
         try:
             connection.sendall(request)
             answer = b""
+            end = time.monotonic() + patience
             while part := connection.recv(1 << 20):
                 answer += part
+                # Some streams are never silent for as long.
+                if time.monotonic() > end:
+                    raise Stuck
                 if len(answer) > 64 << 20:
                     return None
         except socket.timeout:
