@@ -163,6 +163,12 @@ fn what_the_kernel_refuses() {
         let refused = api.post("/containers/box/update", &json!({"CpuRealtimeRuntime": 400_000})).expect(400);
         assert!(refused.text().contains("CpuRealtimeRuntime: "), "{}", refused.text());
     }
+    // A volume where another has a file.
+    daemon.ponton(&["run", "--rm", "-v", "data:/data", "busybox", "touch", "/data/x"]).ok();
+    let create = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": ["data:/data", "other:/data/x"]}});
+    api.post("/containers/create?name=unfit", &create).expect(201);
+    let refused = api.get("/containers/unfit/archive?path=/etc/passwd").expect(400).text();
+    assert!(refused.contains("/data/x: Not a directory"), "{refused}");
     // A client that goes away in the middle of what it sends.
     let mut stream = UnixStream::connect(daemon.path("run/ponton.sock")).expect("a connection");
     let head = "PUT /containers/box/archive?path=/tmp HTTP/1.1\r\nHost: d\r\nContent-Length: 100000\r\n\r\n";

@@ -10,6 +10,7 @@ use ponton_snapshot::Mount;
 use ponton_sys::path::Root;
 use ponton_sys::{mount, overlay};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::spec::Sources;
@@ -31,7 +32,7 @@ pub(super) fn attach_points(root: &Root, points: &[Point], sources: &Sources) ->
     for point in points.iter().filter(|point| point.shown.r#type != "tmpfs") {
         let found = sources.get(&point.shown.destination);
         if let Some(options) = found.and_then(|found| found.overlay.as_ref()) {
-            let target = root.mkdir_all(&point.shown.destination, 0o755)?;
+            let target = root.mkdir_all(&point.shown.destination, 0o755).map_err(unfit)?;
             mount::attach(overlay::mount("overlay", options, mount::MOUNT_ATTR_RDONLY)?, target)?;
             continue;
         }
@@ -42,13 +43,24 @@ pub(super) fn attach_points(root: &Root, points: &[Point], sources: &Sources) ->
             .map_err(|errno| failed(errno.into()))?;
         let status = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
         let target = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Directory => root.mkdir_all(&point.shown.destination, 0o755)?,
-            _ => root.create_file_all(&point.shown.destination, 0o644)?,
+            FileType::Directory => root.mkdir_all(&point.shown.destination, 0o755).map_err(unfit)?,
+            _ => root.create_file_all(&point.shown.destination, 0o644).map_err(unfit)?,
         };
         let mounted = mount::clone_tree(&file, c"", true)?;
-        mount::attach(mounted, target)?;
+        mount::attach(mounted, target).map_err(unfit)?;
     }
     Ok(())
+}
+
+/// A file where a directory is wanted, or the other way around, is the user's arrangement.
+fn unfit(error: ponton_sys::Error) -> Error {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    match errno {
+        Some(Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::LOOP) => {
+            Error::invalid(format!("cannot mount below the container's root: {error}"))
+        }
+        _ => error.into(),
+    }
 }
 
 fn c_path(path: &Path) -> Result<CString> {
