@@ -163,6 +163,13 @@ fn what_the_kernel_refuses() {
         let refused = api.post("/containers/box/update", &json!({"CpuRealtimeRuntime": 400_000})).expect(400);
         assert!(refused.text().contains("CpuRealtimeRuntime: "), "{}", refused.text());
     }
+    if Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        let host = json!({"CpuRealtimeRuntime": -260});
+        let create = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": host});
+        api.post("/containers/create?name=soon", &create).expect(201);
+        let refused = api.request("POST", "/containers/soon/start", None).expect(400).text();
+        assert!(refused.contains("realtimeRuntime"), "{refused}");
+    }
     // A volume where another has a file.
     daemon.ponton(&["run", "--rm", "-v", "data:/data", "busybox", "touch", "/data/x"]).ok();
     let create = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": ["data:/data", "other:/data/x"]}});

@@ -282,7 +282,7 @@ fn refused(failure: &Failure) -> LaunchError {
         ));
         return LaunchError { exit_code: 127, error };
     }
-    if is_of_directory(failure) {
+    if is_of_directory(failure) || is_of_limits(failure) {
         let error = Error::invalid(format!("{CREATE_FAILED}: {failure}: unknown"));
         return LaunchError { exit_code: 128, error };
     }
@@ -293,6 +293,14 @@ fn refused(failure: &Failure) -> LaunchError {
         FailureKind::StartFailed | FailureKind::Internal => (128, Error::internal as fn(String) -> Error),
     };
     LaunchError { exit_code, error: kind(format!("{CREATE_FAILED}: {failure}: unknown")) }
+}
+
+/// Whether the kernel does not take the value of a limit for one; the message has its name.
+fn is_of_limits(failure: &Failure) -> bool {
+    let is_value = ["Invalid argument", "Numerical result out of range"];
+    failure.kind == FailureKind::StartFailed
+        && failure.step.as_deref().is_some_and(|step| step.ends_with("(linux.resources)"))
+        && is_value.iter().any(|words| failure.message.contains(words))
 }
 
 /// Whether a process could not be started in the working directory that it was given.
