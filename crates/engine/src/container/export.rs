@@ -11,6 +11,7 @@ use ponton_sys::namespace::Kinds;
 use ponton_sys::path::Root;
 use ponton_sys::{mount, namespace};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use super::Task;
@@ -47,8 +48,8 @@ impl Engine {
 
     /// The root of a container's file system with nothing mounted in it.
     fn bare_root(&self, id: &str, running: Option<OwnedFd>) -> Result<Root> {
-        let root = match running {
-            Some(process) => clone_root(process)?,
+        let root = match running.map(clone_root).transpose()?.flatten() {
+            Some(root) => root,
             None => mount_snapshot(&self.snapshotter.mounts(id)?)?,
         };
         Ok(Root::from_fd(root))
@@ -66,15 +67,33 @@ impl Task {
 
 /// The mount that is the root of a process's mount namespace, without what is mounted below.
 /// A mount can be cloned only in its own namespace, which a thread of ours joins for that and takes with it
-/// when it ends.
-fn clone_root(process: OwnedFd) -> Result<OwnedFd> {
+/// when it ends. None where the process has ended meanwhile.
+fn clone_root(process: OwnedFd) -> Result<Option<OwnedFd>> {
     let clone = move || {
         // Without the file system context of the other threads, which would move as well.
         namespace::unshare(Kinds::from_bits_retain(UnshareFlags::FS.bits()))?;
-        namespace::join(process.as_fd(), Kinds::MOUNT)?;
-        mount::clone_tree(rustix::fs::CWD, c"/", false)
+        match namespace::join(process.as_fd(), Kinds::MOUNT) {
+            Err(error) if error.errno() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            joined => joined?,
+        }
+        mount::clone_tree(rustix::fs::CWD, c"/", false).map(Some)
     };
     let cloned = std::thread::Builder::new().name("export".into()).spawn(clone);
     let cloned = cloned.map_err(|error| Error::failed("start a thread", error))?.join();
     Ok(cloned.map_err(|_| Error::internal("clone the root of a container: the thread panicked"))??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_has_no_root() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let process = ponton_sys::pidfd::open(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(clone_root(process).unwrap().is_none());
+        let own = ponton_sys::pidfd::open(std::process::id()).unwrap();
+        assert!(clone_root(own).unwrap().is_some());
+    }
 }
