@@ -167,8 +167,8 @@ impl Engine {
         let links = linked.into_iter().flat_map(Linked::into_variables).collect();
         let mut around = Surroundings { links, ..Surroundings::default() };
         // Who shares a namespace that a user namespace owns has to be in that one too.
-        let shares_network = settings.network().strip_prefix("container:").map(|name| self.find(name));
-        let shares_network = shares_network.transpose()?.map(|other| other.id.clone());
+        let other = settings.network().strip_prefix("container:").filter(|_| settings.ids.is_some());
+        let shares_network = other.map(|name| self.find(name)).transpose()?.map(|other| other.id.clone());
         let user_of = |other: &Container, pid: i32, what: &str| -> Result<Option<PathBuf>> {
             other.check_ids(settings, what)?;
             if settings.ids.is_some() && shares_network.as_deref() != Some(&other.id) {
