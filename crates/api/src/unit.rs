@@ -61,7 +61,7 @@ fn scaled(mut size: f64, base: f64, units: &[&str], digits: usize) -> String {
 
 /// Go's `%.Ng` of a number in 0..10^N.
 fn significant(number: f64, digits: usize) -> String {
-    let whole = format!("{:.0}", number.trunc()).len();
+    let whole = (number as u64).checked_ilog10().map_or(1, |tens| tens as usize + 1);
     let printed = format!("{number:.*}", digits.saturating_sub(if number < 1.0 { 0 } else { whole }));
     if printed.contains('.') {
         printed.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -234,7 +234,10 @@ impl Response {
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let path = self.path.clone();
         let bytes = self.bytes().await?;
-        ponton_api::json::from_slice(&bytes).map_err(|source| Error::Decode { path, source })
+        // Daemons write names as they are; what does not fit so, a null for a list say, is read with patience.
+        serde_json::from_slice(&bytes)
+            .or_else(|_| ponton_api::json::from_slice(&bytes))
+            .map_err(|source| Error::Decode { path, source })
     }
 
     /// The body as it comes.

@@ -102,11 +102,7 @@ impl Engine {
                 self.config().cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
             ),
             runc_commit: Commit { id: VERSION.into() },
-            security_options: ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
-                .into_iter()
-                .filter(|name| *name != "name=userns" || defaults.remap.is_some())
-                .map(str::to_owned)
-                .collect(),
+            security_options: security_options(defaults.remap.is_some()),
             ..Info::default()
         })
     }
@@ -228,6 +224,16 @@ fn registry_config(config: &ponton_registry::Config) -> RegistryConfig {
     RegistryConfig { insecure_registry_cidrs: cidrs, index_configs, mirrors: config.mirrors.clone() }
 }
 
+/// How containers are kept apart where nothing else is asked for.
+fn security_options(is_remapped: bool) -> Vec<String> {
+    let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+    if is_remapped {
+        options.push("name=userns".to_owned());
+    }
+    options.push("name=cgroupns".to_owned());
+    options
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
@@ -241,7 +247,6 @@ fn os_release(key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The name of the file system that the data root is on.
 impl Engine {
     /// Names of the storage drivers that can be used here.
     fn usable_drivers(&self) -> String {
@@ -250,6 +255,7 @@ impl Engine {
     }
 }
 
+/// The name of the file system that the data root is on.
 fn backing_file_system(path: &std::path::Path) -> String {
     let Ok(status) = rustix::fs::statfs(path) else { return "unknown".into() };
     match status.f_type as u32 {

@@ -1,7 +1,5 @@
 //! Finding images, their names and their history.
 
-use std::collections::HashMap;
-
 use ponton_oci::digest::ImageId;
 use ponton_oci::image_config::ImageConfig;
 use ponton_oci::reference::Reference;
@@ -12,7 +10,7 @@ use crate::{Error, HistoryItem, Image, ImageSummary, Images, Result};
 impl Images {
     /// All images, newest first, without a look into their configurations: fast for thousands.
     pub fn summaries(&self) -> Result<Vec<ImageSummary>> {
-        let mut names = self.names()?;
+        let mut names = self.store.images().references_by_image()?;
         let summary = |record: ImageRecord| ImageSummary {
             references: names.remove(&record.id).unwrap_or_default(),
             id: record.id,
@@ -69,14 +67,6 @@ impl Images {
             newest.references = image.references;
         }
         Ok(items)
-    }
-
-    fn names(&self) -> Result<HashMap<ImageId, Vec<Reference>>> {
-        let mut names = HashMap::<_, Vec<_>>::new();
-        for (reference, id) in self.store.images().references()? {
-            names.entry(id).or_default().push(reference);
-        }
-        Ok(names)
     }
 
     fn image(&self, record: ImageRecord, references: Vec<Reference>) -> Result<Image> {

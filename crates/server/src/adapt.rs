@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use hyper::Response;
 use ponton_api::container::Stats;
+use ponton_api::image::Summary;
 use ponton_api::system::DiskUsage;
 use ponton_api::version::ApiVersion;
 use serde::Serialize;
@@ -24,11 +25,6 @@ pub(crate) fn value<T: Serialize>(value: &T, change: impl FnOnce(&mut Value)) ->
 /// An answer of a value's JSON, changed.
 pub(crate) fn ok<T: Serialize>(of: &T, change: impl FnOnce(&mut Value)) -> Response<Body> {
     answer::ok(&value(of, change))
-}
-
-/// Changes each item of a list.
-pub(crate) fn each(list: &mut Value, change: impl Fn(&mut Value)) {
-    list.as_array_mut().into_iter().flatten().for_each(change);
 }
 
 const fn v(minor: u16) -> ApiVersion {
@@ -92,20 +88,17 @@ pub(crate) fn container(value: &mut Value, version: ApiVersion) {
     }
 }
 
-/// An item of `GET /images/json`.
-pub(crate) fn image_summary(value: &mut Value, version: ApiVersion) {
-    let size = value.get("Size").cloned().unwrap_or_default();
-    let Some(image) = value.as_object_mut() else { return };
+/// An item of `GET /images/json`: there may be thousands, so it is changed before it is JSON.
+pub(crate) fn image_summary(image: &mut Summary, version: ApiVersion) {
     if version < v(44) {
-        image.insert("VirtualSize".into(), size);
+        image.virtual_size = Some(image.size);
     }
     if version < v(51) {
-        image.insert("Containers".into(), json!(-1));
+        image.containers = -1;
     }
-    let untagged = |name: &str| image.get(name).is_none_or(is_empty);
-    if version < v(43) && untagged("RepoTags") && untagged("RepoDigests") {
-        image.insert("RepoTags".into(), json!(["<none>:<none>"]));
-        image.insert("RepoDigests".into(), json!(["<none>@<none>"]));
+    if version < v(43) && image.repo_tags.is_empty() && image.repo_digests.is_empty() {
+        image.repo_tags = vec!["<none>:<none>".into()];
+        image.repo_digests = vec!["<none>@<none>".into()];
     }
 }
 
@@ -195,13 +188,14 @@ pub(crate) fn stats(sample: &Stats, version: ApiVersion) -> Bytes {
 
 /// `GET /system/df`: since 1.52 with sums by kind, and with lists only where `verbose` asks for them.
 pub(crate) fn disk_usage(value: &mut Value, usage: &DiskUsage, version: ApiVersion, verbose: bool) {
-    if let Some(images) = value.get_mut("Images") {
-        // Here the count is computed for every version.
-        let counts: Vec<Value> = usage.images.iter().flatten().map(|image| json!(image.containers)).collect();
-        each(images, |image| image_summary(image, version));
-        for (image, count) in images.as_array_mut().into_iter().flatten().zip(counts) {
-            image["Containers"] = count;
+    if let Some(mut images) = usage.images.clone() {
+        for image in &mut images {
+            // Here the count is computed for every version.
+            let count = image.containers;
+            image_summary(image, version);
+            image.containers = count;
         }
+        value["Images"] = json!(images);
     }
     if version < v(42) {
         value["BuilderSize"] = json!(0);
@@ -275,7 +269,11 @@ mod tests {
     #[test]
     fn images_change_with_the_version() {
         let summary = image::Summary { size: 7, containers: 2, ..image::Summary::default() };
-        let shaped = |minor| value(&summary, |value| image_summary(value, v(minor)));
+        let shaped = |minor| {
+            let mut summary = summary.clone();
+            image_summary(&mut summary, v(minor));
+            value(&summary, |_| {})
+        };
         assert_eq!(shaped(43)["VirtualSize"], 7);
         assert_eq!(shaped(44).get("VirtualSize"), None);
         assert_eq!((&shaped(50)["Containers"], &shaped(51)["Containers"]), (&json!(-1), &json!(2)));

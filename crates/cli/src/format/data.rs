@@ -118,15 +118,14 @@ impl Data {
     }
 
     /// A member of a struct or map; `None` if a struct has no such member.
-    pub(crate) fn member(&self, name: &str) -> Option<Self> {
-        let find = |members: &[(String, Self)]| {
-            members.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
+        let (Self::Struct(members) | Self::Map(members)) = self else { return None };
+        let found = members.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let absent = match self {
+            Self::Map(_) => Some(&Self::Missing),
+            _ => OPTIONAL.contains(&name).then_some(&Self::Null),
         };
-        match self {
-            Self::Struct(members) => find(members).or_else(|| OPTIONAL.contains(&name).then_some(Self::Null)),
-            Self::Map(members) => Some(find(members).unwrap_or(Self::Missing)),
-            _ => None,
-        }
+        found.or(absent)
     }
 
     /// Go's truth: anything but zero, the empty and nothing.

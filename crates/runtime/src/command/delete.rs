@@ -121,7 +121,11 @@ const KILL: i32 = 9;
 fn kill_and_wait(record: &Record, host: &Host) -> Result<(), Failure> {
     let pidfd = ponton_sys::pidfd::open(record.pid);
     kill(record, host)?;
-    let Ok(pidfd) = pidfd else { return Ok(()) };
+    pidfd.map_or(Ok(()), |pidfd| wait_until_ended(record, pidfd.as_fd()))
+}
+
+/// Waits for the end of the container's first process.
+pub(super) fn wait_until_ended(record: &Record, pidfd: BorrowedFd<'_>) -> Result<(), Failure> {
     let deadline = Instant::now() + Duration::from_secs(10);
     // A zombie, whose parent is somebody else, counts as ended: its descriptor is readable.
     while state::started_ticks(record.pid) == Some(record.pid_started_ticks) {
@@ -129,7 +133,7 @@ fn kill_and_wait(record: &Record, host: &Host) -> Result<(), Failure> {
         if left.is_zero() {
             return Err(format!("process {} does not end", record.pid).into());
         }
-        wait_readable(pidfd.as_fd(), left)?;
+        wait_readable(pidfd, left)?;
     }
     Ok(())
 }

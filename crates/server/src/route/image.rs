@@ -53,8 +53,11 @@ async fn list(call: Call) -> Result<Response<Body>> {
         containers: true,
         manifests: query.boolean("manifests") && call.version >= ApiVersion::new(1, 47),
     };
-    let images = call.engine.image_list(options).await?;
-    Ok(adapt::ok(&images, |value| adapt::each(value, |image| adapt::image_summary(image, call.version))))
+    let mut images = call.engine.image_list(options).await?;
+    for image in &mut images {
+        adapt::image_summary(image, call.version);
+    }
+    Ok(answer::ok(&images))
 }
 
 async fn inspect(call: Call) -> Result<Response<Body>> {

@@ -1,5 +1,7 @@
 //! Nodes to text.
 
+use std::borrow::Cow;
+
 use super::{Base, Defined, Node, Operand, Pipeline, function};
 use crate::format::data::Data;
 
@@ -14,7 +16,7 @@ pub(super) fn execute(nodes: &[Node], defined: &Defined, data: &Data) -> Result<
         defined,
         name: "",
         depth: 0,
-        variables: vec![("$".to_owned(), data.clone())],
+        variables: vec![("$".to_owned(), Cow::Borrowed(data))],
         out: String::new(),
     };
     state.list(nodes, data)?;
@@ -26,7 +28,7 @@ struct State<'a> {
     /// Of the template that is executed; empty for the whole.
     name: &'a str,
     depth: usize,
-    variables: Vec<(String, Data)>,
+    variables: Vec<(String, Cow<'a, Data>)>,
     out: String,
 }
 
@@ -136,7 +138,8 @@ impl<'a> State<'a> {
         }
         let data = data.unwrap_or(Data::Missing);
         let caller = std::mem::replace(&mut self.name, name);
-        let variables = std::mem::replace(&mut self.variables, vec![("$".to_owned(), data.clone())]);
+        let variables =
+            std::mem::replace(&mut self.variables, vec![("$".to_owned(), Cow::Owned(data.clone()))]);
         self.depth += 1;
         self.list(nodes, &data)?;
         self.depth -= 1;
@@ -148,8 +151,8 @@ impl<'a> State<'a> {
         for (name, value) in pipeline.variables.iter().zip(values) {
             let known = self.variables.iter_mut().rev().find(|(variable, _)| variable == name);
             match known {
-                Some((_, old)) if pipeline.assign => *old = value.clone(),
-                _ => self.variables.push((name.clone(), value.clone())),
+                Some((_, old)) if pipeline.assign => *old = Cow::Owned(value.clone()),
+                _ => self.variables.push((name.clone(), Cow::Owned(value.clone()))),
             }
         }
     }
@@ -185,18 +188,20 @@ impl<'a> State<'a> {
     }
 
     fn operand(&self, operand: &Operand, dot: &Data) -> Result<Data, Reason> {
-        let base = match &operand.base {
-            Base::Dot => dot.clone(),
+        let base: Cow<'_, Data> = match &operand.base {
+            Base::Dot => Cow::Borrowed(dot),
             Base::Variable(name) => {
                 let found = self.variables.iter().rev().find(|(variable, _)| variable == name);
-                found.map_or(Data::Null, |(_, value)| value.clone())
+                Cow::Borrowed(found.map_or(&Data::Null, |(_, value)| value))
             }
-            Base::Literal(value) => value.clone(),
-            Base::Group(pipeline) => self.pipeline(pipeline, dot)?,
-            Base::Function(name) => function::call(name, &[])
-                .map_err(|reason| self.at(operand, &format!("error calling {name}: {reason}")))?,
+            Base::Literal(value) => Cow::Borrowed(value),
+            Base::Group(pipeline) => Cow::Owned(self.pipeline(pipeline, dot)?),
+            Base::Function(name) => Cow::Owned(
+                function::call(name, &[])
+                    .map_err(|reason| self.at(operand, &format!("error calling {name}: {reason}")))?,
+            ),
         };
-        operand.fields.iter().try_fold(base, |value, field| {
+        let found = operand.fields.iter().try_fold(&*base, |value, field| {
             value.member(field).ok_or_else(|| {
                 self.at(
                     operand,
@@ -206,7 +211,8 @@ impl<'a> State<'a> {
                     },
                 )
             })
-        })
+        });
+        found.cloned()
     }
 
     fn at(&self, operand: &Operand, reason: &str) -> Reason {
