@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -13,6 +14,9 @@ use crate::stats::{Stats, block_io_v1, block_io_v2, parse_limit};
 
 /// Most files are shorter than this.
 const ROOM: usize = 8 << 10;
+
+/// Limits are what somebody sets, not what is used: they are looked at in each so many readings.
+const LIMITS_EVERY: u32 = 10;
 
 /// The files of one group that tell what it has used. Those that the kernel does not have tell nothing, and so
 /// do all of them when the group is gone.
@@ -24,6 +28,16 @@ pub struct Meter {
     memory: Option<Memory>,
     pids: Option<[File; 2]>,
     block_io: BlockIo,
+    /// Until the limits are looked at again.
+    readings_left: u32,
+    limits: Limits,
+}
+
+/// `u64::MAX` for none.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    memory: u64,
+    pids: u64,
 }
 
 #[derive(Debug)]
@@ -43,8 +57,16 @@ struct Memory {
     usage: File,
     most: File,
     limit: File,
-    stat: File,
+    stat: Table,
     failures: File,
+}
+
+/// A file of names and numbers, and what it said last: of most containers it says the same again.
+#[derive(Debug)]
+struct Table {
+    file: File,
+    text: Box<[u8]>,
+    numbers: Arc<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug)]
@@ -71,22 +93,30 @@ impl Meter {
                 ["pids.current", "pids.max"].map(|name| File::open(path, name))
             }),
             block_io: group.with("blkio").or_else(|| group.with("io")).map_or(BlockIo::None, open_block_io),
+            readings_left: 0,
+            limits: Limits { memory: u64::MAX, pids: u64::MAX },
         }
     }
 
-    /// What the group has used until now. `text` is room to read into; its content means nothing.
-    pub fn read(&self, text: &mut Vec<u8>) -> Stats {
-        let mut stats = Stats { memory_limit: u64::MAX, pids_limit: u64::MAX, ..Stats::default() };
+    /// What the group has used until now, and its limits as they were at most ten readings ago. `text` is room to
+    /// read into; its content means nothing.
+    pub fn read(&mut self, text: &mut Vec<u8>) -> Stats {
+        if self.readings_left == 0 {
+            self.readings_left = LIMITS_EVERY;
+            self.limits = self.read_limits(text);
+        }
+        self.readings_left -= 1;
+        let Limits { memory: memory_limit, pids: pids_limit } = self.limits;
+        let mut stats = Stats { memory_limit, pids_limit, ..Stats::default() };
         self.cpu.read(&mut stats, text);
         if let Some(file) = &self.throttling {
             throttling(&mut stats, file.read(text));
         }
-        if let Some(memory) = &self.memory {
+        if let Some(memory) = &mut self.memory {
             memory.read(&mut stats, text);
         }
-        if let Some([current, most]) = &self.pids {
+        if let Some([current, _]) = &self.pids {
             stats.pids = current.number(text);
-            stats.pids_limit = most.limit(text);
         }
         match &self.block_io {
             BlockIo::None => {}
@@ -101,6 +131,13 @@ impl Meter {
             }
         }
         stats
+    }
+
+    fn read_limits(&self, text: &mut Vec<u8>) -> Limits {
+        Limits {
+            memory: self.memory.as_ref().map_or(u64::MAX, |memory| memory.limit.limit(text)),
+            pids: self.pids.as_ref().map_or(u64::MAX, |[_, most]| most.limit(text)),
+        }
     }
 }
 
@@ -123,7 +160,7 @@ fn open_memory(Directory { path, version, .. }: &Directory) -> Memory {
         Version::V2 => ["current", "peak", "max", "events"],
     }
     .map(|name| File::open(path, &format!("memory.{name}")));
-    Memory { version: *version, usage, most, limit, stat: File::open(path, "memory.stat"), failures }
+    Memory { version: *version, usage, most, limit, stat: Table::open(path, "memory.stat"), failures }
 }
 
 fn open_block_io(Directory { path, version, .. }: &Directory) -> BlockIo {
@@ -189,18 +226,31 @@ fn throttling(stats: &mut Stats, text: &str) {
 }
 
 impl Memory {
-    fn read(&self, stats: &mut Stats, text: &mut Vec<u8>) {
+    fn read(&mut self, stats: &mut Stats, text: &mut Vec<u8>) {
         stats.memory_usage = self.usage.number(text);
         stats.memory_max_usage = self.most.number(text);
-        stats.memory_limit = self.limit.limit(text);
-        let table = lines(self.stat.read(text)).map(|(name, value)| (name.to_owned(), value));
-        stats.memory_stat = table.collect::<BTreeMap<_, _>>();
+        stats.memory_stat = self.stat.read(text);
         stats.memory_fail_count = match self.version {
             Version::V1 => self.failures.number(text),
             Version::V2 => {
                 lines(self.failures.read(text)).find(|(name, _)| *name == "max").map_or(0, |(_, count)| count)
             }
         };
+    }
+}
+
+impl Table {
+    fn open(directory: &Path, name: &str) -> Self {
+        Self { file: File::open(directory, name), text: Box::default(), numbers: Arc::default() }
+    }
+
+    fn read(&mut self, text: &mut Vec<u8>) -> Arc<BTreeMap<String, u64>> {
+        let text = self.file.read(text);
+        if text.as_bytes() != &*self.text {
+            self.text = text.as_bytes().into();
+            self.numbers = Arc::new(lines(text).map(|(name, value)| (name.to_owned(), value)).collect());
+        }
+        Arc::clone(&self.numbers)
     }
 }
 
@@ -281,7 +331,7 @@ mod tests {
                 ("blkio.throttle.io_service_bytes_recursive", "8:0 Read 4096\nTotal 4096\n"),
             ],
         );
-        let (meter, mut text) = (Meter::open(&group), Vec::new());
+        let (mut meter, mut text) = (Meter::open(&group), Vec::new());
         let stats = meter.read(&mut text);
         assert_eq!((stats.cpu_total_ns, stats.cpu_user_ns, stats.cpu_system_ns), (33, 30, 3));
         assert_eq!(stats.cpu_each_ns, [11, 22]);
@@ -290,8 +340,13 @@ mod tests {
         assert_eq!(stats.memory_stat["rss"], 8);
         assert_eq!((stats.pids, stats.pids_limit), (1, u64::MAX));
         assert_eq!((stats.block_io_bytes.len(), stats.block_io_operations.len()), (1, 0));
-        std::fs::write(directory.path().join("pids.current"), "22\n").unwrap();
-        assert_eq!(meter.read(&mut text).pids, 22);
+        for (name, value) in [("pids.current", "22"), ("pids.max", "30"), ("memory.stat", "cache 7\nrss 9")] {
+            std::fs::write(directory.path().join(name), value).unwrap();
+        }
+        let next = meter.read(&mut text);
+        assert_eq!((next.pids, next.memory_stat["rss"], next.pids_limit), (22, 9, u64::MAX));
+        let later: Vec<u64> = (0..9).map(|_| meter.read(&mut text).pids_limit).collect();
+        assert_eq!((later[7], later[8]), (u64::MAX, 30), "limits are looked at in every tenth reading");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use ponton_sys::file;
 
@@ -34,7 +35,7 @@ pub struct Stats {
     /// How often the limit was hit.
     pub memory_fail_count: u64,
     /// The counters of `memory.stat`.
-    pub memory_stat: BTreeMap<String, u64>,
+    pub memory_stat: Arc<BTreeMap<String, u64>>,
     /// How many tasks.
     pub pids: u64,
     /// How many tasks there may be; `u64::MAX` for no limit.

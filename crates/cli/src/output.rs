@@ -16,10 +16,18 @@ pub(crate) fn print_line(text: &str) -> Result<(), Error> {
 
 /// Writes bytes to standard output.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|source| match source.kind() {
+    write(io::stdout().lock(), "/dev/stdout", bytes)
+}
+
+/// Writes bytes that are the answer, too, to standard error.
+pub(crate) fn complain_bytes(bytes: &[u8]) -> Result<(), Error> {
+    write(io::stderr().lock(), "/dev/stderr", bytes)
+}
+
+fn write(mut to: impl Write, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    to.write_all(bytes).and_then(|()| to.flush()).map_err(|source| match source.kind() {
         io::ErrorKind::BrokenPipe => Error::Exit(1),
-        _ => Error::file("write", "/dev/stdout", source),
+        _ => Error::file("write", name, source),
     })
 }
 

@@ -9,6 +9,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::Error;
 use crate::host::{HttpSocket, Socket};
 
+/// Whether an answer announces Docker's 8-byte frames.
+pub(crate) fn is_multiplexed(headers: &hyper::HeaderMap) -> bool {
+    let kind = headers.get(hyper::header::CONTENT_TYPE);
+    kind.is_some_and(|value| value.as_bytes() == b"application/vnd.docker.multiplexed-stream")
+}
+
 /// A connection that the daemon handed over after `101 UPGRADED`: what is read comes from the container,
 /// what is written goes to its standard input; shutting it down for writing is the end of that input.
 #[derive(Debug)]
@@ -21,10 +27,7 @@ pub struct Hijacked {
 
 impl Hijacked {
     pub(crate) async fn from_response<B>(response: hyper::Response<B>, path: &str) -> Result<Self, Error> {
-        let multiplexed = response
-            .headers()
-            .get(hyper::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes() == b"application/vnd.docker.multiplexed-stream");
+        let multiplexed = is_multiplexed(response.headers());
         let status = response.status().as_u16();
         let upgraded = hyper::upgrade::on(response)
             .await

@@ -220,6 +220,11 @@ impl Response {
         self.inner.headers().get(name)?.to_str().ok()
     }
 
+    /// Whether the daemon announced Docker's 8-byte frames (API 1.42 and newer do).
+    pub fn is_multiplexed(&self) -> bool {
+        crate::hijack::is_multiplexed(self.inner.headers())
+    }
+
     /// The whole body.
     pub async fn bytes(self) -> Result<Bytes, Error> {
         let Self { path, inner } = self;

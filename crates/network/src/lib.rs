@@ -29,6 +29,7 @@ mod port;
 mod sandbox;
 mod show;
 mod state;
+mod sysctl;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,6 @@
 //! nothing else: with the last descriptor or process the kernel removes the namespace and the veth
 //! pair with it, so a daemon that is killed leaves none behind.
 
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,15 +21,16 @@ use crate::error::kernel;
 use crate::id;
 use crate::link::{self, Veth};
 use crate::state::{Shared, Task};
+use crate::sysctl::Sysctls;
 use crate::{Error, MacAddress};
 use ponton_sys::netlink::Socket;
 
-/// What every namespace of a container starts with, under `/proc/sys/net`. The two of IPv4 are
+/// What every namespace of a container starts with, under `/proc/sys`. The two of IPv4 are
 /// Docker's: no capability is needed for ports under 1024 or for ping, which harm no one outside.
 const SYSCTLS: [(&str, &str); 3] = [
-    ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv4/ip_unprivileged_port_start", "0"),
-    ("ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv6/conf/all/disable_ipv6", "1"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
 ];
 
 /// A network namespace that a container can join.
@@ -75,6 +75,7 @@ pub(crate) struct Maker {
     shared: Arc<Shared>,
     route: Socket,
     host: OwnedFd,
+    sysctls: Sysctls,
     /// The index of the bridge, once it is there.
     bridge: Option<u32>,
 }
@@ -84,7 +85,7 @@ impl Maker {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, Error> {
         let route = Socket::open(None).map_err(kernel("open", "rtnetlink socket"))?;
         let host = namespace::own("net").map_err(|error| kernel("open", error.object)(error.source))?;
-        Ok(Self { shared, route, host, bridge: None })
+        Ok(Self { shared, route, host, sysctls: Sysctls::default(), bridge: None })
     }
 
     /// Makes what is asked for, and keeps the stock of spare ones full, until the daemon ends.
@@ -164,12 +165,13 @@ impl Maker {
 
     /// A new namespace, all of its links still down, the user namespace that owns it where ids are mapped,
     /// and a socket that works inside it.
-    fn namespace(&self, ids: Option<&Ids>) -> Result<(OwnedFd, Option<OwnedFd>, Socket), Error> {
+    fn namespace(&mut self, ids: Option<&Ids>) -> Result<(OwnedFd, Option<OwnedFd>, Socket), Error> {
         let from_sys = |error: ponton_sys::Error| Error::Kernel {
             action: "create",
             object: "network namespace".to_owned(),
             source: error.source,
         };
+        let sysctls = self.sysctls.for_namespace();
         let user = match ids {
             None => {
                 namespace::unshare(Kinds::NETWORK).map_err(from_sys)?;
@@ -181,16 +183,16 @@ impl Maker {
                 Some(user)
             }
         };
-        let made = Self::furnish();
+        let made = Self::furnish(sysctls);
         namespace::join(self.host.as_fd(), Kinds::NETWORK).map_err(from_sys)?;
         let (netns, inside) = made.map_err(kernel("set up", "network namespace"))?;
         Ok((netns, user, inside))
     }
 
     /// What must be done by a thread inside: /proc/sys/net shows its own namespace to each.
-    fn furnish() -> io::Result<(OwnedFd, Socket)> {
+    fn furnish(sysctls: &Sysctls) -> io::Result<(OwnedFd, Socket)> {
         for (file, value) in SYSCTLS {
-            write_sysctl(&format!("net/{file}"), value)?;
+            sysctls.write(file, value)?;
         }
         let netns = namespace::own("net").map_err(|error| error.source)?;
         Ok((netns, Socket::open(None)?))
@@ -245,7 +247,7 @@ impl Maker {
         let index =
             found.ok_or(io::ErrorKind::NotFound).map_err(|kind| kernel("find", name)(kind.into()))?.index;
         for (file, value) in &plan.sysctls {
-            write_sysctl(file, value).map_err(kernel("write /proc/sys", file))?;
+            self.sysctls.write(file, value).map_err(kernel("write /proc/sys", file))?;
         }
         // Rules first: there is no moment at which the bridge carries packets without them.
         self.shared.reset_firewall()?;
@@ -280,15 +282,4 @@ impl Maker {
 /// Whether a port of the bridge is the host's end of one of our pairs.
 fn is_ours(name: &str) -> bool {
     name.starts_with("veth")
-}
-
-/// Writes a file under `/proc/sys`; one of IPv6 only where the kernel has IPv6. Where it cannot be
-/// written, but says already what it shall, all is well.
-fn write_sysctl(file: &str, value: &str) -> io::Result<()> {
-    let path = Path::new("/proc/sys").join(file);
-    match fs::write(&path, value) {
-        Err(_) if fs::read_to_string(&path).is_ok_and(|text| text.trim() == value) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && file.starts_with("net/ipv6") => Ok(()),
-        other => other,
-    }
 }

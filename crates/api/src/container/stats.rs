@@ -1,6 +1,7 @@
 //! What a container uses: `GET /containers/{id}/stats`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +107,8 @@ pub struct MemoryStats {
     #[serde(skip_serializing_if = "is_default")]
     pub max_usage: u64,
     /// The lines of `memory.stat`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub stats: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub stats: Arc<BTreeMap<String, u64>>,
     #[serde(skip_serializing_if = "is_default")]
     pub failcnt: u64,
     #[serde(skip_serializing_if = "is_default")]

@@ -18,6 +18,9 @@ use crate::request::Stream;
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Threads that send samples wake up for so many, not for each; all of them together would take much memory.
+const TOLD_TOGETHER: usize = 32;
+
 /// The containers that are watched, and who watches them.
 #[derive(Default)]
 pub(crate) struct Sampler {
@@ -100,7 +103,7 @@ impl Sampler {
 pub(crate) fn sample(engine: &Engine) -> impl FnMut(&Container, &View) -> Option<Stats> {
     let (now, mut text) = (HostNow::read(), Vec::new());
     move |container, view| {
-        let files = Files::open(engine, view).ok().flatten()?;
+        let mut files = Files::open(engine, view).ok().flatten()?;
         Some(files.read(container, view, &now, &mut text))
     }
 }
@@ -118,13 +121,14 @@ async fn sample_all(engine: Weak<Engine>) {
         }
         let sampled = blocking(move || {
             let (now, mut text) = (HostNow::read(), Vec::new());
-            let taken: Vec<_> = watched
-                .into_iter()
-                .filter_map(|series| Some((series.take(&engine, &now, &mut text)?, series)))
-                .collect();
-            // Told when all are taken: threads that send them wake up once, not for each.
-            for (stats, series) in taken {
-                series.tell(stats);
+            for some in watched.chunks(TOLD_TOGETHER) {
+                let take = |series: &Arc<Series>| series.take(&engine, &now, &mut text);
+                let taken: Vec<_> = some.iter().map(take).collect();
+                for (series, stats) in some.iter().zip(taken) {
+                    if let Some(stats) = stats {
+                        series.tell(stats);
+                    }
+                }
             }
             Ok(())
         });
@@ -163,7 +167,7 @@ impl Series {
                 None
             });
         }
-        match &*files {
+        match &mut *files {
             Some(files) => {
                 let mut stats = files.read(&self.container, &view, now, text);
                 if let Some(before) = before.filter(|_| was_running) {

@@ -76,7 +76,7 @@ impl Files {
 
     /// A sample, without the part of the sample before. `text` is room to read into.
     pub(super) fn read(
-        &self,
+        &mut self,
         container: &Container,
         view: &View,
         now: &HostNow,

@@ -1,4 +1,5 @@
 use futures_util::StreamExt;
+use ponton_api::stream::StreamKind;
 use ponton_client::LogsOptions;
 
 use super::streams::Demultiplexer;
@@ -24,7 +25,7 @@ static FLAGS: &[Flag] = &[
 
 async fn logs(call: Invocation) -> Result<u8, Error> {
     let client = call.context.client().await?;
-    let container = client.container_inspect(&call.arguments[0]).await?;
+    let container = &call.arguments[0];
     let flags = &call.flags;
     let now = jiff::Timestamp::now();
     let read = |name: &str| match flags.text(name) {
@@ -42,14 +43,23 @@ async fn logs(call: Invocation) -> Result<u8, Error> {
         until: read("until")?,
         tail: flags.text("tail").to_owned(),
     };
-    let mut stream = client.container_logs(&container.id, &options).await?.stream();
+    let answer = client.container_logs(container, &options).await?;
+    // Older daemons announce no frames where there are some.
+    let is_raw = !answer.is_multiplexed() && client.container_inspect(container).await?.config.tty;
+    let mut stream = answer.stream();
     let mut demultiplexer = Demultiplexer::default();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
-        if container.config.tty {
+        if is_raw {
             output::print_bytes(&chunk)?;
-        } else {
-            demultiplexer.feed(&chunk).await?;
+            continue;
+        }
+        demultiplexer.feed(&chunk);
+        while let Some((kind, text)) = demultiplexer.run()? {
+            match kind {
+                StreamKind::Stderr => output::complain_bytes(&text)?,
+                _ => output::print_bytes(&text)?,
+            }
         }
     }
     Ok(0)

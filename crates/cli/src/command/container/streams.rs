@@ -139,8 +139,14 @@ async fn copy_frames(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), Error>
         match reader.read(&mut buffer).await {
             Ok(0) => return Ok(()),
             Err(source) if source.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
-            Ok(count) => demultiplexer.feed(&buffer[..count]).await?,
+            Ok(count) => demultiplexer.feed(&buffer[..count]),
             Err(source) => return Err(broken(source)),
+        }
+        while let Some((kind, text)) = demultiplexer.run()? {
+            match kind {
+                StreamKind::Stderr => write(&mut tokio::io::stderr(), &text).await?,
+                _ => write(&mut tokio::io::stdout(), &text).await?,
+            }
         }
     }
 }
@@ -152,47 +158,44 @@ pub(crate) struct Demultiplexer {
 }
 
 impl Demultiplexer {
-    /// Writes the frames that are whole with `bytes`.
-    pub(crate) async fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    /// Takes in what came.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
-        // There is a frame for each line of a log: what follows each other on one stream is written at once.
-        let (mut text, mut is_stderr) = (BytesMut::new(), false);
-        while let Some((kind, frame)) = self.next()? {
-            if kind == StreamKind::SystemError {
-                print(&text, is_stderr).await?;
-                let text = String::from_utf8_lossy(&frame);
-                return Err(Error::invalid(format!("error from daemon in stream: {text}")));
-            }
-            if is_stderr != (kind == StreamKind::Stderr) {
-                print(&text, is_stderr).await?;
-                text.clear();
-                is_stderr = !is_stderr;
-            }
-            text.extend_from_slice(&frame);
-        }
-        print(&text, is_stderr).await
     }
 
-    fn next(&mut self) -> Result<Option<(StreamKind, BytesMut)>, Error> {
+    /// What whole frames follow each other on one stream: there is one for each line of a log, and many are
+    /// written at once.
+    pub(crate) fn run(&mut self) -> Result<Option<(StreamKind, BytesMut)>, Error> {
+        let mut run: Option<(StreamKind, BytesMut)> = None;
+        while let Some(header) = self.whole()? {
+            if run.as_ref().is_some_and(|(kind, _)| *kind != header.kind) {
+                break;
+            }
+            self.pending.advance(FrameHeader::LENGTH);
+            let frame = self.pending.split_to(header.length as usize);
+            match &mut run {
+                Some((_, text)) => text.extend_from_slice(&frame),
+                None => run = Some((header.kind, frame)),
+            }
+        }
+        match run {
+            Some((StreamKind::SystemError, text)) => {
+                let text = String::from_utf8_lossy(&text);
+                Err(Error::invalid(format!("error from daemon in stream: {text}")))
+            }
+            run => Ok(run),
+        }
+    }
+
+    /// The header of the next frame, if the frame is whole.
+    fn whole(&self) -> Result<Option<FrameHeader>, Error> {
         let Some(head) = self.pending.first_chunk::<{ FrameHeader::LENGTH }>() else { return Ok(None) };
         let header = FrameHeader::decode(*head).map_err(|error| Error::invalid(error.to_string()))?;
         let length = header.length as usize;
         if length > MAX_FRAME_BYTES {
             return Err(Error::invalid(format!("frame of {length} bytes in the container's streams")));
         }
-        if self.pending.len() < FrameHeader::LENGTH + length {
-            return Ok(None);
-        }
-        self.pending.advance(FrameHeader::LENGTH);
-        Ok(Some((header.kind, self.pending.split_to(length))))
-    }
-}
-
-async fn print(text: &[u8], is_stderr: bool) -> Result<(), Error> {
-    match is_stderr {
-        _ if text.is_empty() => Ok(()),
-        true => write(&mut tokio::io::stderr(), text).await,
-        false => write(&mut tokio::io::stdout(), text).await,
+        Ok((self.pending.len() >= FrameHeader::LENGTH + length).then_some(header))
     }
 }
 
@@ -284,8 +287,8 @@ mod tests {
             let mut demultiplexer = Demultiplexer::default();
             let mut frames = Vec::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
-                demultiplexer.pending.extend_from_slice(part);
-                while let Some((kind, frame)) = demultiplexer.next().unwrap() {
+                demultiplexer.feed(part);
+                while let Some((kind, frame)) = demultiplexer.run().unwrap() {
                     frames.push((kind, String::from_utf8(frame.to_vec()).unwrap()));
                 }
             }
@@ -298,5 +301,22 @@ mod tests {
                 ]
             );
         }
+    }
+    #[test]
+    fn lines_of_one_stream_are_one_run() {
+        let mut demultiplexer = Demultiplexer::default();
+        let lines = [
+            (StreamKind::Stdout, "a"),
+            (StreamKind::Stdout, "b"),
+            (StreamKind::Stderr, "c"),
+            (StreamKind::SystemError, "no"),
+        ];
+        for (kind, text) in lines {
+            demultiplexer.feed(&FrameHeader { kind, length: text.len() as u32 }.encode());
+            demultiplexer.feed(text.as_bytes());
+        }
+        assert_eq!(demultiplexer.run().unwrap(), Some((StreamKind::Stdout, "ab".into())));
+        assert_eq!(demultiplexer.run().unwrap(), Some((StreamKind::Stderr, "c".into())));
+        assert_eq!(demultiplexer.run().unwrap_err().to_string(), "error from daemon in stream: no");
     }
 }
