@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::layout::{Layout, Version};
 use crate::make::{Making, enable_controllers, update_group, write};
-use crate::plan::{CgroupPlan, PlanError};
+use crate::plan::{CgroupPlan, GroupPlan, PlanError};
 use crate::systemd::{self, Placeholder, Scope};
 
 /// A control group, in every hierarchy that it may be in.
@@ -327,11 +327,7 @@ impl Cgroup {
                 continue;
             }
             if !directory.exists() {
-                // A controller that the container was not in so far: its processes move there.
-                Making { path: &self.path, occupied: false, made: Vec::new() }.make(group)?;
-                for pid in &opened_pids {
-                    write(&directory.join("cgroup.procs"), &pid.to_string())?;
-                }
+                self.enter(group, &directory, &opened_pids)?;
                 continue;
             }
             if group.version == Version::V2 {
@@ -340,6 +336,29 @@ impl Cgroup {
             update_group(&directory, &group.writes)?;
         }
         Ok(())
+    }
+
+    /// Moves the group's processes to a controller that they were not in so far. Without processes the group is
+    /// being removed, and nobody would remove this part of it.
+    fn enter(&self, group: &GroupPlan, directory: &Path, pids: &[u32]) -> Result<()> {
+        Making { path: &self.path, occupied: false, made: Vec::new() }.make(group)?;
+        let mut moved = Err(Error::new("update", directory.display(), Errno::SRCH));
+        for pid in pids {
+            match write(&directory.join("cgroup.procs"), &pid.to_string()) {
+                // It has ended meanwhile.
+                Err(error) if error.errno() == Some(Errno::SRCH.raw_os_error()) => {}
+                Err(error) => {
+                    moved = Err(error);
+                    break;
+                }
+                Ok(()) => moved = Ok(()),
+            }
+        }
+        if moved.is_err() {
+            // It stays where some were moved already.
+            let _ = remove_tree(directory);
+        }
+        moved
     }
 
     /// `resources` with what they mean only beside limits that are there already: swap needs the
@@ -433,6 +452,16 @@ pub(crate) fn is_gone(error: &std::io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::Hierarchy;
+
+    #[test]
+    fn an_update_of_a_group_that_is_gone_makes_none() {
+        let layout = Layout::detect().unwrap();
+        let group = Cgroup::new(&layout, &format!("ponton-test-gone-{}", std::process::id()));
+        let memory = ponton_oci::runtime::Memory { limit: Some(64 << 20), ..Default::default() };
+        let resources = Resources { memory: Some(memory), ..Resources::default() };
+        assert!(matches!(group.update(&layout, &resources), Err(UpdateError::Kernel(_))));
+        assert!(!group.exists());
+    }
 
     #[test]
     fn controllers_of_version_1_alone_have_places_of_their_own() {

@@ -1,10 +1,12 @@
 //! A shim of one's own, with a root file system for its containers.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as ProcessStdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ponton_oci::runtime::{Linux, Namespace, NamespaceType, Process, Root, Spec};
@@ -31,6 +33,26 @@ pub struct Shim {
 pub struct Fixture {
     pub directory: tempfile::TempDir,
     host: Host,
+    /// Control groups that containers were to have.
+    groups: Mutex<BTreeSet<String>>,
+}
+
+/// What a shim that was killed left goes, too.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for group in self.groups.get_mut().unwrap().iter() {
+            let group = ponton_cgroup::Cgroup::new(&self.host.cgroup, group);
+            let deadline = Instant::now() + PATIENCE;
+            // Processes that were killed may be on their way.
+            while group.exists() && (group.kill_all().is_err() || group.remove().is_err()) {
+                if Instant::now() > deadline {
+                    eprintln!("the group {} stays", group.path());
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }
 
 impl Fixture {
@@ -46,7 +68,7 @@ impl Fixture {
         for name in applets.split(' ') {
             std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
         }
-        Self { directory, host: Host::probe().unwrap() }
+        Self { directory, host: Host::probe().unwrap(), groups: Mutex::default() }
     }
 
     pub fn shim(&self, name: &str) -> Shim {
@@ -103,6 +125,7 @@ impl Fixture {
     }
 
     fn plan_with(&self, id: &str, process: Process, group: &str) -> Plan {
+        self.groups.lock().unwrap().insert(group.to_owned());
         let namespace = |r#type| Namespace { r#type, path: None };
         let kinds = [NamespaceType::Mount, NamespaceType::Pid, NamespaceType::Ipc, NamespaceType::Uts];
         let spec = Spec {
