@@ -534,7 +534,7 @@ async fn wait_for(pid: u32) -> Option<i32> {
     let pidfd = crate::poll::register(pidfd::open(pid).ok()?, tokio::io::Interest::READABLE).ok()?;
     let _ended = pidfd.readable().await.ok()?;
     let waited = pidfd::try_wait(pidfd.get_ref().as_fd()).ok().flatten();
-    let exit = waited.or_else(|| pidfd::exit_info(pidfd.get_ref().as_fd()).ok().flatten());
+    let exit = waited.or_else(|| pidfd::exit_info(pidfd.get_ref().as_fd(), pid).ok().flatten());
     exit.map(pidfd::Exit::code)
 }
 

@@ -3,7 +3,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::thread::CapabilitySet;
 
 use crate::{Error, Result};
 
@@ -86,9 +88,47 @@ fn wait_with(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Exi
     }))
 }
 
-/// How a process ended that is not our child, or was reaped by somebody else. `None` when it has not
-/// ended, or the kernel (older than 6.15) does not keep it.
-pub fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
+/// How the process `pid` ended that is not our child: as the kernel keeps it once somebody else has reaped it (from
+/// Linux 6.15 on), or as it waits for that. `None` when it has not ended, or it cannot be known.
+pub fn exit_info(pidfd: BorrowedFd<'_>, pid: u32) -> Result<Option<Exit>> {
+    match kept(pidfd)?.or_else(|| unreaped(pidfd, pid)) {
+        // It may have been reaped in between.
+        None => kept(pidfd),
+        known => Ok(known),
+    }
+}
+
+/// What proc_pid_stat(5) says of a process that has ended and was not reaped.
+fn unreaped(pidfd: BorrowedFd<'_>, pid: u32) -> Option<Exit> {
+    // Who may not trace it is told that it ended with 0. With the capability one may, in all user namespaces below.
+    let rights = rustix::thread::capabilities(None).ok()?;
+    // Its first thread may have ended before the others; the descriptor is readable when all have.
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let has_ended = rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0);
+    if !has_ended || !rights.effective.contains(CapabilitySet::SYS_PTRACE) {
+        return None;
+    }
+    let stat = crate::file::read_text(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything; the state is field 3, and the exit code 52.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    let status: i32 = fields.nth(48)?.parse().ok()?;
+    // As long as it can be asked for, nobody else has got its number.
+    (is_zombie && send_signal(pidfd, 0).is_ok()).then(|| decoded(status))
+}
+
+/// A status as wait(2) gives it.
+fn decoded(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+fn kept(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
     // SAFETY: all fields of pidfd_info are integers, for which zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = u64::from(libc::PIDFD_INFO_EXIT);
@@ -105,10 +145,32 @@ pub fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
     if info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
         return Ok(None);
     }
-    let status = info.exit_code;
-    Ok(Some(if libc::WIFSIGNALED(status) {
-        Exit::Signal(libc::WTERMSIG(status))
-    } else {
-        Exit::Code(libc::WEXITSTATUS(status))
-    }))
+    Ok(Some(decoded(info.exit_code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_known_before_and_after_it_is_reaped() {
+        for (script, expected) in [("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9))] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("read line; {script}")]).stdin(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let process = open(child.id()).unwrap();
+            assert_eq!(exit_info(process.as_fd(), child.id()).unwrap(), None, "it runs");
+            drop(child.stdin.take());
+            let mut fds = [PollFd::new(&process, PollFlags::IN)];
+            rustix::event::poll(&mut fds, None).unwrap();
+            assert_eq!(exit_info(process.as_fd(), child.id()).unwrap(), Some(expected), "not reaped");
+            child.wait().unwrap();
+            // Before Linux 6.15 nobody keeps it.
+            let kept = exit_info(process.as_fd(), child.id()).unwrap();
+            assert!(kept.is_none() || kept == Some(expected), "{kept:?}");
+        }
+    }
 }

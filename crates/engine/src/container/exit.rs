@@ -28,7 +28,7 @@ impl Task {
         if self.view.life.pid() != i32::try_from(exit.pid).ok() {
             return;
         }
-        let exit_code = exit.exit_code.or_else(|| self.run.as_ref().and_then(reap));
+        let exit_code = exit.exit_code.or_else(|| self.run.as_ref().and_then(|run| reap(run, exit.pid)));
         self.container.execs.container_ended();
         self.view.exits += 1;
         let event = Event::Exited { exit_code, at: time(exit.exited_at_ns), oom_killed: exit.oom_killed };
@@ -230,9 +230,9 @@ fn reap_when_ended(pidfd: &OwnedFd) {
 
 /// The exit code of a process that became the daemon's own child when its shim died, or whose
 /// end the kernel still knows.
-fn reap(run: &Run) -> Option<i32> {
+fn reap(run: &Run, pid: u32) -> Option<i32> {
     let waited = pidfd::try_wait(run.pidfd.as_fd()).ok().flatten();
-    waited.or_else(|| pidfd::exit_info(run.pidfd.as_fd()).ok().flatten()).map(pidfd::Exit::code)
+    waited.or_else(|| pidfd::exit_info(run.pidfd.as_fd(), pid).ok().flatten()).map(pidfd::Exit::code)
 }
 
 /// A shim's time.

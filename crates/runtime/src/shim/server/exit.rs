@@ -24,7 +24,7 @@ enum Ended {
     Yes(Option<i32>),
     /// It runs.
     No,
-    /// It has ended, and its parent (not us) has not reaped it yet: the status comes with that.
+    /// It has ended, its parent (not us) has not reaped it yet, and we may not ask how: the status comes with that.
     Unreaped,
 }
 
@@ -51,7 +51,7 @@ impl Server {
         let Some(pidfd) = &process.pidfd else { return };
         let ended = match reaped {
             Some(status) => Ended::Yes(exit_code(status)),
-            None => ask(pidfd, self.host.kernel >= KEEPS_EXIT_STATUS),
+            None => ask(pidfd, process.pid, self.host.kernel >= KEEPS_EXIT_STATUS),
         };
         let exit_code = match ended {
             Ended::Yes(code) => code,
@@ -145,12 +145,12 @@ impl Server {
     }
 }
 
-fn ask(pidfd: &OwnedFd, keeps_exit_status: bool) -> Ended {
+fn ask(pidfd: &OwnedFd, pid: u32, keeps_exit_status: bool) -> Ended {
     match pidfd::try_wait(pidfd.as_fd()) {
         Ok(Some(exit)) => Ended::Yes(Some(exit.code())),
         Ok(None) => Ended::No,
         // Not our child.
-        Err(_) => match pidfd::exit_info(pidfd.as_fd()) {
+        Err(_) => match pidfd::exit_info(pidfd.as_fd(), pid) {
             Ok(Some(exit)) => Ended::Yes(Some(exit.code())),
             _ if keeps_exit_status && is_unreaped(pidfd) => Ended::Unreaped,
             _ => Ended::Yes(None),
