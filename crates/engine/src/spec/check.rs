@@ -226,7 +226,10 @@ fn cpuset(asked: &str, field: &str, what: &str, available: &str) -> Result<()> {
 /// `0-2,7` (cpuset(7), "List format"); the kernel's own limit on numbers keeps this small.
 fn parse_list(text: &str) -> Option<BTreeSet<u16>> {
     let mut numbers = BTreeSet::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
+    if text.is_empty() {
+        return Some(numbers);
+    }
+    for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         if first > last || last > 8191 {

@@ -81,6 +81,11 @@ fn what_cannot_be_is_refused_in_dockers_words() {
         ),
         (
             "HostConfig.CpusetMems",
+            |_, h| h.cpuset_mems = ",".to_owned(),
+            "Invalid value , for cpuset mems: invalid format: ,",
+        ),
+        (
+            "HostConfig.CpusetMems",
             |_, h| h.cpuset_mems = "9".to_owned(),
             "Requested memory nodes are not available - requested 9, available: 0",
         ),
