@@ -77,10 +77,13 @@ impl Engine {
         };
         let tty = view.settings.config.tty;
         let ended = {
-            let container = Arc::clone(&container);
+            let (container, exits) = (Arc::clone(&container), view.exits);
             async move {
-                container.wait_until(|view| !view.life.is_running() || view.removed).await;
-                Ok(())
+                let is_over = |view: &View| !view.life.is_running() || view.exits != exits || view.removed;
+                let view = container.wait_until(is_over).await;
+                // Of one that was started again already, the rest is the next run's.
+                let next = view.filter(|view| view.life.is_running());
+                Ok(next.and_then(|view| view.life.last.finished_at))
             }
         };
         let stream = crate::log::stream(path, format, request, tty, Box::pin(ended)).await?;

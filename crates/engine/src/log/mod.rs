@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::stream;
+use jiff::Timestamp;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
@@ -27,8 +28,16 @@ pub(crate) use target::{kept, local, open, shown};
 /// What wakes a follower.
 struct Follow {
     changes: AsyncFd<OwnedFd>,
-    /// Resolves when nothing more will be written.
-    ended: Option<Pending<()>>,
+    /// Resolves when nothing more will be written, or nothing after a time that belongs to it.
+    ended: Pending<Option<Timestamp>>,
+}
+
+/// Why a follower woke up.
+enum Woken {
+    /// There may be more to read.
+    Changed,
+    /// There will be no more; what is later than this is another run's.
+    Ended(Option<Timestamp>),
 }
 
 struct Tailing {
@@ -44,11 +53,11 @@ pub(crate) async fn stream(
     format: Format,
     request: LogsRequest,
     raw: bool,
-    ended: Pending<()>,
+    ended: Pending<Option<Timestamp>>,
 ) -> Result<Stream<Bytes>> {
     let follow = if request.follow {
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        Some(Follow { changes: watch(&directory)?, ended: Some(until(ended, &request)) })
+        Some(Follow { changes: watch(&directory)?, ended: until(ended, &request) })
     } else {
         None
     };
@@ -59,11 +68,11 @@ pub(crate) async fn stream(
 }
 
 /// `ended`, or the time when nothing that comes is wanted any more.
-fn until(ended: Pending<()>, request: &LogsRequest) -> Pending<()> {
+fn until(ended: Pending<Option<Timestamp>>, request: &LogsRequest) -> Pending<Option<Timestamp>> {
     let Some(until) = request.until else { return ended };
-    let left = until.duration_since(jiff::Timestamp::now());
+    let left = until.duration_since(Timestamp::now());
     let left = std::time::Duration::try_from(left).unwrap_or_default();
-    Box::pin(async move { tokio::time::timeout(left, ended).await.unwrap_or(Ok(())) })
+    Box::pin(async move { tokio::time::timeout(left, ended).await.unwrap_or(Ok(None)) })
 }
 
 async fn next(mut tailing: Tailing) -> Result<Option<(Bytes, Tailing)>> {
@@ -84,8 +93,11 @@ async fn next(mut tailing: Tailing) -> Result<Option<(Bytes, Tailing)>> {
                 None => return Ok(None),
                 Some(follow) => {
                     // After the end everything that was written is read once more.
-                    if !follow.wait().await? {
+                    if let Woken::Ended(at) = follow.wait().await? {
                         tailing.follow = None;
+                        if let (Some(reader), Some(at)) = (&mut tailing.reader, at) {
+                            reader.end_at(at);
+                        }
                     }
                 }
             },
@@ -94,19 +106,16 @@ async fn next(mut tailing: Tailing) -> Result<Option<(Bytes, Tailing)>> {
 }
 
 impl Follow {
-    /// Waits until there may be more to read; false when nothing will be written any more.
-    async fn wait(&mut self) -> Result<bool> {
-        let Some(ended) = &mut self.ended else { return Ok(false) };
+    /// Waits until there may be more to read, or nothing will be written any more.
+    async fn wait(&mut self) -> Result<Woken> {
         tokio::select! {
+            biased;
+            ended = &mut self.ended => Ok(Woken::Ended(ended.unwrap_or_default())),
             ready = self.changes.readable() => {
                 let mut guard = ready.map_err(|error| Error::failed("wait for log lines", error))?;
                 drain(guard.get_inner())?;
                 guard.clear_ready();
-                Ok(true)
-            }
-            _ = ended => {
-                self.ended = None;
-                Ok(false)
+                Ok(Woken::Changed)
             }
         }
     }

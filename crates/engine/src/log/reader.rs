@@ -125,6 +125,12 @@ impl Reader {
         self.renderer.past_end
     }
 
+    /// Nothing later than this is wanted.
+    pub(crate) fn end_at(&mut self, at: Timestamp) {
+        let until = &mut self.renderer.request.until;
+        *until = Some(until.map_or(at, |until| until.min(at)));
+    }
+
     fn pass_long_line(&mut self) {
         if self.window < LONGEST_LINE {
             self.window *= 2;
