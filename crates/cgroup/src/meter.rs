@@ -15,8 +15,8 @@ use crate::stats::{Stats, block_io_v1, block_io_v2, parse_limit};
 /// Most files are shorter than this.
 const ROOM: usize = 8 << 10;
 
-/// Limits are what somebody sets, not what is used: they are looked at in each so many readings.
-const LIMITS_EVERY: u32 = 10;
+/// All files are read in each so many readings, the limits and those of an idle group too.
+const WHOLE_EVERY: u32 = 10;
 
 /// The files of one group that tell what it has used. Those that the kernel does not have tell nothing, and so
 /// do all of them when the group is gone.
@@ -28,16 +28,10 @@ pub struct Meter {
     memory: Option<Memory>,
     pids: Option<[File; 2]>,
     block_io: BlockIo,
-    /// Until the limits are looked at again.
+    /// Until all files are read again.
     readings_left: u32,
-    limits: Limits,
-}
-
-/// `u64::MAX` for none.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    memory: u64,
-    pids: u64,
+    /// What was read last.
+    last: Stats,
 }
 
 #[derive(Debug)]
@@ -94,21 +88,31 @@ impl Meter {
             }),
             block_io: group.with("blkio").or_else(|| group.with("io")).map_or(BlockIo::None, open_block_io),
             readings_left: 0,
-            limits: Limits { memory: u64::MAX, pids: u64::MAX },
+            last: Stats::default(),
         }
     }
 
-    /// What the group has used until now, and its limits as they were at most ten readings ago. `text` is room to
-    /// read into; its content means nothing.
+    /// What the group has used until now. `text` is room to read into; its content means nothing.
+    ///
+    /// Limits are what somebody sets, not what is used, and a group that took no CPU time and has as much memory as
+    /// before did nothing itself: this is as it was at most ten readings ago, so that a group that waits costs two
+    /// files and not ten.
     pub fn read(&mut self, text: &mut Vec<u8>) -> Stats {
-        if self.readings_left == 0 {
-            self.readings_left = LIMITS_EVERY;
-            self.limits = self.read_limits(text);
-        }
-        self.readings_left -= 1;
-        let Limits { memory: memory_limit, pids: pids_limit } = self.limits;
-        let mut stats = Stats { memory_limit, pids_limit, ..Stats::default() };
+        let is_whole = self.readings_left == 0;
+        self.readings_left = if is_whole { WHOLE_EVERY } else { self.readings_left } - 1;
+        let mut stats = Stats::default();
         self.cpu.read(&mut stats, text);
+        stats.memory_usage = self.memory.as_ref().map_or(0, |memory| memory.usage.number(text));
+        let last = &self.last;
+        let is_idle = (stats.cpu_total_ns, stats.memory_usage) == (last.cpu_total_ns, last.memory_usage);
+        // Without a CPU controller nothing is known of its idleness.
+        if is_idle && !is_whole && stats.cpu_total_ns > 0 {
+            return last.clone();
+        }
+        (stats.memory_limit, stats.pids_limit) = match is_whole {
+            true => self.read_limits(text),
+            false => (last.memory_limit, last.pids_limit),
+        };
         if let Some(file) = &self.throttling {
             throttling(&mut stats, file.read(text));
         }
@@ -130,14 +134,15 @@ impl Meter {
                 stats.block_io_operations = block_io_v2(text, [("rios", "read"), ("wios", "write")]);
             }
         }
+        self.last.clone_from(&stats);
         stats
     }
 
-    fn read_limits(&self, text: &mut Vec<u8>) -> Limits {
-        Limits {
-            memory: self.memory.as_ref().map_or(u64::MAX, |memory| memory.limit.limit(text)),
-            pids: self.pids.as_ref().map_or(u64::MAX, |[_, most]| most.limit(text)),
-        }
+    /// Of memory in bytes, and of tasks; `u64::MAX` for none.
+    fn read_limits(&self, text: &mut Vec<u8>) -> (u64, u64) {
+        let memory = self.memory.as_ref().map_or(u64::MAX, |memory| memory.limit.limit(text));
+        let pids = self.pids.as_ref().map_or(u64::MAX, |[_, most]| most.limit(text));
+        (memory, pids)
     }
 }
 
@@ -226,8 +231,8 @@ fn throttling(stats: &mut Stats, text: &str) {
 }
 
 impl Memory {
+    /// All but its use.
     fn read(&mut self, stats: &mut Stats, text: &mut Vec<u8>) {
-        stats.memory_usage = self.usage.number(text);
         stats.memory_max_usage = self.most.number(text);
         stats.memory_stat = self.stat.read(text);
         stats.memory_fail_count = match self.version {
@@ -340,13 +345,26 @@ mod tests {
         assert_eq!(stats.memory_stat["rss"], 8);
         assert_eq!((stats.pids, stats.pids_limit), (1, u64::MAX));
         assert_eq!((stats.block_io_bytes.len(), stats.block_io_operations.len()), (1, 0));
-        for (name, value) in [("pids.current", "22"), ("pids.max", "30"), ("memory.stat", "cache 7\nrss 9")] {
-            std::fs::write(directory.path().join(name), value).unwrap();
-        }
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write("cpuacct.usage_all", "cpu user system\n0 10 1\n1 21 2\n");
+        write("pids.current", "22");
+        write("pids.max", "30");
+        write("memory.stat", "cache 7\nrss 9");
         let next = meter.read(&mut text);
         assert_eq!((next.pids, next.memory_stat["rss"], next.pids_limit), (22, 9, u64::MAX));
-        let later: Vec<u64> = (0..9).map(|_| meter.read(&mut text).pids_limit).collect();
-        assert_eq!((later[7], later[8]), (u64::MAX, 30), "limits are looked at in every tenth reading");
+        // As if it were idle.
+        write("pids.current", "23");
+        let later: Vec<_> = (0..9).map(|_| meter.read(&mut text)).collect();
+        let of_pids = |stats: &Stats| (stats.pids, stats.pids_limit);
+        assert_eq!(
+            (of_pids(&later[7]), of_pids(&later[8])),
+            ((22, u64::MAX), (23, 30)),
+            "the tenth is whole"
+        );
+        // Not idle, by its memory.
+        write("pids.current", "24");
+        write("memory.usage_in_bytes", "8192\n");
+        assert_eq!(meter.read(&mut text).pids, 24);
     }
 
     #[test]
