@@ -1,7 +1,8 @@
 //! A directory tree becomes a tar.
 //!
 //! Files are opened by their name in a directory that is held open, never by a path and never
-//! following a link: a container may be changing the tree meanwhile.
+//! following a link: a container may be changing the tree meanwhile. They are looked at before they are opened,
+//! for a device does things when it is; but where the mount is `nodev`, one call opens what is likely a file.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use ponton_sys::path::Root;
 use ponton_sys::user_namespace::Ids;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::apply::{OPAQUE, WHITEOUT};
@@ -150,27 +151,14 @@ impl<W: Write> Creator<W> {
             self.whiteout(path, &header)?;
             return Ok(None);
         }
-        if status.st_nlink > 1 && header.kind != Kind::Directory {
-            let known = self.links.entry((status.st_dev, status.st_ino)).or_insert_with(|| path.to_vec());
-            if known != path {
-                header.link.clone_from(known);
-                header.kind = Kind::HardLink;
-                header.size = 0;
-                self.writer.header(&header)?;
-                return Ok(None);
-            }
+        if header.kind != Kind::Directory && self.add_link(&header, &status)? {
+            return Ok(None);
         }
         match header.kind {
             Kind::Regular => {
                 let link = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let file = rustix::fs::openat(CWD, link, READ, Mode::empty());
-                let file = file.map_err(Error::io("open", path))?;
-                header.xattrs = xattrs_of(&file).map_err(Error::io("read extended attributes of", path))?;
-                self.writer.header(&header)?;
-                if header.size > 0 {
-                    // A file that shrinks meanwhile is filled up with zeros: its size was announced.
-                    self.writer.contents(&header, File::from(file).chain(io::repeat(0)))?;
-                }
+                self.contents(file.map_err(Error::io("open", path))?, header)?;
                 Ok(None)
             }
             Kind::Directory => {
@@ -185,6 +173,32 @@ impl<W: Write> Creator<W> {
             }
             _ => self.writer.header(&header).map(|()| None),
         }
+    }
+
+    /// Adds another name of a file that is there already; false when it is not.
+    fn add_link(&mut self, header: &Header, status: &Stat) -> Result<bool> {
+        if status.st_nlink <= 1 {
+            return Ok(false);
+        }
+        let known = self.links.entry((status.st_dev, status.st_ino)).or_insert_with(|| header.path.clone());
+        if *known == header.path {
+            return Ok(false);
+        }
+        let link = known.clone();
+        self.writer.header(&Header { link, kind: Kind::HardLink, size: 0, ..header.clone() })?;
+        Ok(true)
+    }
+
+    /// Adds a regular file that is open for reading.
+    fn contents(&mut self, file: OwnedFd, mut header: Header) -> Result<()> {
+        let failed = Error::io("read extended attributes of", &header.path);
+        header.xattrs = xattrs_of(&file).map_err(failed)?;
+        self.writer.header(&header)?;
+        if header.size > 0 {
+            // A file that shrinks meanwhile is filled up with zeros: its size was announced.
+            self.writer.contents(&header, File::from(file).chain(io::repeat(0)))?;
+        }
+        Ok(())
     }
 
     /// An entry that deletes `path` of the layers below.
@@ -228,23 +242,28 @@ impl<W: Write> Creator<W> {
         if depth >= MAX_DEPTH {
             return Err(Error::entry(path, "nested too deeply"));
         }
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(directory).map_err(Error::io("read directory", path))? {
             let entry = entry.map_err(Error::io("read directory", path))?;
             let name = entry.file_name().to_bytes();
             // In a layer such a name would delete something.
             let is_misread = self.form == Form::Overlay && name.starts_with(WHITEOUT);
             if !matches!(name, b"." | b"..") && !is_misread {
-                names.push(name.to_vec());
+                entries.push((name.to_vec(), entry.file_type()));
             }
         }
-        names.sort_unstable();
-        for name in names {
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let has_no_devices = rustix::fs::fstatvfs(directory)
+            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NODEV));
+        for (name, kind) in entries {
             let child = match path {
                 b"" => name.clone(),
                 _ if path.ends_with(b"/") => [path, &name].concat(),
                 _ => [path, b"/", &name].concat(),
             };
+            if has_no_devices && kind == FileType::RegularFile && self.add_file(directory, &name, &child)? {
+                continue;
+            }
             match rustix::fs::openat(directory, name.as_slice(), PATH, Mode::empty()) {
                 Ok(file) => self.add_open(&file, &child, depth + 1)?,
                 // Removed meanwhile.
@@ -253,6 +272,24 @@ impl<W: Write> Creator<W> {
             }
         }
         Ok(())
+    }
+
+    /// Adds what is, by its directory on a mount without devices, a regular file. False when it is none (any more),
+    /// or can't be opened.
+    fn add_file(&mut self, directory: &OwnedFd, name: &[u8], path: &[u8]) -> Result<bool> {
+        // Nothing of another mount, which may have devices; and no wait for the other end of a fifo.
+        let flags = READ.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+        let opened = rustix::fs::openat2(directory, name, flags, Mode::empty(), ResolveFlags::NO_XDEV);
+        let Ok(file) = opened else { return Ok(false) };
+        let status = rustix::fs::fstat(&file).map_err(Error::io("stat", path))?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        let Some(header) = self.header_of(file.as_fd(), &status, path)? else { return Ok(false) };
+        if !self.add_link(&header, &status)? {
+            self.contents(file, header)?;
+        }
+        Ok(true)
     }
 
     fn header_of(&self, file: BorrowedFd<'_>, status: &Stat, path: &[u8]) -> Result<Option<Header>> {
@@ -334,4 +371,55 @@ fn xattrs_of(file: &OwnedFd) -> Result<Xattrs, Errno> {
 fn open_directory(directory: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat(directory, ".", READ | OFlags::DIRECTORY, Mode::empty())
         .map_err(Error::io("open directory", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use ponton_sys::mount;
+
+    use super::*;
+
+    /// A directory of all kinds of files, as a mount with these attributes.
+    fn mounted(directory: &tempfile::TempDir, attributes: u64) -> OwnedFd {
+        let path = directory.path();
+        let _ = fs::create_dir(path.join("directory"));
+        fs::write(path.join("directory/file"), "contents").unwrap();
+        fs::write(path.join("empty"), "").unwrap();
+        let _ = fs::hard_link(path.join("directory/file"), path.join("linked"));
+        let _ = symlink("directory/file", path.join("symlink"));
+        for (name, kind) in [("fifo", FileType::Fifo), ("null", FileType::CharacterDevice)] {
+            let _ = rustix::fs::mknodat(CWD, path.join(name), kind, Mode::RUSR, rustix::fs::makedev(1, 3));
+        }
+        let root = fs::File::open(path).unwrap();
+        let mount = mount::clone_tree(&root, c"", false).unwrap();
+        let change = mount::Change { set: attributes, ..mount::Change::default() };
+        mount::change(mount.as_fd(), change, false).unwrap();
+        mount
+    }
+
+    #[test]
+    fn a_mount_without_devices_is_archived_alike() {
+        let directory = tempfile::tempdir().unwrap();
+        let [plain, nodev] = [0, mount::MOUNT_ATTR_NODEV].map(|attributes| mounted(&directory, attributes));
+        let flags = rustix::fs::fstatvfs(&nodev).unwrap().f_flag;
+        assert!(flags.contains(StatVfsMountFlags::NODEV));
+        let [plain, nodev] = [plain, nodev].map(|root| export(root.as_fd(), Vec::new()).unwrap());
+        assert_eq!(plain.len(), 10 * 512, "seven entries, one with contents, and the end");
+        assert!(plain == nodev);
+    }
+
+    #[test]
+    fn what_became_something_else_is_not_taken_for_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = mounted(&directory, mount::MOUNT_ATTR_NODEV);
+        let root = open_directory(root.as_fd(), b"").unwrap();
+        let mut creator = Creator::new(Vec::new());
+        for name in ["directory", "symlink", "fifo", "null", "gone"] {
+            assert!(!creator.add_file(&root, name.as_bytes(), name.as_bytes()).unwrap(), "{name}");
+        }
+        assert_eq!(creator.finish().unwrap().len(), 1024, "nothing but the end");
+    }
 }

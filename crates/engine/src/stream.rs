@@ -57,11 +57,13 @@ pub(crate) struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.current.extend_from_slice(bytes);
-        if self.current.len() >= CHUNK {
+        // No more than there is room for: a chunk that grows is memory that the kernel has to clear.
+        let taken = bytes.len().min(CHUNK - self.current.len());
+        self.current.extend_from_slice(&bytes[..taken]);
+        if self.current.len() == CHUNK {
             self.flush()?;
         }
-        Ok(bytes.len())
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -73,16 +75,25 @@ impl Write for Writer {
     }
 }
 
-/// What `work` writes, as a stream; its failure ends the stream.
-pub(crate) fn written(work: impl FnOnce(&mut Writer) -> Result<()> + Send + 'static) -> Stream<Bytes> {
+/// What `work` writes, as a stream; its failure ends the stream. What it hands back, the client does not wait for the
+/// end of.
+pub(crate) fn written<T>(work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static) -> Stream<Bytes> {
     let (chunks, receiver) = mpsc::channel(CHUNKS);
     let mut writer = Writer { chunks, current: Vec::with_capacity(CHUNK) };
     tokio::task::spawn_blocking(move || {
-        let done = work(&mut writer)
-            .and_then(|()| writer.flush().map_err(|error| Error::failed("send to the client", error)));
-        if let Err(error) = done {
-            // A client that has gone needs no error.
-            let _ = writer.chunks.blocking_send(Err(error));
+        let done = work(&mut writer).and_then(|rest| {
+            writer.flush().map_err(|error| Error::failed("send to the client", error))?;
+            Ok(rest)
+        });
+        match done {
+            Ok(rest) => {
+                drop(writer);
+                drop(rest);
+            }
+            Err(error) => {
+                // A client that has gone needs no error.
+                let _ = writer.chunks.blocking_send(Err(error));
+            }
         }
     });
     from_channel(receiver)

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use super::Task;
-use super::root::mount_snapshot;
+use super::root::{mount_snapshot, without_devices};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::request::Stream;
@@ -42,7 +42,8 @@ impl Engine {
             creator.add_children(directory.as_fd(), b"").map_err(failed)?;
             creator.finish().map_err(failed)?;
             super::emit(&engine, &container.id, &container.view(), "export", &[]);
-            Ok(())
+            // To unmount so much takes a while.
+            Ok(root)
         }))
     }
 
@@ -76,7 +77,7 @@ fn clone_root(process: OwnedFd) -> Result<Option<OwnedFd>> {
             Err(error) if error.errno() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
             joined => joined?,
         }
-        mount::clone_tree(rustix::fs::CWD, c"/", false).map(Some)
+        without_devices(mount::clone_tree(rustix::fs::CWD, c"/", false)?).map(Some)
     };
     let cloned = std::thread::Builder::new().name("export".into()).spawn(clone);
     let cloned = cloned.map_err(|error| Error::failed("start a thread", error))?.join();

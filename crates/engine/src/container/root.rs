@@ -2,7 +2,7 @@
 //! that is nowhere attached, and is gone with its descriptor.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -16,15 +16,23 @@ use crate::error::{Error, Result};
 use crate::spec::Sources;
 use crate::spec::point::Point;
 
-/// Mounts a snapshot.
+/// Mounts a snapshot, for what only looks at its files or makes some: nobody opens its devices.
 pub(crate) fn mount_snapshot(mounts: &[Mount]) -> Result<OwnedFd> {
     let [root] = mounts else {
         return Err(Error::not_implemented("a root file system of several mounts is not implemented"));
     };
     if root.r#type == "bind" {
-        return Ok(mount::clone_tree(rustix::fs::CWD, &c_path(Path::new(&root.source))?, true)?);
+        let root = mount::clone_tree(rustix::fs::CWD, &c_path(Path::new(&root.source))?, true)?;
+        return Ok(without_devices(root)?);
     }
-    Ok(overlay::mount(&root.source, &root.options, 0)?)
+    Ok(overlay::mount(&root.source, &root.options, mount::MOUNT_ATTR_NODEV)?)
+}
+
+/// A detached mount on which devices can't be opened.
+pub(super) fn without_devices(root: OwnedFd) -> ponton_sys::Result<OwnedFd> {
+    let change = mount::Change { set: mount::MOUNT_ATTR_NODEV, ..mount::Change::default() };
+    mount::change(root.as_fd(), change, false)?;
+    Ok(root)
 }
 
 /// Attaches volumes and binds inside a detached root; the kernel can do that from 6.15 on.
