@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use ponton_api::system::{
     Commit, Component, DiskUsage, ImageBudget, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime,
@@ -155,7 +156,7 @@ impl Engine {
         }
         if wanted.containers {
             let options = ListOptions { all: true, size: true, ..ListOptions::default() };
-            usage.containers = Some(self.list(options).await?);
+            usage.containers = Some(self.list(&options)?.collect().await);
         }
         if wanted.volumes {
             usage.volumes = Some(self.volume_usage().await?);

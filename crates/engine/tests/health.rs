@@ -90,7 +90,7 @@ async fn a_container_gets_unhealthy_and_healthy_again() {
     std::fs::write(format!("/proc/{pid}/root/tmp/good"), "").unwrap();
     health(&lab.engine, "web", |health| health.status == "healthy" && health.failing_streak == 0).await;
     let healthy = ponton_api::filters::Filters::parse(r#"{"health":["healthy"]}"#).unwrap();
-    let listed = lab.engine.list(ListOptions { filters: healthy, ..ListOptions::default() }).await.unwrap();
+    let listed = lab.list(&ListOptions { filters: healthy, ..ListOptions::default() }).await;
     assert!(listed[0].status.ends_with(" (healthy)"), "{}", listed[0].status);
     // Frozen it is not probed, and counts as unhealthy.
     lab.engine.pause("web").await.unwrap();

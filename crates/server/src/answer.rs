@@ -1,5 +1,6 @@
 //! Answers: JSON, text, nothing, streams.
 
+use std::future::ready;
 use std::io;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use ponton_api::version;
 use serde::Serialize;
 
 use crate::hijack::Hijack;
+use crate::json_array::Array;
 use crate::shutdown::Shutdown;
 use crate::websocket::WebSocket;
 
@@ -84,6 +86,22 @@ pub(crate) fn json<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Resp
 /// A value as JSON, with status 200.
 pub(crate) fn ok<T: Serialize + ?Sized>(value: &T) -> Response<Body> {
     json(StatusCode::OK, value)
+}
+
+/// An array as JSON, with status 200. Of a long one the client gets the begin while the rest is made.
+pub(crate) async fn array<T: Serialize + 'static>(
+    items: impl Stream<Item = T> + Send + 'static,
+) -> Response<Body> {
+    let mut array = Array::new(items);
+    let first = array.chunk().await;
+    let body = match array.is_whole() {
+        true => full(first),
+        false => {
+            let chunks = futures_util::stream::once(ready(first)).chain(array.rest());
+            StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+        }
+    };
+    response(StatusCode::OK, Some(JSON), body)
 }
 
 /// A status and nothing else.

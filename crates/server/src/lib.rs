@@ -24,6 +24,7 @@ mod connection;
 mod download;
 mod error;
 mod hijack;
+mod json_array;
 mod json_lines;
 mod metrics;
 mod query;

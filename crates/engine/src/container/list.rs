@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::vec;
 
+use futures_util::{Stream, stream};
 use jiff::Timestamp;
 use ponton_api::container::{Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort};
 use ponton_api::filters::Filters;
@@ -37,48 +39,75 @@ const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "remov
 const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 
 impl Engine {
-    /// The containers, newest first.
-    pub async fn list(self: &Arc<Self>, options: ListOptions) -> Result<Vec<Summary>> {
+    /// The containers as they are now, newest first. Each is described when it is asked for, so that a long list
+    /// can be on its way to a client while the rest is made.
+    pub fn list(
+        self: &Arc<Self>,
+        options: &ListOptions,
+    ) -> Result<impl Stream<Item = Summary> + Send + use<>> {
         let filters = &options.filters;
         filters.check_known(FILTERS).map_err(|error| Error::invalid(error.to_string()))?;
         let wanted = Wanted::new(self, filters)?;
         let all =
             options.all || options.limit > 0 || filters.contains("status") || filters.contains("exited");
-        let mut containers: Vec<_> =
-            self.all().into_iter().map(|container| (container.view(), container)).collect();
+        let mut containers: Vec<_> = self
+            .all()
+            .into_iter()
+            .map(|container| (container.view(), container))
+            .filter(|(view, container)| {
+                let visible =
+                    all || matches!(view.life.state, State::Running { .. } | State::Restarting { .. });
+                visible && !view.removed && wanted.matches(container, view)
+            })
+            .collect();
         containers.sort_by_key(|(view, _)| std::cmp::Reverse(view.settings.created));
-        let now = Timestamp::now();
-        let link_names = self.link_names();
-        let mut summaries = Vec::new();
-        let mut images = Images { engine: self, known: HashMap::new() };
-        for (view, container) in containers {
-            let visible = all || matches!(view.life.state, State::Running { .. } | State::Restarting { .. });
-            if !visible || view.removed || !wanted.matches(&container, &view) {
-                continue;
-            }
-            let mut summary = images.summary(&container, &view, now);
-            summary.names.extend(link_names.get(&container.id).into_iter().flatten().cloned());
-            if options.size {
-                let size = self.size_of(&container.id).await as i64;
-                summary.size_rw = Some(size);
-                summary.size_root_fs = Some(size + self.image_size(&view.settings.image));
-            }
-            summaries.push(summary);
-            if options.limit > 0 && summaries.len() as i64 == options.limit {
-                break;
-            }
+        if let Some(limit) = usize::try_from(options.limit).ok().filter(|limit| *limit > 0) {
+            containers.truncate(limit);
         }
-        Ok(summaries)
+        let listing = Listing {
+            containers: containers.into_iter(),
+            link_names: self.link_names(),
+            images: Images { engine: Arc::clone(self), known: HashMap::new() },
+            size: options.size,
+            now: Timestamp::now(),
+        };
+        Ok(stream::unfold(listing, |mut listing| async move {
+            listing.next().await.map(|summary| (summary, listing))
+        }))
+    }
+}
+
+/// What is still to be told of a list.
+struct Listing {
+    containers: vec::IntoIter<(Arc<View>, Arc<Container>)>,
+    link_names: HashMap<String, Vec<String>>,
+    images: Images,
+    size: bool,
+    now: Timestamp,
+}
+
+impl Listing {
+    async fn next(&mut self) -> Option<Summary> {
+        let (view, container) = self.containers.next()?;
+        let mut summary = self.images.summary(&container, &view, self.now);
+        summary.names.extend(self.link_names.remove(&container.id).unwrap_or_default());
+        if self.size {
+            let engine = &self.images.engine;
+            let size = engine.size_of(&container.id).await as i64;
+            summary.size_rw = Some(size);
+            summary.size_root_fs = Some(size + engine.image_size(&view.settings.image));
+        }
+        Some(summary)
     }
 }
 
 /// The images that names mean; each is looked up once for a list.
-struct Images<'a> {
-    engine: &'a Engine,
+struct Images {
+    engine: Arc<Engine>,
     known: HashMap<String, Option<String>>,
 }
 
-impl Images<'_> {
+impl Images {
     /// The name that a container was made with, or the image's id where that means another one now.
     fn shown(&mut self, settings: &Settings) -> String {
         let name = &settings.config.image;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use ponton_api::container::CreateRequest;
+use ponton_api::container::{CreateRequest, Summary};
 use ponton_engine::request::{
     ByteSource, ImportRequest, ListOptions, LogsRequest, RemoveOptions, WaitCondition,
 };
@@ -100,6 +100,10 @@ impl Lab {
         if logs.tty { String::from_utf8(bytes).unwrap() } else { unframe(&bytes) }
     }
 
+    pub(crate) async fn list(&self, options: &ListOptions) -> Vec<Summary> {
+        self.engine.list(options).unwrap().collect().await
+    }
+
     pub(crate) async fn remove(&self, name: &str) {
         let options = RemoveOptions { force: true, volumes: true, link: false };
         self.engine.remove(name, options).await.unwrap();
@@ -107,8 +111,7 @@ impl Lab {
 
     /// Ends all; nothing may be left of containers.
     pub(crate) async fn close(self) {
-        for container in self.engine.list(ListOptions { all: true, ..ListOptions::default() }).await.unwrap()
-        {
+        for container in self.list(&ListOptions { all: true, ..ListOptions::default() }).await {
             self.remove(&container.id).await;
         }
         let containers = self.directory.path().join("data/containers");

@@ -48,7 +48,7 @@ async fn list(call: Call) -> Result<Response<Body>> {
         size: query.boolean("size"),
         filters: query.filters()?,
     };
-    Ok(answer::ok(&call.engine.list(options).await?))
+    Ok(answer::array(call.engine.list(&options)?).await)
 }
 
 async fn create_request(call: &mut Call) -> Result<CreateRequest> {
