@@ -123,6 +123,9 @@ fn what_cannot_be_mapped_is_refused() {
         ),
         (&["--pid", "container:life"], "joining PID of container"),
         (&["--network", "container:plain"], "cannot join network of container"),
+        (&["--user", "70000"], "user 70000, not mapped in the container's user namespace"),
+        (&["--user", "0:70000"], "70000, not mapped in the container's user namespace"),
+        (&["--group-add", "70000"], "groups 0, 70000, not all mapped in the container's user namespace"),
     ] {
         let ran = daemon.docker(&[&["run", "--rm"], flags, &["busybox", "true"]].concat());
         assert!(ran.code == 125 && ran.stderr.contains(said), "{flags:?}: {} {}", ran.code, ran.stderr);

@@ -174,16 +174,16 @@ fn become_user(uid: u32, gid: u32, groups: &[u32], sets: &CapabilitySets) -> Res
         }
     }
     rustix::thread::set_keep_capabilities(true).map_err(failed("PR_SET_KEEPCAPS"))?;
-    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    match rustix::thread::set_thread_groups(&groups) {
+    let gids: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match rustix::thread::set_thread_groups(&gids) {
         // In a user namespace that maps its maker's group alone nobody can change groups, lest one be
         // dropped that keeps from something (user_namespaces(7)). Who has the capability is refused
         // for nothing else.
         Err(Errno::PERM) if groups.is_empty() && own & CapabilitySet::SETGID.bits() != 0 => {}
-        done => done.map_err(failed("groups"))?,
+        done => done.map_err(|errno| not_set("groups", groups, errno))?,
     }
-    rustix::thread::set_thread_gid(Gid::from_raw(gid)).map_err(failed("group id"))?;
-    rustix::thread::set_thread_uid(Uid::from_raw(uid)).map_err(failed("user id"))?;
+    rustix::thread::set_thread_gid(Gid::from_raw(gid)).map_err(|errno| not_set("group", &[gid], errno))?;
+    rustix::thread::set_thread_uid(Uid::from_raw(uid)).map_err(|errno| not_set("user", &[uid], errno))?;
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits & own);
     let kernel_sets = KernelSets {
         effective: set(sets.effective),
@@ -196,6 +196,17 @@ fn become_user(uid: u32, gid: u32, groups: &[u32], sets: &CapabilitySets) -> Res
         rustix::thread::configure_capability_in_ambient_set(bit, true).map_err(failed("ambient set"))?;
     }
     Ok(())
+}
+
+/// Why ids can't be taken: the kernel calls those invalid that the user namespace has no map for.
+fn not_set(what: &str, ids: &[u32], errno: Errno) -> sys::Error {
+    let why = match errno {
+        Errno::INVAL if ids.len() > 1 => ", not all mapped in the container's user namespace",
+        Errno::INVAL => ", not mapped in the container's user namespace",
+        _ => "",
+    };
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    sys::Error::new("set", format_args!("{what} {}{why}", ids.join(", ")), errno)
 }
 
 /// Whether the program is there, before the container counts as made.
