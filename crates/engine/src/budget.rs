@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ponton_image::Exceeded;
 use ponton_oci::digest::ImageId;
 
 use crate::engine::{Engine, blocking};
@@ -41,11 +42,19 @@ impl Engine {
             if collected.freed > 0 {
                 engine.tell_pruned("image", collected.freed);
             }
-            if collected.exceeded > 0 {
+            let Exceeded { images, disk } = collected.exceeded;
+            if images > 0 {
                 tracing::warn!(
-                    bytes = collected.exceeded,
+                    bytes = images,
                     "images take more than the disk budget allows, and what is left is in use: remove \
                      containers or images, or raise disk-budget"
+                );
+            }
+            if disk > 0 {
+                tracing::warn!(
+                    bytes = disk,
+                    "the disk has less free than the disk budget keeps, and no unused image is left to remove: \
+                     make room, or change disk-budget"
                 );
             }
             Ok(())

@@ -28,8 +28,28 @@ pub struct Collected {
     pub removed: Vec<(ImageId, Vec<Removed>)>,
     /// Bytes that came free.
     pub freed: u64,
-    /// Bytes by which the budget is still exceeded, because the rest is in use.
-    pub exceeded: u64,
+    /// What is still not as the budget wants it, because the rest is in use.
+    pub exceeded: Exceeded,
+}
+
+/// By how many bytes a budget is exceeded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exceeded {
+    /// What images take over their most.
+    pub images: u64,
+    /// What the disk has too little free, whoever fills it.
+    pub disk: u64,
+}
+
+impl Exceeded {
+    /// Bytes that would have to come free for the budget to hold.
+    pub fn bytes(self) -> u64 {
+        self.images.max(self.disk)
+    }
+
+    fn without(self, freed: u64) -> Self {
+        Self { images: self.images.saturating_sub(freed), disk: self.disk.saturating_sub(freed) }
+    }
 }
 
 impl Images {
@@ -45,7 +65,7 @@ impl Images {
         self.collect()?;
         let mut collected = Collected { freed: self.store.collect_garbage()?, ..Collected::default() };
         let mut exceeded = self.exceeded(budget)?;
-        if exceeded == 0 {
+        if exceeded.bytes() == 0 {
             return Ok(collected);
         }
         let unused_since =
@@ -54,16 +74,16 @@ impl Images {
         candidates.retain(|image| image.used_at <= unused_since && can_be_had_again(&image.references));
         candidates.sort_by_key(|image| image.used_at);
         for image in candidates {
-            if exceeded == 0 {
+            if exceeded.bytes() == 0 {
                 break;
             }
             let Some((removed, freed)) = self.remove_unused(&image.id, users)? else { continue };
             tracing::info!(
                 image = %image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar),
                 bytes = freed,
-                "removed an unused image: images take more than the disk budget"
+                "removed an unused image, for the disk budget"
             );
-            exceeded = exceeded.saturating_sub(freed);
+            exceeded = exceeded.without(freed);
             collected.freed += freed;
             collected.removed.push((image.id, removed));
         }
@@ -71,8 +91,7 @@ impl Images {
         Ok(collected)
     }
 
-    /// Bytes that would have to come free for the budget to hold.
-    fn exceeded(&self, budget: &Budget) -> Result<u64> {
+    fn exceeded(&self, budget: &Budget) -> Result<Exceeded> {
         let layers: u64 = self.store.images().layers()?.iter().map(|layer| layer.size).sum();
         let blobs: u64 = self.store.content().list()?.into_iter().map(|(_, size)| size).sum();
         let root = self.store.root();
@@ -80,7 +99,10 @@ impl Images {
             Error::io(format!("ask for the free space of {}", root.display()))(errno.into())
         })?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        Ok((layers + blobs).saturating_sub(budget.images_max).max(budget.free_min.saturating_sub(free)))
+        Ok(Exceeded {
+            images: (layers + blobs).saturating_sub(budget.images_max),
+            disk: budget.free_min.saturating_sub(free),
+        })
     }
 
     /// Notes that an image is used, so that the budget's collection takes others first. It is kept in

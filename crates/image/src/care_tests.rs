@@ -78,13 +78,16 @@ fn the_budget_takes_what_was_unused_for_longest_and_can_be_had_again() {
     // Used a moment ago.
     let nothing = Budget { images_max: 0, ..unlimited };
     let kept = keep(&nothing, 30 * second);
-    assert!(kept.removed.is_empty() && kept.exceeded > 0);
+    assert!(kept.removed.is_empty() && kept.exceeded.images > 0);
+    // A disk that others filled.
+    let full = keep(&Budget { free_min: u64::MAX, ..unlimited }, 30 * second).exceeded;
+    assert!(full.images == 0 && full.disk > 0, "{full:?}");
     // A byte too much: the one that was not used for longer goes, and no more.
     let usage = lab.images.disk_usage(&nobody).unwrap();
     let tight = Budget { images_max: usage.layers + usage.blobs - 1, ..unlimited };
     let collected = keep(&tight, 100 * second);
     assert_eq!(collected.removed.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&ids[1]]);
-    assert_eq!(collected.exceeded, 0);
+    assert_eq!(collected.exceeded.bytes(), 0);
     // A name of the user's own, or a container, keeps the image.
     lab.tag("reg.test/one", "mine");
     assert!(keep(&nothing, 100 * second).removed.is_empty());
@@ -93,7 +96,7 @@ fn the_budget_takes_what_was_unused_for_longest_and_can_be_had_again() {
     assert!(lab.images.keep_budget(&nothing, &in_use, 100 * second).unwrap().removed.is_empty());
     let collected = keep(&nothing, 100 * second);
     assert_eq!(collected.removed.len(), 1);
-    assert!(collected.exceeded > 0, "what was made here stays");
+    assert!(collected.exceeded.images > 0, "what was made here stays");
     assert_eq!(lab.read("made", "c"), "made");
     // Pushed, it can be had again.
     lab.tag("made", "reg.test/made");

@@ -55,7 +55,7 @@ use ponton_store::Store;
 use fetch::Fetches;
 use turn::Turns;
 
-pub use budget::{Budget, Collected};
+pub use budget::{Budget, Collected, Exceeded};
 pub use check::{CheckProgress, Problem, Report};
 pub use commit::CommitOptions;
 pub use error::{Error, Result};
